@@ -1,0 +1,242 @@
+"""Run ONNX models inside the pip-packaged Triton: a Python-based backend named `onnxruntime`.
+
+Triton starts one process per model instance with this file in it. It reads the same model repository as the native backend of that name
+in the official container, and takes the same settings: `parameters` for threads and memory, `optimization` for graph level and
+accelerators. What differs: it never runs on another execution provider than the one asked for, and it serves no strings.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+TRITON_TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(uint16)": "TYPE_UINT16",
+    "tensor(uint32)": "TYPE_UINT32",
+    "tensor(uint64)": "TYPE_UINT64",
+    "tensor(int8)": "TYPE_INT8",
+    "tensor(int16)": "TYPE_INT16",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(double)": "TYPE_FP64",
+}
+"""Triton's name for each ONNX element type that numpy can hold."""
+
+GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+"""What `optimization { graph { level } }` means to the native backend (its README); anything else is all optimisations."""
+
+TENSORRT_NAMES = {
+    "max_workspace_size_bytes": "trt_max_workspace_size",
+    "int8_calibration_table_name": "trt_int8_calibration_table_name",
+    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
+}
+"""Accelerator parameters that the native backend renames (its README's table); `trt_*` pass through, precision_mode is a switch."""
+
+NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
+"""Triton's stub is compiled for numpy 1: with numpy 2 its own conversion gives wrong data without an error, but DLPack is exact
+(every type tried). With numpy 1 it is the other way round: its conversion is exact, and DLPack crashes the stub."""
+
+Config = dict[str, Any]
+Provider = tuple[str, dict[str, str]]
+
+
+class TritonPythonModel:
+    """One instance of one model: a session of ONNX Runtime."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model and compare it with its configuration.
+
+        Raises:
+            pb_utils.TritonModelException: the file is missing, it is not what the configuration says, or it cannot run where it should.
+        """
+        config: Config = json.loads(args["model_config"])
+        file = Path(args["model_repository"]) / args["model_version"] / (config["default_model_filename"] or "model.onnx")
+        if not file.is_file():
+            raise pb_utils.TritonModelException(f"{file} does not exist: install a model pack, or put the model there.")
+        providers = wanted_providers(config, args["model_instance_kind"], args["model_instance_device_id"])
+        options = session_options(config)
+        self.session = open_session(file, options, providers)
+        self.batches = config["max_batch_size"] > 0
+        self.output_names = [output["name"] for output in config["output"]]
+        if differences := compare_with_config(config, self.session.get_inputs(), self.session.get_outputs()):
+            raise pb_utils.TritonModelException(f"{file} does not match config.pbtxt: {'; '.join(differences)}.")
+        self.input_names = [found.name for found in self.session.get_inputs()]
+        pb_utils.Logger.log_info(
+            f"{args['model_name']}: instance {args['model_instance_name']} runs on {self.session.get_providers()[0]}, "
+            f"{options.intra_op_num_threads} intra-op threads"
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests that Triton put into one batch, in their order; one that fails does not fail the others."""
+        if self.batches:
+            return self._run_together(requests)
+        return [response for request in requests for response in self._run_together([request])]
+
+    def _run_together(self, requests: list[Any]) -> list[Any]:
+        """Run requests as one batch. What the model refuses as a batch is tried one by one, to find whose fault it is."""
+        wanted = {name for request in requests for name in request.requested_output_names()}
+        names = [name for name in self.output_names if name in wanted]
+        try:
+            feeds = [[read(pb_utils.get_input_tensor_by_name(request, name)) for name in self.input_names] for request in requests]
+            arrays = feeds[0] if len(feeds) == 1 else [np.concatenate(parts) for parts in zip(*feeds, strict=True)]
+            results = self.session.run(names, dict(zip(self.input_names, arrays, strict=True)))
+            shares = split_results(results, [feed[0].shape[0] for feed in feeds]) if self.batches else [results]
+        except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises is the answer to these requests
+            if len(requests) > 1:
+                return [response for request in requests for response in self._run_together([request])]
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))]
+        return [respond(request, dict(zip(names, share, strict=True))) for request, share in zip(requests, shares, strict=True)]
+
+
+def read(tensor: Any) -> np.ndarray:
+    """View a tensor of a request as an array, without a copy."""
+    return np.from_dlpack(tensor) if NUMPY_2 else tensor.as_numpy()
+
+
+def make_tensor(name: str, array: np.ndarray) -> Any:
+    """Make a tensor for a response from an array."""
+    return pb_utils.Tensor.from_dlpack(name, array) if NUMPY_2 else pb_utils.Tensor(name, array)
+
+
+def respond(request: Any, outputs: dict[str, np.ndarray]) -> Any:
+    """Make the response to a request from its share of the results: the outputs it asked for and no others."""
+    return pb_utils.InferenceResponse([make_tensor(name, outputs[name]) for name in request.requested_output_names()])
+
+
+def split_results(results: list[np.ndarray], batch_sizes: list[int]) -> list[list[np.ndarray]]:
+    """Cut every output of a batch into one part per request.
+
+    Raises:
+        ValueError: an output does not have one row per item, so cutting it would hand one request another's rows.
+    """
+    rows = sum(batch_sizes)
+    for result in results:
+        if result.ndim == 0 or result.shape[0] != rows:
+            raise ValueError(f"The model answered {rows} items with an output of shape {list(result.shape)}: its batch axis is not dynamic.")
+    if len(batch_sizes) == 1:
+        return [results]
+    cuts = np.cumsum(batch_sizes)[:-1]
+    return [list(share) for share in zip(*(np.split(result, cuts) for result in results), strict=True)]
+
+
+def compare_with_config(config: Config, inputs: list[Any], outputs: list[Any]) -> list[str]:
+    """List every difference between a model's tensors and its configuration, with what was expected and what was found.
+
+    The configuration may leave outputs out, but no inputs.
+    """
+    differences = []
+    for direction, declared, found_tensors in (("input", config["input"], inputs), ("output", config["output"], outputs)):
+        found = {tensor.name: tensor for tensor in found_tensors}
+        expected = {tensor["name"]: tensor for tensor in declared}
+        for name in expected.keys() - found.keys():
+            differences.append(f"expected an {direction} {name!r}, found {sorted(found)}")
+        if direction == "input":
+            for name in found.keys() - expected.keys():
+                differences.append(f"expected inputs {sorted(expected)}, found also {name!r}")
+        for name in expected.keys() & found.keys():
+            differences += compare_tensor(f"{direction} {name!r}", expected[name], found[name], config["max_batch_size"])
+    return differences
+
+
+def compare_tensor(label: str, expected: Config, found: Any, max_batch_size: int) -> list[str]:
+    """List the differences between one tensor of the configuration and the model's."""
+    if "reshape" in expected:
+        return [f"{label} has a reshape, which this backend does not do; give the model's own dims"]
+    differences = []
+    found_type = TRITON_TYPES.get(found.type, found.type)
+    if expected["data_type"] != found_type:
+        differences.append(f"{label} expected {expected['data_type']}, found {found_type}")
+    found_dims = [dim if isinstance(dim, int) else -1 for dim in found.shape]
+    if max_batch_size > 0 and found_dims[:1] != [-1]:
+        return [*differences, f"max_batch_size is {max_batch_size}, but {label} has no dynamic batch axis: found {found_dims}"]
+    batch_dims = [-1] if max_batch_size > 0 else []
+    expected_dims = [*batch_dims, *(int(dim) for dim in expected["dims"])]
+    if len(expected_dims) != len(found_dims) or any(f not in (-1, e) for e, f in zip(expected_dims, found_dims, strict=True)):
+        differences.append(f"{label} expected dims {expected_dims}, found {found_dims}")
+    return differences
+
+
+def session_options(config: Config) -> ort.SessionOptions:
+    """Translate the configuration's parameters into options for ONNX Runtime."""
+    parameters = {name: str(value["string_value"]) for name, value in config.get("parameters", {}).items()}
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0)) or default_thread_count(config)
+    options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+    if parameters.get("execution_mode") == "1":
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    options.enable_cpu_mem_arena = parameters.get("enable_mem_arena", "1") != "0"
+    options.enable_mem_pattern = parameters.get("enable_mem_pattern", "1") != "0"
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    options.graph_optimization_level = GRAPH_LEVELS.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    return options
+
+
+def default_thread_count(config: Config) -> int:
+    """Share the cores among the model's instances, so that together they have one thread a core."""
+    instances = sum(int(group.get("count", 1)) for group in config.get("instance_group", []))
+    return max(1, available_cores() // max(1, instances))
+
+
+def available_cores() -> int:
+    """Count the cores this process may use: its affinity, and in a container its CPU quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else min(cores, max(1, math.ceil(int(quota) / int(period))))
+
+
+def wanted_providers(config: Config, kind: str, device_id: str) -> list[Provider]:
+    """Name the execution providers that the instance's kind and the configured accelerators ask for, best first."""
+    if kind != "GPU":
+        return [("CPUExecutionProvider", {})]
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {}).get("gpu_execution_accelerator", [])
+    options = {accelerator["name"]: dict(accelerator.get("parameters", {})) for accelerator in accelerators}
+    providers: list[Provider] = []
+    if "tensorrt" in options:
+        providers.append(("TensorrtExecutionProvider", {"device_id": device_id, **tensorrt_options(options["tensorrt"])}))
+    providers.append(("CUDAExecutionProvider", {"device_id": device_id, **options.get("cuda", {})}))
+    return providers
+
+
+def tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
+    """Translate the accelerator's parameters into the provider's options."""
+    options = {TENSORRT_NAMES.get(name, name): value for name, value in parameters.items() if name != "precision_mode"}
+    precision = parameters.get("precision_mode", "FP32")
+    if precision in ("FP16", "INT8"):
+        options[f"trt_{precision.lower()}_enable"] = "1"
+    return options
+
+
+def open_session(file: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
+    """Open a model on exactly these providers.
+
+    ONNX Runtime itself goes on with its CPU provider, 20 to 100 times slower, when a GPU provider cannot start.
+
+    Raises:
+        pb_utils.TritonModelException: a provider is not in this build of ONNX Runtime, or it did not start.
+    """
+    advice = "install onnxruntime-gpu with its CUDA libraries into Triton's environment, or serve on the CPU with --model-config-name=cpu"
+    names = [name for name, _ in providers]
+    if missing := [name for name in names if name not in ort.get_available_providers()]:
+        raise pb_utils.TritonModelException(f"{missing[0]} is not in the installed ONNX Runtime {ort.__version__}: {advice}.")
+    if names != ["CPUExecutionProvider"]:
+        ort.preload_dlls()
+    session = ort.InferenceSession(file, options, providers=providers)
+    if stopped := [name for name in names if name not in session.get_providers()]:
+        raise pb_utils.TritonModelException(f"{stopped[0]} did not start, ONNX Runtime offers {session.get_providers()} instead: {advice}.")
+    return session

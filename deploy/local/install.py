@@ -1,0 +1,234 @@
+"""Install the pip-packaged Triton into a home of its own: `python -m deploy.local.install [--home DIR]`.
+
+A home holds a virtual environment (the `tritonserver` program, and the Python that Triton embeds for its backends) and a folder of
+backends made of real files, because Triton refuses a backend library that is a symbolic link. The environment is not the
+orchestrator's: with numpy 2, what a Python model reads through Triton's `as_numpy()` is wrong without an error, so it gets numpy 1.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy.local.home import DEFAULT_HOME, TritonHome, backends_folder, open_home, read_stamp, stamp_file, venv_folder
+
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
+"""Those that both this project and a stub in the wheel are for."""
+
+GLIBC_MINIMUM = (2, 35)
+"""From the wheel's platform tag, manylinux_2_35_x86_64."""
+
+TRITON_PACKAGE = "nvidia-pytriton==0.7.0"
+"""The wheel that carries tritonserver 2.51. What it needs for its own Python interface is not installed."""
+
+RUNTIME_PACKAGES = ("numpy>=1.26,<2; python_version<'3.13'", "numpy>=2.1,<3; python_version>='3.13'", "onnxruntime>=1.21,<1.33")
+"""What the backend imports; it can exchange arrays with either numpy, and there is no numpy 1 for Python 3.13.
+onnxruntime 1.32 was tried with numpy 1.26 and 2.5; later ones come in when they have been."""
+
+BACKEND_SOURCE = Path(__file__).resolve().parent / "backends" / "onnxruntime" / "model.py"
+"""The onnxruntime backend; every home holds a copy."""
+
+
+class InstallError(RuntimeError):
+    """Triton cannot be installed here; the message says what to do."""
+
+
+def install(root: Path = DEFAULT_HOME) -> TritonHome:
+    """Bring the Triton home at `root` up to date and return it.
+
+    A home that is up to date is recognised by its stamp within milliseconds. One process installs at a time; the others wait, then
+    find the home ready. An install that is killed leaves a home without a stamp, which the next one builds anew.
+
+    Raises:
+        InstallError: this machine cannot run the wheel, or pip could not fetch it.
+    """
+    if (home := _open_current(root)) is not None:
+        return home
+    _check_platform(root)
+    python = _find_python()
+    root.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(root / "install.lock"):
+        if (home := _open_current(root)) is not None:
+            return home
+        if read_stamp(root).get("packages") != _packages() or open_home(root) is None:
+            _build(root, python)
+        _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
+        _write_stamp(root, read_stamp(root) | {"backend": _backend_hash()})
+    home = _open_current(root)
+    if home is None:
+        raise InstallError(f"The Triton home {root} changed while it was being installed; run the installation again.")
+    return home
+
+
+def _open_current(root: Path) -> TritonHome | None:
+    record = read_stamp(root)
+    current = record.get("packages") == _packages() and record.get("backend") == _backend_hash()
+    return open_home(root) if current else None
+
+
+def _packages() -> str:
+    return " ".join((TRITON_PACKAGE, *RUNTIME_PACKAGES))
+
+
+def _backend_hash() -> str:
+    return hashlib.sha256(BACKEND_SOURCE.read_bytes()).hexdigest()
+
+
+def _check_platform(root: Path) -> None:
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != ("Linux", "x86_64"):
+        raise InstallError(f"The pip-packaged Triton runs on x86-64 Linux, not on {machine} {system}: start Triton elsewhere and give its address.")
+    library, version = platform.libc_ver()
+    if library != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < GLIBC_MINIMUM:
+        raise InstallError(
+            f"The pip-packaged Triton needs glibc {GLIBC_MINIMUM[0]}.{GLIBC_MINIMUM[1]} or later, found {library or 'another C library'} {version}: "
+            "use Debian 12, Ubuntu 22.04 or later, or the Docker deployment."
+        )
+    if shutil.which("bash") is None:
+        raise InstallError("Triton starts its Python backend with bash, which is not installed: install bash.")
+    if shlex.quote(str(root.absolute())) != str(root.absolute()):
+        raise InstallError(
+            f"Triton cannot start its backend from a path that a shell would split: choose a home without spaces or quotes, not {root}."
+        )
+
+
+def _find_python() -> Path:
+    """Choose the interpreter for the venv: the running one if Triton has a stub for it, else one from PATH."""
+    if f"{sys.version_info.major}.{sys.version_info.minor}" in PYTHON_VERSIONS:
+        return Path(sys.executable)
+    for version in reversed(PYTHON_VERSIONS):
+        if found := shutil.which(f"python{version}"):
+            return Path(found)
+    raise InstallError(
+        f"The pip-packaged Triton needs Python {' or '.join(PYTHON_VERSIONS)}, found {platform.python_version()}: install one of them."
+    )
+
+
+@contextlib.contextmanager
+def _one_at_a_time(lock_file: Path) -> Iterator[None]:
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(root: Path, python: Path) -> None:
+    """Build a home from nothing, and prove that its programs start, before the stamp declares it usable."""
+    stamp_file(root).unlink(missing_ok=True)
+    shutil.rmtree(venv_folder(root), ignore_errors=True)
+    shutil.rmtree(backends_folder(root), ignore_errors=True)
+    venv_python = _make_venv(root, python)
+    pip = (str(venv_python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    _run((*pip, "--no-deps", TRITON_PACKAGE), f"pip could not install {TRITON_PACKAGE}; check the network, or PIP_INDEX_URL for a mirror")
+    _run((*pip, *RUNTIME_PACKAGES), f"pip could not install {' '.join(RUNTIME_PACKAGES)}; check the network, or PIP_INDEX_URL for a mirror")
+    facts = _ask_python(venv_python)
+    home = TritonHome(root.absolute(), Path(facts["site_packages"]), _library_folder(facts))
+    wheel = home.site_packages / "pytriton" / "tritonserver"
+    for source in (
+        wheel / "backends" / "python" / "libtriton_python.so",
+        wheel / "backends" / "python" / "triton_python_backend_utils.py",
+        wheel / "python_backend_stubs" / facts["version"] / "triton_python_backend_stub",
+    ):
+        _copy_into_place(source, home.backends / "python" / source.name)
+    _prove(home, facts["version"])
+    _write_stamp(
+        root,
+        {"packages": _packages(), "python": facts["version"], "site_packages": str(home.site_packages), "library_folder": str(home.library_folder)},
+    )
+
+
+def _make_venv(root: Path, python: Path) -> Path:
+    venv = venv_folder(root)
+    has_ensurepip = subprocess.run((python, "-c", "import ensurepip"), capture_output=True, check=False).returncode == 0
+    if has_ensurepip:
+        command: tuple[str, ...] = (str(python), "-m", "venv", str(venv))
+    elif importlib.util.find_spec("virtualenv") is not None:
+        command = (sys.executable, "-m", "virtualenv", "--quiet", "--python", str(python), str(venv))
+    else:
+        raise InstallError(f"{python} cannot make a virtual environment with pip: install python3-venv, or `pip install virtualenv`.")
+    _run(command, f"the virtual environment {venv} could not be made")
+    return venv / "bin" / "python3"
+
+
+def _ask_python(python: Path) -> dict[str, str]:
+    """Ask an interpreter for its version, its site-packages and where its shared library should be."""
+    question = (
+        "import json, sys, sysconfig; get = sysconfig.get_config_var; print(json.dumps({"
+        "'version': '%d.%d' % sys.version_info[:2], 'site_packages': sysconfig.get_path('purelib'), 'prefix': sys.base_prefix,"
+        "'libdir': get('LIBDIR') or ''}))"
+    )
+    answer: dict[str, str] = json.loads(_run((str(python), "-I", "-c", question), f"{python} did not answer"))
+    return answer
+
+
+def _library_folder(facts: dict[str, str]) -> Path:
+    """Find the shared library of the venv's Python; a stub that picked up another Python's would mix two standard libraries."""
+    folders = [Path(facts["libdir"]), Path(facts["prefix"]) / "lib"]
+    return next((folder for folder in folders if any(folder.glob(f"libpython{facts['version']}.so*"))), folders[0])
+
+
+def _prove(home: TritonHome, python_version: str) -> None:
+    """Run each program once: a library that is missing shows here, not as a Triton that never becomes ready."""
+    env = home.environment()
+    _run((str(home.python), "-c", "import onnxruntime"), "ONNX Runtime does not start in Triton's environment", env)
+    for program in (home.tritonserver, home.stub):
+        tried = subprocess.run((program, "--help"), env=env, capture_output=True, text=True, check=False)
+        if "libpython" in tried.stderr:
+            raise InstallError(
+                f"Triton's stub needs the shared library of Python {python_version}: install libpython{python_version} (Debian, Ubuntu), "
+                "or use a Python built with --enable-shared."
+            )
+        if tried.returncode != 1:  # both end so after a complaint or a usage text; the loader's failure is 127, a crash negative
+            raise InstallError(f"{program.name} does not start: {_last_line(tried.stderr)}")
+
+
+def _run(command: tuple[str, ...], failure: str, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise InstallError(f"{failure[0].upper()}{failure[1:]}: {_last_line(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no output"
+
+
+def _copy_into_place(source: Path, target: Path) -> None:
+    """Copy a file so that a reader sees the old one or the new one, never a part."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
+        part.write(source.read_bytes())
+    shutil.copymode(source, part.name)
+    os.replace(part.name, target)
+
+
+def _write_stamp(root: Path, record: dict[str, str]) -> None:
+    part = stamp_file(root).with_suffix(".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(part, stamp_file(root))
+
+
+def main() -> None:
+    """Install from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local.install", description="Install the pip-packaged Triton.")
+    parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="where to install it (default: %(default)s)")
+    try:
+        home = install(parser.parse_args().home)
+    except InstallError as error:
+        sys.exit(f"error: {error}")
+    print(f"Triton is ready in {home.root}")
+
+
+if __name__ == "__main__":
+    main()

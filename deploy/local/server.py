@@ -1,0 +1,268 @@
+"""Start the pip-packaged Triton, wait until it serves, and stop it without a trace."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from deploy.local import guard
+from deploy.local.home import TritonHome
+from deploy.local.log import TritonLog, explain_failure, is_port_taken, show_end
+from deploy.local.prepare import Ports, TritonStartError, check_before_start, choose_ports, make_command
+
+__all__ = ["LocalTriton", "TritonStartError", "run_foreground"]
+
+START_ATTEMPTS = 5
+"""How often to try other ports when somebody took a picked one before Triton bound it."""
+
+POLL_S = 0.02
+"""Between two looks at a Triton that is starting, which takes 0.4 s at best."""
+
+LOG_S = 0.2
+"""How often the foreground passes Triton's log on."""
+
+KILL_S = 10.0
+"""How long ending may take beyond the drain time. Killing, reaping and sweeping take 0.05 s; a Triton whose guard was killed takes 4 s."""
+
+
+class LocalTriton:
+    """A running Triton that belongs to this process and ends with it. Made by `start`; all methods are thread-safe.
+
+    `grpc_address`, `http_address` and `metrics_address` are `host:port`. Shared memory whose name begins with `shared_memory_prefix` is
+    removed with the server, also when this process is killed.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], prefix: str, host: str, ports: Ports, log: TritonLog, drain_s: float) -> None:
+        """Wrap a guard that was just started; use `start`."""
+        reachable = "127.0.0.1" if host == "0.0.0.0" else host
+        self.grpc_address = f"{reachable}:{ports.grpc}"
+        self.http_address = f"{reachable}:{ports.http}"
+        self.metrics_address = f"{reachable}:{ports.metrics}"
+        self.shared_memory_prefix = prefix
+        self._guard = process
+        self._log = log
+        self._drain_s = drain_s
+        self._stopping = threading.Lock()
+        self._stopped = False
+
+    @classmethod
+    def start(
+        cls,
+        home: Path,
+        model_repository: Path,
+        *,
+        config_name: str | None = "cpu",
+        host: str = "127.0.0.1",
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        log_path: Path | None = None,
+        extra_args: Sequence[str] = (),
+        ready_timeout_s: float = 900.0,
+        drain_s: float = 1.0,
+    ) -> Self:
+        """Start Triton and return when every model in the repository is ready.
+
+        Args:
+            home: where `deploy.local.install` put Triton.
+            model_repository: the folder of models to serve.
+            config_name: which `configs/NAME.pbtxt` to prefer to a model's `config.pbtxt`; None for none.
+            host: the IPv4 address to listen on.
+            grpc_port: 0 picks a free one, as for the other two.
+            http_port: see `grpc_port`.
+            metrics_port: see `grpc_port`.
+            log_path: where to append Triton's log; None keeps it until Triton ends.
+            extra_args: more options for `tritonserver`.
+            ready_timeout_s: how long models may load; the first start with TensorRT builds its engines, which takes minutes.
+            drain_s: how long requests in flight get to finish when the server is stopped.
+
+        Raises:
+            TritonStartError: Triton is not installed, a port is taken, a model did not load, or loading took too long.
+        """
+        triton = check_before_start(home, model_repository)
+        wanted = Ports(grpc_port, http_port, metrics_port)
+        for attempts_left in reversed(range(START_ATTEMPTS)):
+            ports = choose_ports(host, wanted)
+            prefix = f"{guard.FAMILY}{uuid.uuid4().hex[:16]}_"
+            command = make_command(triton, model_repository, config_name, host, ports, prefix, drain_s, extra_args)
+            log = TritonLog(log_path)
+            server = cls(_spawn_guard(triton, command, prefix, drain_s, log), prefix, host, ports, log, drain_s)
+            try:
+                server._wait_until_ready(ready_timeout_s)
+            except TritonStartError:
+                lost_race = is_port_taken(log.text()) and 0 in (grpc_port, http_port, metrics_port)
+                server.stop()
+                if not (lost_race and attempts_left):
+                    raise
+            except BaseException:
+                server.stop()
+                raise
+            else:
+                return server
+        raise AssertionError("the last attempt returns or raises")
+
+    def __enter__(self) -> Self:
+        """Return the running server."""
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def poll(self) -> int | None:
+        """Tell whether the server has ended: None while it runs, else its exit status (128 + N: killed by signal N)."""
+        return self._guard.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait until the server ends and return its exit status, as `poll` does.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        return self._guard.wait(timeout_s)
+
+    def read_new_log(self) -> str:
+        """Return what Triton logged since the last call; nothing once it was stopped."""
+        with self._stopping:
+            return "" if self._stopped else self._log.read_new()
+
+    def model_names(self) -> list[str]:
+        """Ask the server which models it serves."""
+        index = json.loads(_http(self.http_address, "POST", "/v2/repository/index"))
+        return sorted(model["name"] for model in index)
+
+    def stop(self) -> None:
+        """End the server with all its processes and shared memory. Does nothing the second time."""
+        with self._stopping:
+            if self._stopped:
+                return
+            self._stopped = True
+            pipe = self._guard.stdin
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError), pipe:
+                pipe.write(b"stop")  # closing is not enough: a process that this one forked may hold the pipe open
+            try:
+                self._guard.wait(self._drain_s + KILL_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._guard.pid, signal.SIGKILL)
+                self._guard.wait()
+            deadline = time.monotonic() + KILL_S
+            while not guard.remove_if_unused(self.shared_memory_prefix) and time.monotonic() < deadline:
+                time.sleep(POLL_S)  # its guard was killed: Triton is ending by itself
+            self._log.close()
+
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self._is_ready():
+            if self._guard.poll() is not None:
+                raise TritonStartError(explain_failure(self._log.text()))
+            if time.monotonic() > deadline:
+                raise TritonStartError(
+                    f"Triton was not ready after {timeout_s:g} s: raise ready_timeout_s, or look into its log.{show_end(self._log.text())}"
+                )
+            time.sleep(POLL_S)
+
+    def _is_ready(self) -> bool:
+        """Ask whether all models are ready, and whether it is this server that answers and not another one on its port."""
+        try:
+            _http(self.http_address, "GET", "/v2/health/ready")
+            name = json.loads(_http(self.http_address, "GET", "/v2"))["name"]
+            _http(self.metrics_address, "GET", "/metrics")
+        except (OSError, http.client.HTTPException):
+            return False
+        return bool(name == self.shared_memory_prefix)
+
+
+def run_foreground(
+    home: Path,
+    model_repository: Path,
+    *,
+    config_name: str | None = "cpu",
+    host: str = "127.0.0.1",
+    grpc_port: int = 8001,
+    http_port: int = 8000,
+    metrics_port: int = 8002,
+    extra_args: Sequence[str] = (),
+) -> int:
+    """Run Triton until SIGINT or SIGTERM, with its log on standard error; call it from the main thread.
+
+    Requests in flight get ten seconds to finish. The arguments are those of `LocalTriton.start`.
+
+    Returns:
+        The exit status for the program: 0 when a signal ended it, else what Triton ended with, 1 when it did not start.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for either in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(either, signal.SIG_IGN)  # from here on everything is bounded
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        print("Triton is loading its models ...", file=sys.stderr, flush=True)
+        with LocalTriton.start(
+            home,
+            model_repository,
+            config_name=config_name,
+            host=host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port,
+            extra_args=extra_args,
+            drain_s=10.0,
+        ) as server:
+            print(f"gRPC     {server.grpc_address}\nHTTP     {server.http_address}\nmetrics  {server.metrics_address}/metrics")
+            print(f"models   {', '.join(server.model_names()) or 'none'}", flush=True)
+            while (status := server.poll()) is None:
+                print(server.read_new_log(), end="", file=sys.stderr, flush=True)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(LOG_S)
+            print(f"{server.read_new_log()}Triton ended by itself with status {status}.", file=sys.stderr)
+            return status or 1
+    except KeyboardInterrupt:
+        return 0
+    except TritonStartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _spawn_guard(triton: TritonHome, command: list[str], prefix: str, drain_s: float, log: TritonLog) -> subprocess.Popen[bytes]:
+    """Start the guard, in a session of its own so that a Ctrl-C in the terminal reaches only this process, which then stops it."""
+    return subprocess.Popen(
+        [str(triton.python), "-I", "-S", guard.__file__, str(os.getpid()), str(drain_s), prefix, *command],
+        stdin=subprocess.PIPE,
+        stdout=log.file,
+        stderr=log.file,
+        env=triton.environment(),
+        start_new_session=True,
+    )
+
+
+def _http(address: str, method: str, path: str) -> bytes:
+    """Return the body of an answer with status 200; urllib would go through a proxy.
+
+    Raises:
+        OSError: nothing answers there.
+        http.client.HTTPException: the answer has another status.
+    """
+    connection = http.client.HTTPConnection(address, timeout=5)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            raise http.client.HTTPException(f"{method} {path} answered {response.status}")
+        return body

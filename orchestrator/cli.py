@@ -1,0 +1,174 @@
+"""The command line: `lipsync render | serve | triton | models`."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from deploy.local.server import run_foreground
+from orchestrator.errors import RenderError
+from orchestrator.media.writer import Encoding
+from orchestrator.models.packs import PACKS, find_pack
+from orchestrator.models.repository import install_pack, installed_pack
+from orchestrator.pipeline.progress import OnProgress, Progress
+from orchestrator.pipeline.report import RenderReport
+from orchestrator.session import check_repository, device_config, open_triton, render
+from orchestrator.settings import Settings
+
+app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
+app.add_typer(models, name="models")
+_stderr = Console(stderr=True)
+_DEFAULTS = Encoding()
+
+TritonOption = Annotated[
+    str | None, typer.Option("--triton", metavar="HOST:PORT", help="gRPC address of a Triton that runs; default: the embedded one.")
+]
+
+
+@app.command("render")
+def render_command(
+    video: Annotated[Path, typer.Option(help="Video of a person, or a still image.")],
+    audio: Annotated[Path, typer.Option(help="Speech: a sound file, or a video with sound.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="MP4 to write.")],
+    triton: TritonOption = None,
+    crf: Annotated[int, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
+    preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
+) -> None:
+    """Render a video with lips that follow the speech."""
+    encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
+    with _progress_bar() as on_progress:
+        report = render(video, audio, out, encoding=encoding, on_progress=on_progress, settings=_settings(triton))
+    if as_json:
+        print(json.dumps(asdict(report), indent=1))
+    else:
+        _print_report(report)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    triton: TritonOption = None,
+) -> None:
+    """Serve renders over HTTP: POST /render."""
+    import uvicorn  # noqa: PLC0415 (a render need not wait for the web framework to load)
+
+    from orchestrator.main import create_app  # noqa: PLC0415
+
+    settings = _settings(triton)
+    with open_triton(settings) as client:
+        uvicorn.run(create_app(client, settings), host=host, port=port)
+
+
+@app.command("triton")
+def triton_command(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(help="gRPC port, 0 for a free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="HTTP port, 0 for a free one.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(help="Metrics port, 0 for a free one.")] = 8002,
+) -> None:
+    """Run the embedded Triton in the foreground, for direct model calls."""
+    settings = _settings(None)
+    check_repository(settings)
+    raise typer.Exit(
+        run_foreground(
+            settings.triton_home,
+            settings.model_repository,
+            config_name=device_config(settings),
+            host=host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port,
+        )
+    )
+
+
+@models.command("install")
+def models_install(
+    packs: Annotated[list[str] | None, typer.Argument(help="Packs to install; default: the packs for every role.")] = None,
+    missing_only: Annotated[bool, typer.Option("--missing", help="Leave roles alone that have a model.")] = False,
+) -> None:
+    """Build models into the repository."""
+    repository = _settings(None).model_repository
+    for pack in [find_pack(name) for name in packs or PACKS]:
+        if missing_only and installed_pack(repository, pack.role):
+            continue
+        print(f"{pack.role}: {pack.name} -> {install_pack(pack, repository)}")
+
+
+@models.command("list")
+def models_list() -> None:
+    """List the packs and which of them are installed."""
+    repository = _settings(None).model_repository
+    for pack in PACKS.values():
+        mark = "*" if installed_pack(repository, pack.role) == pack.name else " "
+        print(f"{mark} {pack.name:14}{pack.role:16}{pack.licence:12}{pack.summary} ({pack.source})")
+
+
+def main() -> NoReturn:
+    """Run the command line; a failed render is one sentence and exit status 1."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except RenderError as exc:
+        _stderr.print(f"[bold red]{exc.code}[/]: {exc}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End on SIGTERM as on Ctrl-C, so that what was started is stopped and what was half-written is removed."""
+    sys.exit(128 + number)
+
+
+def _settings(triton: str | None) -> Settings:
+    return Settings(triton=triton) if triton else Settings()
+
+
+@contextmanager
+def _progress_bar() -> Iterator[OnProgress]:
+    """Show stage, frames, speed and time left on standard error."""
+    bar = ProgressBar(
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:>6.1f} frames/s"),
+        TimeRemainingColumn(),
+        console=_stderr,
+    )
+    tasks: dict[str, Any] = {}
+
+    def on_progress(progress: Progress) -> None:
+        if progress.stage not in tasks:
+            tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total or None, speed=0.0)
+        bar.update(tasks[progress.stage], completed=progress.done, speed=progress.frames_per_s)
+
+    with bar:
+        yield on_progress
+
+
+def _print_report(report: RenderReport) -> None:
+    width, height = report.size_wh
+    print(f"{report.output}: {report.frame_count} frames, {width}x{height}, {report.frame_rate} frames/s, {report.duration_s:.2f} s")
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_s.items())
+    print(f"  {stages}, {report.frames_per_s:.1f} frames/s rendered")
+    for role, use in report.models.items():
+        print(
+            f"  {role}: {use.inference_count} inferences in {use.execution_count} batches on {', '.join(use.instance_kinds)} "
+            f"(mean batch {use.mean_batch:.1f}, {use.compute_s:.1f} s)"
+        )
+    for note in report.notes:
+        print(f"  {note}")

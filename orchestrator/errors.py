@@ -1,0 +1,140 @@
+"""The error tree: everything a render can fail with, each with a stable code.
+
+RenderError(code, retryable)
+ x InputError                    the request cannot be rendered as it is
+   - MissingFile                 missing_file
+   - UnreadableMedia             unreadable_media
+   - MissingStream               missing_stream
+   - EmptyStream                 empty_stream
+   - LimitExceeded               limit_exceeded
+   - InvalidOption               invalid_option
+   - NoFaceFound                 no_face_found
+ x InferenceError                Triton did not do its part
+   - InferenceUnavailable        inference_unavailable    (retryable)
+   - InferenceTimeout            inference_timeout        (retryable)
+   - InferenceOverloaded         inference_overloaded     (retryable)
+   - InferenceRejected           inference_rejected
+   - ContractMismatch            contract_mismatch
+ x EncodeError                   encode_failed
+ x StorageError                  storage_failed           (retryable)
+ x RenderCancelled               cancelled
+
+The code is the same in the API, the logs and the reports; the message is one sentence that says what to do. A `ValueError` out of
+`preprocess` or `postprocess` is a programming error and no part of this tree.
+"""
+
+from typing import ClassVar
+
+
+class RenderError(Exception):
+    """A render failed; `code` says why in a word that never changes."""
+
+    code: ClassVar[str] = "render_failed"
+    retryable: ClassVar[bool] = False
+    """Whether the same request may succeed later without being changed."""
+
+
+class InputError(RenderError):
+    """The request or its media cannot be rendered; sending it again will not help."""
+
+    code = "invalid_input"
+
+
+class MissingFile(InputError):
+    """A path that was given does not lead to a file."""
+
+    code = "missing_file"
+
+
+class UnreadableMedia(InputError):
+    """A file is not media, is damaged, or ends before its own header says."""
+
+    code = "unreadable_media"
+
+
+class MissingStream(InputError):
+    """A file is media but has no video (or no audio) in it."""
+
+    code = "missing_stream"
+
+
+class EmptyStream(InputError):
+    """A stream is there but holds no frame or no sample."""
+
+    code = "empty_stream"
+
+
+class LimitExceeded(InputError):
+    """The input is larger than this host accepts."""
+
+    code = "limit_exceeded"
+
+
+class InvalidOption(InputError):
+    """An option has a value that cannot be used."""
+
+    code = "invalid_option"
+
+
+class NoFaceFound(InputError):
+    """No frame of the video shows a face that can be rendered."""
+
+    code = "no_face_found"
+
+
+class InferenceError(RenderError):
+    """Triton could not run a model."""
+
+    code = "inference_failed"
+
+
+class InferenceUnavailable(InferenceError):
+    """Triton, or the model on it, cannot be reached."""
+
+    code = "inference_unavailable"
+    retryable = True
+
+
+class InferenceTimeout(InferenceError):
+    """A request to Triton ran past its deadline."""
+
+    code = "inference_timeout"
+    retryable = True
+
+
+class InferenceOverloaded(InferenceError):
+    """Triton's queue for the model is full, or the request waited in it for too long."""
+
+    code = "inference_overloaded"
+    retryable = True
+
+
+class InferenceRejected(InferenceError):
+    """Triton refused a request or the model failed on it."""
+
+    code = "inference_rejected"
+
+
+class ContractMismatch(InferenceError):
+    """A model on Triton is not what its role needs."""
+
+    code = "contract_mismatch"
+
+
+class EncodeError(RenderError):
+    """The output could not be encoded."""
+
+    code = "encode_failed"
+
+
+class StorageError(RenderError):
+    """A file could not be written or put in place."""
+
+    code = "storage_failed"
+    retryable = True
+
+
+class RenderCancelled(RenderError):
+    """The render was asked to stop."""
+
+    code = "cancelled"

@@ -1,0 +1,1 @@
+"""Talking to Triton. The only package that imports `tritonclient`."""

@@ -1,0 +1,139 @@
+"""Triton over gRPC: asynchronous requests as futures, and its errors as ours."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import tritonclient.grpc as triton  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # type: ignore[import-untyped]
+
+from orchestrator.errors import (
+    ContractMismatch,
+    InferenceError,
+    InferenceOverloaded,
+    InferenceRejected,
+    InferenceTimeout,
+    InferenceUnavailable,
+)
+
+Tensors = Mapping[str, NDArray[Any]]
+
+REQUEST_DEADLINE_S = 120.0
+"""Deadline of one inference request, queueing included, s. A batch takes milliseconds on a GPU, seconds on a loaded CPU."""
+
+CONTROL_DEADLINE_S = 10.0
+"""Deadline of a health, metadata or statistics request, s."""
+
+_QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
+"""What Triton says, with status UNAVAILABLE, when its queue policy turns a request away. It has no status of its own for that."""
+
+
+class TritonClient:
+    """One connection to a Triton server. Safe to use from several threads."""
+
+    def __init__(self, address: str, request_deadline_s: float = REQUEST_DEADLINE_S) -> None:
+        """Connect to `HOST:PORT` (gRPC). No request is made yet."""
+        self.address = address
+        self._request_deadline_s = request_deadline_s
+        with translate_errors(address):
+            self._client = triton.InferenceServerClient(address)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; outstanding requests fail."""
+        self._client.close()
+
+    def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
+        """Send a request and return the future value of one output.
+
+        Args:
+            model: name of the model (its role).
+            inputs: arrays by input name, the batch axis first.
+            output: name of the output wanted.
+
+        The future raises an `InferenceError`.
+        """
+        future: Future[NDArray[Any]] = Future()
+        future.set_running_or_notify_cancel()
+
+        def resolve(result: Any, error: InferenceServerException | None) -> None:
+            # tritonclient swallows what a callback raises, and the waiter would hang: everything must reach the future.
+            try:
+                if error is not None:
+                    raise _translated(error, self.address) from error
+                array = result.as_numpy(output)
+                if array is None:
+                    raise ContractMismatch(f"Model {model} on {self.address} returned no {output!r}; install a model for this role again.")
+                future.set_result(array)
+            except BaseException as exc:  # noqa: BLE001
+                future.set_exception(exc)
+
+        tensors = []
+        for name, array in inputs.items():
+            tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            tensors.append(tensor)
+        with translate_errors(self.address):
+            self._client.async_infer(model, tensors, resolve, outputs=[triton.InferRequestedOutput(output)], client_timeout=self._request_deadline_s)
+        return future
+
+    def is_server_ready(self) -> bool:
+        """Return whether the server answers and says it is ready."""
+        try:
+            return bool(self._client.is_server_ready(client_timeout=CONTROL_DEADLINE_S))
+        except InferenceServerException:
+            return False
+
+    def is_model_ready(self, model: str) -> bool:
+        """Return whether a model is loaded and ready."""
+        with translate_errors(self.address):
+            return bool(self._client.is_model_ready(model, client_timeout=CONTROL_DEADLINE_S))
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """Return a model's metadata (names, datatypes and shapes, batch axis included) as Triton's JSON."""
+        with translate_errors(self.address):
+            return dict(self._client.get_model_metadata(model, as_json=True, client_timeout=CONTROL_DEADLINE_S))
+
+    def config(self, model: str) -> dict[str, Any]:
+        """Return a model's configuration as Triton's JSON."""
+        with translate_errors(self.address):
+            return dict(self._client.get_model_config(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)["config"])
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """Return a model's statistics since it was loaded as Triton's JSON."""
+        with translate_errors(self.address):
+            stats: dict[str, Any] = self._client.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
+            return dict(stats["model_stats"][0])
+
+
+@contextmanager
+def translate_errors(address: str) -> Iterator[None]:
+    """Raise tritonclient's exceptions as ours."""
+    try:
+        yield
+    except InferenceServerException as exc:
+        raise _translated(exc, address) from exc
+
+
+def _translated(error: InferenceServerException, address: str) -> InferenceError:
+    status, message = str(error.status() or ""), str(error.message() or "")
+    if status == "StatusCode.DEADLINE_EXCEEDED":
+        return InferenceTimeout(f"Triton at {address} did not answer in time; check its load with `nvidia-smi` or its metrics, then try again.")
+    if status == "StatusCode.UNAVAILABLE":
+        if any(text in message for text in _QUEUE_MESSAGES):
+            return InferenceOverloaded(f"Triton at {address} has a full queue; try again when fewer renders run.")
+        return InferenceUnavailable(
+            f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001)."
+        )
+    if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
+        return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
+    return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

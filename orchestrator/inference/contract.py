@@ -1,0 +1,122 @@
+"""The contract of each role: what a model must look like on Triton, and the check against what is really there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from orchestrator.errors import ContractMismatch
+from orchestrator.inference.client import TritonClient
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output; a letter stands for any size, the same wherever it appears in the role."""
+
+    name: str
+    datatype: str
+    dims: tuple[int | str, ...]
+    """Without the batch axis. `...` stands for any dimensions."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype} [{', '.join(map(str, self.dims))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleContract:
+    """What a role needs."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: tuple[str, ...] = ()
+
+
+FACE_DETECTOR = "face_detector"
+LIP_SYNC = "lip_sync"
+
+CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
+    {
+        FACE_DETECTOR: RoleContract(
+            inputs=(TensorSpec("image", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("faces", "FP32", ("K", 15)),),
+        ),
+        LIP_SYNC: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)), TensorSpec("audio", "FP32", ("...",))),
+            outputs=(TensorSpec("mouth", "UINT8", ("S", "S", 3)),),
+            parameters=("crop_template", "audio_frontend", "paste_region"),
+        ),
+    }
+)
+"""The roles of a render, by the name of their model on Triton."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model that was checked against its role's contract."""
+
+    role: str
+    version: str
+    sizes: Mapping[str, int]
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces."""
+    input_dims: Mapping[str, tuple[int, ...]]
+    """Input shapes without the batch axis."""
+    max_batch_size: int
+    parameters: Mapping[str, str]
+    instance_kinds: tuple[str, ...]
+    """Triton's KIND_CPU or KIND_GPU for each instance group."""
+
+
+def describe_model(client: TritonClient, role: str) -> ModelDescription:
+    """Read a role's model from Triton and check it.
+
+    Raises:
+        InferenceUnavailable: Triton cannot be reached.
+        ContractMismatch: there is no such model, or it differs; the message has expected and found.
+    """
+    contract = CONTRACTS[role]
+    metadata, config = client.metadata(role), client.config(role)
+    max_batch_size = int(config.get("max_batch_size", 0))
+    problems: list[str] = []
+    sizes: dict[str, int] = {}
+    if max_batch_size < 2:
+        problems.append(f"expected max_batch_size of at least 2, found {max_batch_size}")
+    for kind, specs in (("input", contract.inputs), ("output", contract.outputs)):
+        found = {tensor["name"]: tensor for tensor in metadata.get(f"{kind}s", ())}
+        for spec in specs:
+            problems.extend(_compare(kind, spec, found.get(spec.name), sizes, batched=max_batch_size > 0))
+    parameters = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
+    problems.extend(f"expected config parameter {name!r}, found none" for name in contract.parameters if not parameters.get(name))
+    if problems:
+        raise ContractMismatch(f"Model {role} on {client.address} does not fit its role: {'; '.join(problems)}. Install a model for this role again.")
+    versions = metadata.get("versions", ())
+    return ModelDescription(
+        role=role,
+        version=str(versions[-1]) if versions else "",
+        sizes=MappingProxyType(sizes),
+        input_dims=MappingProxyType({tensor["name"]: _dims(tensor, batched=True) for tensor in metadata["inputs"]}),
+        max_batch_size=max_batch_size,
+        parameters=MappingProxyType(parameters),
+        instance_kinds=tuple(str(group.get("kind", "KIND_AUTO")) for group in config.get("instance_group", ())),
+    )
+
+
+def _compare(kind: str, spec: TensorSpec, found: Mapping[str, Any] | None, sizes: dict[str, int], batched: bool) -> list[str]:
+    """Return how a tensor differs from its spec, binding the spec's letters to the sizes met."""
+    if found is None:
+        return [f"expected {kind} {spec}, found none of that name"]
+    dims = _dims(found, batched)
+    fits = found["datatype"] == spec.datatype and (spec.dims == ("...",) or len(dims) == len(spec.dims))
+    if fits and spec.dims != ("...",):
+        for expected, actual in zip(spec.dims, dims, strict=True):
+            if isinstance(expected, str):
+                fits &= actual > 0 and sizes.setdefault(expected, actual) == actual
+            else:
+                fits &= actual == expected
+    elif fits:
+        fits = all(size > 0 for size in dims)
+    return [] if fits else [f"expected {kind} {spec}, found {found['name']} {found['datatype']} [{', '.join(map(str, dims))}]"]
+
+
+def _dims(tensor: Mapping[str, Any], batched: bool) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in tensor.get("shape", ()))
+    return shape[1:] if batched else shape

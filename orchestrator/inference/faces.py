@@ -1,0 +1,102 @@
+"""Typed faces of the models on Triton: a detector that takes pictures, a lip model that takes crops and speech."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import ContractMismatch
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, ModelDescription, describe_model
+from preprocess.align import CROP_TEMPLATES, crop_template
+from preprocess.mel import N_MELS, WINDOW_COLUMNS
+
+MAX_REQUEST_BYTES = 12 * 1024 * 1024
+"""Input of one request; gRPC slows down above about 15 MB a message."""
+
+
+class FaceDetector:
+    """The `face_detector` role."""
+
+    def __init__(self, client: TritonClient) -> None:
+        """Check the model on Triton.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, FACE_DETECTOR)
+        self.size_px = self.description.sizes["S"]
+        self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
+
+    def detect(self, images: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
+        """Find faces in (n, S, S, 3) RGB letterboxed pictures.
+
+        Returns:
+            Future (n, K, 15) float32: x1 y1 x2 y2 score and five points x y, px of the picture, best first, zero rows behind.
+        """
+        return self._client.infer(FACE_DETECTOR, {"image": images}, "faces")
+
+
+class LipModel:
+    """The `lip_sync` role."""
+
+    def __init__(self, client: TritonClient) -> None:
+        """Check the model on Triton and read what its config says about crops and audio.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also an unknown template, audio front end or paste region.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, LIP_SYNC)
+        self.size_px = self.description.sizes["S"]
+        self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
+        parameters = self.description.parameters
+        template, frontend = parameters["crop_template"], parameters["audio_frontend"]
+        if template not in CROP_TEMPLATES:
+            raise _parameter_mismatch("crop_template", f"one of {', '.join(CROP_TEMPLATES)}", template)
+        if frontend != "wav2lip_mel":
+            raise _parameter_mismatch("audio_frontend", "wav2lip_mel", frontend)
+        if self.description.input_dims["audio"] != (1, N_MELS, WINDOW_COLUMNS):
+            raise _parameter_mismatch("audio input", f"[1, {N_MELS}, {WINDOW_COLUMNS}]", str(list(self.description.input_dims["audio"])))
+        self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
+        self.paste_region = _region(parameters["paste_region"])
+        self.window_start_s = _number(parameters, "audio_window_start_s", Fraction(0))
+        """Where a frame's mel window begins, relative to the frame, s."""
+        self.loud_level_db = float(_number(parameters, "audio_loud_level_db", None)) if "audio_loud_level_db" in parameters else None
+        """Level loud speech is brought to before inference, dB; None leaves the track as it is."""
+
+    def generate(self, faces: Sequence[NDArray[np.uint8]], mel_windows: Sequence[NDArray[np.float32]]) -> Future[NDArray[np.uint8]]:
+        """Render mouths for n crops (S, S, 3) RGB and n mel windows (80, 16).
+
+        Returns:
+            Future (n, S, S, 3) uint8 RGB.
+        """
+        inputs: dict[str, NDArray[Any]] = {"face": np.stack(faces), "audio": np.stack(mel_windows)[:, None]}
+        return self._client.infer(LIP_SYNC, inputs, "mouth")
+
+
+def _region(text: str) -> tuple[float, float, float, float]:
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise _parameter_mismatch("paste_region", "x1,y1,x2,y2", text) from None
+    if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
+        raise _parameter_mismatch("paste_region", "x1 < x2 and y1 < y2 in 0..1", text)
+    return x1, y1, x2, y2
+
+
+def _number(parameters: Any, name: str, default: Fraction | None) -> Fraction:
+    try:
+        return Fraction(parameters[name]) if default is None or name in parameters else default
+    except ValueError:
+        raise _parameter_mismatch(name, "a number", parameters[name]) from None
+
+
+def _parameter_mismatch(name: str, expected: str, found: str) -> ContractMismatch:
+    return ContractMismatch(
+        f"Model {LIP_SYNC} does not fit its role: expected {name} {expected}, found {found!r}. Install a model for this role again."
+    )

@@ -1,0 +1,1 @@
+"""Media in and out. The only package that imports `av`."""

@@ -1,0 +1,119 @@
+"""Audio in: a track's mel features for the lip model, and its samples once more for the output's own audio stream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
+from orchestrator.media.container import open_media
+from preprocess.mel import SAMPLE_RATE_HZ, MelStream
+
+TRUNCATED_TOLERANCE_S = Fraction(1, 2)
+"""How much shorter than declared a track may decode before it counts as truncated, s."""
+
+_DECLARES_ITS_LENGTH = ("wav", "flac", "mov", "matroska", "caf", "aiff", "w64")
+"""Containers whose header states the real duration; in others it is an estimate that proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """The speech track."""
+
+    path: Path
+    sample_rate_hz: int
+    channel_count: int
+    codec: str
+    duration_s: Fraction
+    """Length by counted samples, s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A decoded speech track."""
+
+    info: AudioInfo
+    mel: NDArray[np.float32]
+    """(80, T) Wav2Lip mel features, 80 columns a second."""
+
+
+def read_speech(path: Path) -> Speech:
+    """Decode a track once, in pieces, into mel features.
+
+    Raises:
+        MissingFile: there is no such file.
+        UnreadableMedia: it is not media, or ends before its header says.
+        MissingStream: it has no audio.
+        EmptyStream: its audio has no sample.
+    """
+    stream_of_columns = MelStream()
+    with open_media(path) as container:
+        stream = _audio_stream(container, path)
+        declared_s = Fraction(0)
+        if stream.duration and stream.time_base and any(name in container.format.name for name in _DECLARES_ITS_LENGTH):
+            declared_s = stream.duration * Fraction(stream.time_base)
+        for samples in _resampled(container, stream, "mono", SAMPLE_RATE_HZ):
+            stream_of_columns.push(samples[0])
+        duration_s = Fraction(stream_of_columns.sample_count, SAMPLE_RATE_HZ)
+        if not duration_s:
+            raise EmptyStream(f"{path.name} has an audio stream without a single sample; export the speech again.")
+        if declared_s - duration_s > max(TRUNCATED_TOLERANCE_S, declared_s / 50):
+            raise UnreadableMedia(
+                f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(duration_s):.2f} s are there; "
+                "copy or export it again."
+            )
+        context = stream.codec_context
+        info = AudioInfo(path, context.sample_rate, context.channels, context.name, duration_s)
+    return Speech(info, stream_of_columns.finish())
+
+
+def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield a track's samples in pieces of shape (channels, n), float32, -1..1, starting at its first sample.
+
+    Raises:
+        UnreadableMedia: FFmpeg fails on the file.
+    """
+    with open_media(path) as container:
+        yield from _resampled(container, _audio_stream(container, path), layout, sample_rate_hz)
+
+
+def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
+    if not container.streams.audio:
+        raise MissingStream(f"{path.name} has no audio stream; give the speech as a sound file or a video with sound.")
+    return container.streams.audio[0]
+
+
+def _resampled(container: InputContainer, stream: AudioStream, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
+    is_first = True
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            continue  # a damaged packet is silence of no length; the check against the declared duration catches more than a few
+        for frame in frames:
+            if is_first:
+                is_first = False
+                delay = _start_delay(container, frame, sample_rate_hz)
+                if delay:
+                    yield np.zeros((1 if layout == "mono" else 2, delay), np.float32)
+            frame.pts = None  # the samples follow each other; a jump in the time stamps must not open a gap
+            for resampled in resampler.resample(frame):
+                yield np.asarray(resampled.to_ndarray(), np.float32)
+    if not is_first:
+        for resampled in resampler.resample(None):
+            yield np.asarray(resampled.to_ndarray(), np.float32)
+
+
+def _start_delay(container: InputContainer, frame: av.AudioFrame, sample_rate_hz: int) -> int:
+    """Return how many samples of silence stand before the first sample, for a track that starts later than its file."""
+    if frame.pts is None or frame.time_base is None:
+        return 0
+    start_s = frame.pts * Fraction(frame.time_base) - Fraction(container.start_time or 0, av.time_base)
+    return max(0, round(start_s * sample_rate_hz)) if start_s > Fraction(1, 1000) else 0

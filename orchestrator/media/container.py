@@ -1,0 +1,49 @@
+"""Opening media files: which protocols and formats are allowed, and how FFmpeg's errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from orchestrator.errors import MissingFile, UnreadableMedia
+
+PROTOCOLS = "file"
+"""FFmpeg may read local files and nothing else, whatever a playlist inside the input says."""
+
+FORMATS = ",".join(
+    (
+        "aac,ac3,aiff,amr,ape,asf,avi,eac3,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,h264,hevc,av1,ivf,obu",
+        "mxf,ogg,w64,wav,caf,au,wv,tta,dv,nut,rm,apng,image2,png_pipe,jpeg_pipe,webp_pipe,webp_anim,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe",
+    )
+)
+"""Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files."""
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[InputContainer]:
+    """Open a media file for reading.
+
+    Raises:
+        MissingFile: there is no such file.
+        UnreadableMedia: FFmpeg cannot open it, or fails on it inside the `with` block.
+    """
+    if not path.is_file():
+        raise MissingFile(f"There is no file at {path}; check the path.")
+    if path.stat().st_size == 0:
+        raise UnreadableMedia(f"{path.name} is empty (0 bytes); upload it again.")
+    # "file:" keeps a name such as "concat:a|b" from being read as a protocol.
+    with translate_errors(path), av.open(f"file:{path}", options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}) as container:
+        yield container
+
+
+@contextmanager
+def translate_errors(path: Path) -> Iterator[None]:
+    """Raise FFmpeg's errors about an input as `UnreadableMedia`."""
+    try:
+        yield
+    except av.FFmpegError as exc:
+        raise UnreadableMedia(
+            f"{path.name} cannot be read as video or audio ({exc.strerror}); check that it plays, or convert it to MP4 or WAV."
+        ) from exc

@@ -1,0 +1,170 @@
+"""What a video file is: sizes, clock and colour, read from its header, and whether the file is all there."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
+from orchestrator.media.container import open_media
+
+STILL_FRAME_RATE = Fraction(25)
+"""Frame rate of a render whose source is one still image, Hz."""
+
+MAX_FRAME_RATE = Fraction(240)
+"""Above this a container's frame rate is a tick rate, not a frame rate, Hz."""
+
+MAX_PIXELS = 8192 * 4352
+"""Largest frame accepted: 8K with room for odd aspect ratios."""
+
+MIN_SIDE_PX = 32
+"""Smallest frame side accepted; nothing smaller can show a face."""
+
+TAIL_TOLERANCE_S = Fraction(3, 4)
+"""How much earlier than its header says a stream may end before the file counts as truncated, s."""
+
+_DECLARES_ITS_LENGTH = ("mov", "matroska")
+"""Containers whose header states the real duration; in others it is an estimate that proves nothing."""
+
+_UNSPECIFIED = 2
+"""FFmpeg's number for "not tagged" in primaries, transfer and matrix."""
+
+
+SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)}
+"""Pixel formats that are edited and encoded as they are, with their luma samples per chroma sample, across and down."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColourTags:
+    """FFmpeg's enumeration values for a stream's colour, carried from source to output."""
+
+    range: int
+    primaries: int
+    transfer: int
+    matrix: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A video stream as its header describes it."""
+
+    path: Path
+    size_wh: tuple[int, int]
+    """Coded frame size before any rotation, px."""
+    rotation_deg: int
+    """Counter-clockwise turn that a player applies before showing the frame: 0, 90, 180 or 270."""
+    frame_rate: Fraction
+    time_base: Fraction
+    expected_frame_count: int
+    """Frames by the header's count or duration, 0 where it has neither; a guess that serves the progress bar only."""
+    pix_fmt: str
+    codec: str
+    colour: ColourTags
+    sample_aspect_ratio: Fraction
+    is_still: bool
+
+    @property
+    def working_pix_fmt(self) -> str:
+        """The planar 8-bit YUV format the source is edited and encoded in: its own where that is one, else 4:2:0."""
+        return self.pix_fmt if self.pix_fmt in SUBSAMPLING_XY else "yuv420p"
+
+    @property
+    def working_size_wh(self) -> tuple[int, int]:
+        """The size of the output: the source's, less the last column or row where H.264 cannot code it (odd with 4:2:0)."""
+        sx, sy = SUBSAMPLING_XY[self.working_pix_fmt]
+        return self.size_wh[0] // sx * sx, self.size_wh[1] // sy * sy
+
+
+def probe_video(path: Path) -> VideoInfo:
+    """Read a video's properties and check that the file is complete.
+
+    Raises:
+        MissingFile: there is no such file.
+        UnreadableMedia: it is not media, or ends before its header says.
+        MissingStream: it has no video.
+        EmptyStream: its video has no frame.
+        LimitExceeded: its frames are too large or too small.
+    """
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
+        width, height = frame.width, frame.height
+        if width * height > MAX_PIXELS:
+            raise LimitExceeded(f"{path.name} is {width}x{height}; scale it down to at most 8192x4352.")
+        if min(width, height) < MIN_SIDE_PX:
+            raise LimitExceeded(f"{path.name} is {width}x{height}; the shorter side must have at least {MIN_SIDE_PX} px.")
+        is_still = next(container.decode(stream), None) is None
+        if not is_still:
+            _refuse_truncated(container, stream, path)
+        context = stream.codec_context
+        return VideoInfo(
+            path=path,
+            size_wh=(width, height),
+            rotation_deg=frame.rotation % 360,
+            frame_rate=STILL_FRAME_RATE if is_still else _frame_rate(stream),
+            time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
+            expected_frame_count=_expected_frame_count(container, stream),
+            pix_fmt=frame.format.name,
+            codec=context.name,
+            colour=ColourTags(
+                range=int(context.color_range),
+                primaries=int(context.color_primaries or _UNSPECIFIED),
+                transfer=int(context.color_trc or _UNSPECIFIED),
+                matrix=int(context.colorspace),
+            ),
+            sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
+            is_still=is_still,
+        )
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Return the stream to render: the first video that is not an attached cover picture.
+
+    Raises:
+        MissingStream: there is none.
+    """
+    for stream in container.streams.video:
+        if av.stream.Disposition.attached_pic not in stream.disposition:
+            return stream
+    raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")
+
+
+def _frame_rate(stream: VideoStream) -> Fraction:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate and 0 < rate <= MAX_FRAME_RATE:
+            return Fraction(rate)
+    return STILL_FRAME_RATE
+
+
+def _expected_frame_count(container: InputContainer, stream: VideoStream) -> int:
+    duration_s = stream.duration * Fraction(stream.time_base or 0) if stream.duration else Fraction(container.duration or 0, av.time_base)
+    return stream.frames or round(duration_s * _frame_rate(stream))
+
+
+def _refuse_truncated(container: InputContainer, stream: VideoStream, path: Path) -> None:
+    """Compare where the stream's packets really end with where the header says, reading only the file's tail."""
+    if not stream.duration and not container.duration:
+        return
+    if not any(name in container.format.name for name in _DECLARES_ITS_LENGTH):
+        return
+    time_base = Fraction(stream.time_base or 1)
+    start = stream.start_time or 0
+    if stream.duration:
+        declared_end = (start + stream.duration) * time_base
+    else:
+        declared_end = Fraction(container.duration or 0, av.time_base)
+        if len(container.streams) > 1:
+            return  # the container's length may be that of another stream
+    container.seek(int(declared_end / time_base), stream=stream)
+    last = max((packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None and packet.size), default=None)
+    real_end = Fraction(0) if last is None else last * time_base
+    if declared_end - real_end > TAIL_TOLERANCE_S:
+        raise UnreadableMedia(
+            f"{path.name} is truncated: its header promises {float(declared_end):.2f} s of video, the file ends at {float(real_end):.2f} s; "
+            "copy or export it again."
+        )

@@ -1,0 +1,226 @@
+"""Decoding: frames of a video by their number, forwards and backwards, as editable YUV planes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from orchestrator.errors import UnreadableMedia
+from orchestrator.media.container import open_media, translate_errors
+from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, video_stream
+from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
+
+REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
+"""Decoded frames held while reading backwards. A longer group of pictures is decoded again for each piece that fits."""
+
+_LUMA_WEIGHTS = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
+"""Kr and Kb by FFmpeg's AVColorSpace (ITU-T H.273 table 4)."""
+
+FULL_RANGE = 2
+"""FFmpeg's AVCOL_RANGE_JPEG."""
+
+
+Picture = av.VideoFrame
+"""A decoded or editable picture, as the stages hand it on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """One frame of the source."""
+
+    index: int
+    """Position in presentation order, from 0."""
+    picture: Picture
+    """The decoded picture in the working format and size; no other `DecodedFrame` shares it."""
+    is_key: bool
+    """Whether decoding can start here."""
+
+    def scaled_rgb(self, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the picture as (h, w, 3) RGB of another size, in one pass."""
+        return np.asarray(self.picture.reformat(*size_wh, format="rgb24", interpolation="AREA").to_ndarray(), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive source frames: `start`, `start + step`, ..., `count` of them."""
+
+    start: int
+    step: int
+    """1 forwards, -1 backwards, 0 the same frame again and again."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Where the frames of a video are, as met while decoding it once from its start."""
+
+    pts: NDArray[np.int64]
+    """(N,) presentation time stamps, ticks of the stream's time base."""
+    is_key: NDArray[np.bool_]
+    """(N,) whether decoding can start there."""
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a time stamp names exactly one frame; if not, frames are found by counting from the start."""
+        return bool(np.all(np.diff(self.pts) > 0)) and int(self.pts[0]) != MISSING_PTS
+
+
+MISSING_PTS = -(2**63)
+"""Stands for a frame without time stamp (FFmpeg's AV_NOPTS_VALUE)."""
+
+
+class VideoReader:
+    """A video opened for decoding. Not to be used by two threads at once.
+
+    Raises:
+        UnreadableMedia: FFmpeg cannot open the file.
+    """
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info = info
+        self._opening = open_media(info.path)
+        self._container: InputContainer = self._opening.__enter__()
+        self._stream: VideoStream = video_stream(self._container, info.path)
+        # SLICE threading, PyAV's default, leaves all but one core idle on most files.
+        self._stream.thread_type = "AUTO"
+        self._is_fresh = True
+        self.damaged_packet_count = 0
+        """Packets the decoder could not use; the picture before is shown in their place."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._opening.__exit__(kind, value, trace)
+
+    def decode_from_start(self) -> Iterator[DecodedFrame]:
+        """Yield every frame in presentation order."""
+        self._rewind()
+        for index, picture in enumerate(self._decode()):
+            yield DecodedFrame(index, self._prepare(picture), bool(picture.key_frame))
+
+    def decode_run(self, index: FrameIndex, run: Run) -> Iterator[DecodedFrame]:
+        """Yield the frames of a run.
+
+        Reading backwards decodes forwards in pieces that fit `REVERSE_BUFFER_BYTES` and hands each out reversed.
+
+        Raises:
+            UnreadableMedia: the file does not decode to the frames of `index` again.
+        """
+        if run.step == 0:
+            frame = next(self._forwards(index, run.start, run.start + 1))
+            for _ in range(run.count):
+                yield DecodedFrame(frame.index, _copied(frame.picture, *self._info.working_size_wh), frame.is_key)
+        elif run.step == 1:
+            yield from self._forwards(index, run.start, run.start + run.count)
+        else:
+            piece = max(8, REVERSE_BUFFER_BYTES // self._frame_bytes())
+            high, end = run.start, run.start - run.count
+            while high > end:
+                low = max(end + 1, high - piece + 1)
+                frames = list(self._forwards(index, low, high + 1))
+                while frames:
+                    yield frames.pop()
+                high = low - 1
+
+    def _forwards(self, index: FrameIndex, start: int, stop: int) -> Iterator[DecodedFrame]:
+        wanted = start
+        for found, picture in self._decode_near(index, start):
+            if found < wanted:
+                continue
+            if found > wanted:
+                break
+            yield DecodedFrame(wanted, self._prepare(picture), bool(picture.key_frame))
+            wanted += 1
+            if wanted == stop:
+                return
+        raise UnreadableMedia(
+            f"{self._info.path.name} does not decode to the same frames twice (frame {wanted} was not found again); "
+            "convert it to MP4 with constant frame rate."
+        )
+
+    def _decode_near(self, index: FrameIndex, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield numbered frames, beginning at the key frame before `start` or, where time stamps are no help, at the first frame."""
+        keys = np.flatnonzero(index.is_key[: start + 1])
+        first = int(keys[-1]) if len(keys) and index.is_seekable else 0
+        if first == 0:
+            self._rewind()
+            yield from enumerate(self._decode())
+            return
+        self._container.seek(int(index.pts[first]), stream=self._stream)
+        for picture in self._decode():
+            if picture.pts is not None:
+                yield int(np.searchsorted(index.pts, picture.pts)), picture
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        self._is_fresh = False
+        with translate_errors(self._info.path):
+            for packet in self._container.demux(self._stream):
+                try:
+                    yield from packet.decode()
+                except av.InvalidDataError:
+                    self.damaged_packet_count += 1
+
+    def _rewind(self) -> None:
+        if not self._is_fresh:  # a picture file cannot seek, and need not
+            self._container.seek(self._stream.start_time or 0, stream=self._stream)
+
+    def _prepare(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Return the picture in the working format and size, itself if it has them."""
+        width, height = self._info.working_size_wh
+        if picture.format.name != self._info.working_pix_fmt or (picture.width, picture.height) != self._info.size_wh:
+            # Another size is a change in mid-stream; the output has one size.
+            converted = picture.reformat(*self._info.size_wh, format=self._info.working_pix_fmt)
+            converted.pts, converted.time_base = picture.pts, picture.time_base
+            picture = converted
+        return picture if (picture.width, picture.height) == (width, height) else _copied(picture, width, height)
+
+    def _frame_bytes(self) -> int:
+        width, height = self._info.working_size_wh
+        sx, sy = SUBSAMPLING_XY[self._info.working_pix_fmt]
+        return width * height + 2 * (width // sx) * (height // sy)
+
+
+def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Return a copy of a picture's upper left part."""
+    copy = av.VideoFrame(width, height, picture.format.name)
+    copy.pts, copy.time_base = picture.pts, picture.time_base
+    for target, source in zip(copy.planes, picture.planes, strict=True):
+        plane_view(target)[:] = plane_view(source)[: target.height, : target.width]
+    return copy
+
+
+def stream_colour(info: VideoInfo) -> ColourMatrix:
+    """Return the colour matrix of a video; an untagged one follows the usual guess (BT.709 from 720 lines up, else BT.601)."""
+    default = _LUMA_WEIGHTS[1] if min(info.size_wh) >= 720 else _LUMA_WEIGHTS[6]
+    full_range = info.colour.range == FULL_RANGE or info.pix_fmt.startswith("yuvj")
+    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), full_range)
+
+
+def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
+    """Return the (h, w) uint8 samples of a plane over the frame's own memory, without a copy."""
+    samples: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
+    return samples.reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def plane_views(picture: av.VideoFrame, colour: ColourMatrix) -> YuvImage:
+    """Return the planes of a frame over its own memory, without a copy; writing to them writes to the frame."""
+    y, u, v = (plane_view(plane) for plane in picture.planes)
+    return YuvImage((y, u, v), SUBSAMPLING_XY[picture.format.name], colour)

@@ -1,0 +1,1 @@
+"""One render: probe, analyse, infer, paste back, encode."""

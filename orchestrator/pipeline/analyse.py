@@ -1,0 +1,104 @@
+"""The analysis pass: decode the source once, find faces on every frame, and follow the speaker."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import EmptyStream, NoFaceFound, UnreadableMedia
+from orchestrator.inference.faces import FaceDetector
+from orchestrator.media.probe import VideoInfo
+from orchestrator.media.reader import MISSING_PTS, FrameIndex, VideoReader
+from orchestrator.pipeline.concurrency import in_flight, prefetch
+from orchestrator.pipeline.progress import OnProgress, StageClock
+from preprocess.letterbox import Letterbox
+from preprocess.track import FaceTrack, choose_speaker
+
+REQUESTS_IN_FLIGHT = 3
+"""Detector requests awaited at a time: one computing, one queued in Triton, one on its way."""
+
+MAX_DAMAGED = 0.1
+"""Share of packets that may fail to decode before the file counts as damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What the analysis pass found out about a video."""
+
+    index: FrameIndex
+    face_track: FaceTrack
+    damaged_packet_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    images: NDArray[np.uint8]
+    """(n, S, S, 3) RGB, letterboxed."""
+    pts: list[int]
+    is_key: list[bool]
+
+
+def analyse(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progress: OnProgress | None = None) -> Analysis:
+    """Find and follow the speaker's face over the first `max_frames` frames.
+
+    Raises:
+        EmptyStream: the video decodes to no frame.
+        UnreadableMedia: too many packets do not decode.
+        NoFaceFound: no frame shows a usable face.
+        InferenceError: Triton failed.
+    """
+    box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
+    expected = min(max_frames, info.expected_frame_count or max_frames)
+    clock = StageClock("analyse", expected, on_progress)
+    pts: list[int] = []
+    is_key: list[bool] = []
+    detections: list[NDArray[np.float32]] = []
+    with VideoReader(info) as reader, closing(prefetch(_batches(reader, box, detector.batch_size, max_frames), 2, "analyse-decode")) as batches:
+        with closing(in_flight(lambda batch: detector.detect(batch.images), batches, REQUESTS_IN_FLIGHT)) as results:
+            for batch, faces in results:
+                pts.extend(batch.pts)
+                is_key.extend(batch.is_key)
+                detections.extend(_to_frame(rows, box) for rows in faces)
+                clock.advance(min(len(pts), expected))
+        damaged_packet_count = reader.damaged_packet_count
+    if not pts:
+        raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
+    if damaged_packet_count > MAX_DAMAGED * (len(pts) + damaged_packet_count):
+        raise UnreadableMedia(f"{info.path.name} is damaged: {damaged_packet_count} of its packets do not decode; copy or export it again.")
+    track = choose_speaker(detections, float(info.frame_rate))
+    if not track.is_present.any():
+        raise NoFaceFound(
+            f"No face was found in the {len(pts)} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
+            "and is not too small."
+        )
+    return Analysis(FrameIndex(np.array(pts, np.int64), np.array(is_key, np.bool_)), track, damaged_packet_count)
+
+
+def _batches(reader: VideoReader, box: Letterbox, batch_size: int, max_frames: int) -> Generator[_Batch]:
+    images: list[NDArray[np.uint8]] = []
+    pts: list[int] = []
+    is_key: list[bool] = []
+    for frame in reader.decode_from_start():
+        images.append(box.place(frame.scaled_rgb(box.scaled_coded_wh)))
+        pts.append(MISSING_PTS if frame.picture.pts is None else frame.picture.pts)
+        is_key.append(frame.is_key)
+        last = frame.index + 1 >= max_frames
+        if len(images) == batch_size or last:
+            yield _Batch(np.stack(images), pts, is_key)
+            images, pts, is_key = [], [], []
+        if last:
+            return
+    if images:
+        yield _Batch(np.stack(images), pts, is_key)
+
+
+def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
+    """Return the real rows of one picture's detections, (n, 15), in px of the coded frame."""
+    rows = rows[rows[:, 4] > 0]
+    corners = box.points_to_frame(rows[:, :4].reshape(-1, 2, 2))
+    points = box.points_to_frame(rows[:, 5:].reshape(-1, 5, 2))
+    # Turning the frame may swap which corner is the upper left one.
+    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+    return np.concatenate([boxes, rows[:, 4:5], points.reshape(-1, 10)], axis=1).astype(np.float32)

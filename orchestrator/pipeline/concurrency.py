@@ -1,0 +1,95 @@
+"""The two ways stages overlap: one thread ahead of its consumer, and a bounded window of requests kept in order."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _End:
+    """Travels through the queue behind the last item, with the error that ended the source, if one did."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def prefetch(source: Iterable[Item], max_items: int, name: str) -> Generator[Item]:
+    """Run a stage in a thread of its own, at most `max_items` ahead of the consumer.
+
+    Closing the returned generator stops the thread, closes the source and joins. An error in the source is raised here, at the position
+    where it happened.
+    """
+    items: queue.Queue[Item | _End] = queue.Queue(max_items)
+    stopped = threading.Event()
+
+    def run() -> None:
+        error: BaseException | None = None
+        iterator = iter(source)
+        try:
+            for item in iterator:
+                if not _put(items, item, stopped):
+                    break
+        except BaseException as exc:  # noqa: BLE001 (raised again in the consumer's thread)
+            error = exc
+        finally:
+            if isinstance(iterator, Generator):
+                try:
+                    iterator.close()
+                except BaseException as exc:  # noqa: BLE001
+                    error = error or exc
+            _put(items, _End(error), stopped)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = items.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _put(items: "queue.Queue[Item | _End]", item: Item | _End, stopped: threading.Event) -> bool:
+    """Put an item, unless the consumer leaves first; returns whether it went in."""
+    while not stopped.is_set():
+        try:
+            items.put(item, timeout=0.05)
+            return True
+        except queue.Full:
+            continue
+    return False
+
+
+def in_flight(
+    submit: Callable[[Item], Future[Result]],
+    source: Iterable[Item],
+    max_in_flight: int,
+) -> Generator[tuple[Item, Result]]:
+    """Submit each item and yield it with its result, in order, with at most `max_in_flight` results awaited.
+
+    Closing the generator, or the first error, waits for what is still under way, so no request outlives its render.
+    """
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in source:
+            pending.append((item, submit(item)))
+            if len(pending) >= max_in_flight:
+                oldest, future = pending.popleft()
+                yield oldest, future.result()
+        while pending:
+            oldest, future = pending.popleft()
+            yield oldest, future.result()
+    finally:
+        for _, future in pending:
+            future.cancel()
+            future.exception() if not future.cancelled() else None

@@ -1,0 +1,31 @@
+"""Masks in the crop: where a generated mouth may replace the frame, with soft edges."""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@cache
+def paste_mask(size_px: int, region: tuple[float, float, float, float], feather: float = 0.06) -> NDArray[np.float32]:
+    """Return the (S, S) float32 mask of a paste region: 1 keeps the generated pixel, 0 the frame's.
+
+    Args:
+        size_px: side of the crop.
+        region: x1, y1, x2, y2 in 0..1 of the crop; the mask is 0 on and outside it.
+        feather: width of the ramp from 0 to 1 inside the region's edge, in 0..1 of the crop.
+
+    The edge is a cosine ramp, so neither the mask nor its slope has a step.
+    """
+    x1, y1, x2, y2 = region
+    if not (0.0 <= x1 < x2 <= 1.0 and 0.0 <= y1 < y2 <= 1.0):
+        raise ValueError(f"expected a region x1 < x2, y1 < y2 in 0..1, got {region}")
+    centre = (np.arange(size_px) + 0.5) / size_px
+
+    def profile(low: float, high: float) -> NDArray[np.float64]:
+        inside = np.clip(np.minimum(centre - low, high - centre) / feather, 0.0, 1.0)
+        return 0.5 - 0.5 * np.cos(np.pi * inside)
+
+    mask: NDArray[np.float32] = np.outer(profile(y1, y2), profile(x1, x2)).astype(np.float32)
+    mask.flags.writeable = False
+    return mask

@@ -1,0 +1,77 @@
+"""Paste-back: the generated mouth goes into the frame's own YUV planes, touching no sample that need not change."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.align import invert_affine, warp
+from preprocess.yuv import FaceCrop, YuvImage
+
+REPLACED_AT = 24.0
+"""Difference between generated and original pixel (0..255) at which the frame's own fine detail is fully replaced."""
+
+DETAIL_BLUR = 0.012
+"""Radius over which that difference is pooled, in 0..1 of the crop."""
+
+
+def mouth_difference(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Return what the lip model changed inside the mask: (S, S, 3) float32 RGB, or None where it changed nothing.
+
+    Args:
+        face_crop: the crop the model was given.
+        mouth_patch: (S, S, 3) uint8 RGB, what it made of it.
+        mask: (S, S) float32, 1 keeps the generated pixel.
+    """
+    if mouth_patch.shape != face_crop.image.shape:
+        raise ValueError(f"expected a mouth patch of shape {face_crop.image.shape}, got {mouth_patch.shape}")
+    unmasked = cv2.subtract(mouth_patch, face_crop.image, dtype=cv2.CV_32F)
+    difference = np.asarray(cv2.multiply(unmasked, cv2.merge([mask, mask, mask])), np.float32)
+    return difference if bool(np.any(np.abs(difference) >= 0.5)) else None
+
+
+def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32]) -> None:
+    """Add a mouth's difference to the frame, in place.
+
+    Where the model changed a lot, the frame's fine detail (what the crop could not carry) gives way to the generated pixel; where it
+    changed little, the detail stays and only the change is added. So a crop smaller than the face does not blur the skin around the
+    mouth, and samples the model left alone keep their value to the bit.
+
+    Args:
+        frame: writable planes.
+        face_crop: the crop `difference` belongs to.
+        difference: (S, S, 3) float32 RGB, from `mouth_difference`.
+    """
+    size_px = difference.shape[0]
+    replaced = np.abs(difference).max(axis=2)
+    sigma = DETAIL_BLUR * size_px
+    replaced = np.minimum(cv2.GaussianBlur(cv2.dilate(replaced, np.ones((3, 3), np.uint8)), (0, 0), sigma) / np.float32(REPLACED_AT), 1.0)
+    replaced[replaced < 1 / 64] = 0.0
+    replaced[[0, -1]] = replaced[:, [0, -1]] = 0.0
+    active = (np.abs(difference).max(axis=2) >= 1 / 64) | (replaced > 0)
+    rows, columns = np.flatnonzero(active.any(1)), np.flatnonzero(active.any(0))
+    top, bottom = max(0, int(rows[0]) - 1), min(size_px, int(rows[-1]) + 2)
+    left, right = max(0, int(columns[0]) - 1), min(size_px, int(columns[-1]) + 2)
+    part = np.s_[top:bottom, left:right]
+    change_yuv = cv2.transform(difference[part], frame.colour.rgb_to_yuv)
+    from_part = np.vstack([invert_affine(face_crop.frame_to_crop), [0.0, 0.0, 1.0]]) @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+    corners = np.array([[-1, -1, 1], [right - left, -1, 1], [-1, bottom - top, 1], [right - left, bottom - top, 1]])
+    for index, plane in enumerate(frame.planes):
+        to_plane = (frame.luma_to_plane(index) @ from_part)[:2]
+        x1, y1, x2, y2 = _bounds(corners @ to_plane.T, plane.shape)
+        if x1 >= x2 or y1 >= y2:
+            continue
+        to_region = to_plane - np.array([[0, 0, x1], [0, 0, y1]])
+        size_wh = x2 - x1, y2 - y1
+        original = np.ascontiguousarray(face_crop.yuv[part][:, :, index]).astype(np.float32)
+        change, weight, crop_sample = cv2.split(
+            warp(np.asarray(cv2.merge([change_yuv[:, :, index], replaced[part], original]), np.float32), to_region, size_wh, cv2.BORDER_CONSTANT)
+        )
+        region = plane[y1:y2, x1:x2]
+        edited = region + change - weight * (region - crop_sample)
+        np.copyto(region, cv2.convertScaleAbs(np.maximum(edited, 0.0)), where=(change != 0.0) | (weight != 0.0))
+
+
+def _bounds(points: NDArray[np.float64], shape_hw: tuple[int, ...]) -> tuple[int, int, int, int]:
+    low = np.floor(points.min(0)).astype(int)
+    high = np.ceil(points.max(0)).astype(int) + 1
+    return max(0, int(low[0])), max(0, int(low[1])), min(shape_hw[1], int(high[0])), min(shape_hw[0], int(high[1]))

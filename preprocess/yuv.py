@@ -1,0 +1,90 @@
+"""YUV pictures as plane views: colour matrices, chroma geometry, and the aligned face crop cut straight out of the planes.
+
+Everything between decoder and encoder stays YUV. Conversions are affine maps of three numbers, so any matrix, range and chroma
+subsampling goes through the same code.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.align import warp
+
+
+@dataclass(frozen=True, slots=True)
+class ColourMatrix:
+    """How YUV samples (0..255) of one stream relate to RGB (0..255)."""
+
+    yuv_to_rgb: NDArray[np.float32]
+    """(3, 4): RGB = M[:, :3] @ YUV + M[:, 3]."""
+    rgb_to_yuv: NDArray[np.float32]
+    """(3, 3), for differences of colours: the offset cancels."""
+
+
+@cache
+def colour_matrix(kr: float, kb: float, full_range: bool) -> ColourMatrix:
+    """Return the conversion for luma weights `kr`, `kb` (ITU-R BT.601: .299, .114; BT.709: .2126, .0722; BT.2020: .2627, .0593)."""
+    kg = 1.0 - kr - kb
+    forward = np.array(
+        [
+            [kr, kg, kb],
+            [-kr / (2 * (1 - kb)), -kg / (2 * (1 - kb)), 0.5],
+            [0.5, -kg / (2 * (1 - kr)), -kb / (2 * (1 - kr))],
+        ]
+    )
+    scale = np.array([1.0, 1.0, 1.0]) if full_range else np.array([219.0, 224.0, 224.0]) / 255.0
+    offset = np.array([0.0 if full_range else 16.0, 128.0, 128.0])
+    rgb_to_yuv = scale[:, None] * forward
+    inverse = np.linalg.inv(rgb_to_yuv)
+    yuv_to_rgb = np.hstack([inverse, (-inverse @ offset)[:, None]])
+    return ColourMatrix(yuv_to_rgb.astype(np.float32), rgb_to_yuv.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class YuvImage:
+    """Views of one frame's planes, 8 bit, with 4:2:0, 4:2:2 or 4:4:4 chroma."""
+
+    planes: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+    """Y (h, w), U and V (ceil(h / sy), ceil(w / sx)) uint8."""
+    subsampling_xy: tuple[int, int]
+    """Luma samples per chroma sample, across and down: (2, 2), (2, 1) or (1, 1)."""
+    colour: ColourMatrix
+
+    def luma_to_plane(self, plane: int) -> NDArray[np.float64]:
+        """Return the (3, 3) map from luma px to the px of plane 0, 1 or 2 (pixel centres at whole numbers).
+
+        Subsampled chroma sits on the left luma sample of its pair and half-way between the rows, as MPEG-2, H.264 and HEVC place it
+        unless they say otherwise.
+        """
+        sx, sy = self.subsampling_xy if plane else (1, 1)
+        return np.array([[1 / sx, 0.0, 0.0], [0.0, 1 / sy, 0.5 / sy - 0.5], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCrop:
+    """An aligned face, as the lip model sees it."""
+
+    image: NDArray[np.uint8]
+    """(S, S, 3) RGB."""
+    yuv: NDArray[np.uint8]
+    """(S, S, 3), the same pixels before conversion, full-resolution chroma."""
+    frame_to_crop: NDArray[np.float64]
+    """(2, 3) affine, luma px of the frame to px of the crop."""
+
+
+def crop_face(frame: YuvImage, frame_to_crop: NDArray[np.float64], size_px: int) -> FaceCrop:
+    """Cut the aligned face out of a frame, converting only the crop's own pixels.
+
+    What lies outside the frame repeats its edge.
+    """
+    to_crop = np.vstack([frame_to_crop, [0.0, 0.0, 1.0]])
+    channels = [
+        warp(plane, (to_crop @ np.linalg.inv(frame.luma_to_plane(index)))[:2], (size_px, size_px), cv2.BORDER_REPLICATE)
+        for index, plane in enumerate(frame.planes)
+    ]
+    yuv = np.asarray(cv2.merge(channels), np.uint8)
+    image = np.asarray(cv2.transform(yuv, frame.colour.yuv_to_rgb), np.uint8)
+    return FaceCrop(image=image, yuv=yuv, frame_to_crop=frame_to_crop)

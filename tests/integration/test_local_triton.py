@@ -1,0 +1,379 @@
+"""The pip-installed Triton serves ONNX models as the official container does, and says why when it does not."""
+
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnx
+import psutil  # type: ignore[import-untyped]
+import pytest
+import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
+import tritonclient.utils.shared_memory as shm  # type: ignore[import-untyped]
+from deploy.local.home import DEFAULT_HOME
+from deploy.local.install import install
+from deploy.local.server import LocalTriton, TritonStartError
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+
+T = TypeVar("T")
+
+GPU = "instance_group [{ kind: KIND_GPU }]"
+CPU = "instance_group [{ kind: KIND_CPU }]"
+
+
+@pytest.fixture(scope="session")
+def home() -> Path:
+    """The repository's own Triton home, installed if it is not."""
+    return install(DEFAULT_HOME).root
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+    """One Triton with every model of these tests."""
+    repository = tmp_path_factory.mktemp("repository")
+    write_affine(repository, cpu="instance_group [{ kind: KIND_CPU count: 2 }]")
+    write_lookup(repository)
+    write_slow(repository)
+    write_two_outputs(repository)
+    with LocalTriton.start(home, repository) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: LocalTriton) -> Iterator[grpcclient.InferenceServerClient]:
+    """A gRPC client of the server."""
+    with grpcclient.InferenceServerClient(server.grpc_address) as opened:
+        yield opened
+
+
+def write_model(repository: Path, name: str, graph: onnx.GraphProto, config: str, cpu_config: str | None = None) -> Path:
+    """Put a model into a repository; return its folder."""
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "1" / "model.onnx")
+    (folder / "config.pbtxt").write_text(config)
+    if cpu_config is not None:
+        (folder / "configs").mkdir()
+        (folder / "configs" / "cpu.pbtxt").write_text(cpu_config)
+    return folder
+
+
+def write_affine(repository: Path, *, cpu: str = CPU, input_dims: str = "[4]", input_type: str = "TYPE_UINT8", extra: str = "") -> Path:
+    """Y = 2x + 1 on rows of four bytes."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["float", "two"], ["twice"]),
+            helper.make_node("Add", ["twice", "one"], ["y"]),
+        ],
+        "affine",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor("two", TensorProto.FLOAT, [], [2.0]), helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])],
+    )
+    config = f"""
+        backend: "onnxruntime"
+        max_batch_size: 8
+        input [{{ name: "x" data_type: {input_type} dims: {input_dims} }}]
+        output [{{ name: "y" data_type: TYPE_FP32 dims: [4] }}]
+        dynamic_batching {{ max_queue_delay_microseconds: 200000 }}
+        {extra}
+    """
+    return write_model(repository, "affine", graph, config + GPU, config + cpu)
+
+
+def write_lookup(repository: Path, *, warm_up: str = "") -> Path:
+    """A table of four entries; an index outside it fails inside ONNX Runtime."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "index"], ["value"])],
+        "lookup",
+        [helper.make_tensor_value_info("index", TensorProto.INT64, ["batch", 1])],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT16, ["batch", 1])],
+        [helper.make_tensor("table", TensorProto.FLOAT16, [4], np.array([0, 10, 20, 30], np.float16))],
+    )
+    config = f"""
+        backend: "onnxruntime"
+        max_batch_size: 8
+        input [{{ name: "index" data_type: TYPE_INT64 dims: [1] }}]
+        output [{{ name: "value" data_type: TYPE_FP16 dims: [1] }}]
+        dynamic_batching {{ max_queue_delay_microseconds: 200000 }}
+        {CPU}
+        {warm_up}
+    """
+    return write_model(repository, "lookup", graph, config)
+
+
+def write_slow(repository: Path) -> Path:
+    """Keeps a core busy for tens of milliseconds; one request may wait, no more."""
+    side, repeats = 700, 8
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["zeros"]), helper.make_node("Add", ["zeros", "x"], ["m0"])]
+    nodes += [helper.make_node("MatMul", [f"m{step}", f"m{step}"], [f"m{step + 1}"]) for step in range(repeats)]
+    nodes += [helper.make_node("ReduceMax", [f"m{repeats}"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [side, side])],
+    )
+    config = f"""
+        backend: "onnxruntime"
+        max_batch_size: 0
+        input [{{ name: "x" data_type: TYPE_FP32 dims: [1] }}]
+        output [{{ name: "y" data_type: TYPE_FP32 dims: [1, 1] }}]
+        dynamic_batching {{ default_queue_policy {{ max_queue_size: 1 }} }}
+        {CPU}
+    """
+    return write_model(repository, "slow", graph, config)
+
+
+def write_two_outputs(repository: Path) -> Path:
+    """One output keeps its input, a bool, the other negates it."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Not", ["flag"], ["negated"]), helper.make_node("Not", ["negated"], ["kept"])],
+        "two_outputs",
+        [info("flag", TensorProto.BOOL, ["batch", 2])],
+        [info("kept", TensorProto.BOOL, ["batch", 2]), info("negated", TensorProto.BOOL, ["batch", 2])],
+    )
+    config = f"""
+        platform: "onnxruntime_onnx"
+        max_batch_size: 8
+        input [{{ name: "flag" data_type: TYPE_BOOL dims: [2] }}]
+        output [{{ name: "kept" data_type: TYPE_BOOL dims: [2] }}, {{ name: "negated" data_type: TYPE_BOOL dims: [2] }}]
+        dynamic_batching {{ max_queue_delay_microseconds: 200000 }}
+        {CPU}
+    """
+    return write_model(repository, "two_outputs", graph, config)
+
+
+def tensor(name: str, array: np.ndarray, data_type: str) -> grpcclient.InferInput:
+    """Make an input of a request."""
+    made = grpcclient.InferInput(name, list(array.shape), data_type)
+    made.set_data_from_numpy(array)
+    return made
+
+
+def at_once(calls: list[Callable[[], T]]) -> list[T | Exception]:
+    """Make calls from threads that start together; return what each returned or raised."""
+    barrier = threading.Barrier(len(calls))
+
+    def call(one: Callable[[], T]) -> T | Exception:
+        barrier.wait()
+        try:
+            return one()
+        except InferenceServerException as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call, calls))
+
+
+def test_model_answers_over_grpc(client: grpcclient.InferenceServerClient) -> None:
+    rows = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    answer = client.infer("affine", [tensor("x", rows, "UINT8")]).as_numpy("y")
+    np.testing.assert_array_equal(answer, rows.astype(np.float32) * 2 + 1)
+
+
+def test_requests_in_one_dynamic_batch_get_their_own_rows(client: grpcclient.InferenceServerClient) -> None:
+    def executions() -> tuple[int, int]:
+        statistics = client.get_inference_statistics("affine").model_stats[0]
+        return statistics.inference_count, statistics.execution_count
+
+    inferences_before, executions_before = executions()
+    inputs = [np.full((1 + number % 2, 4), number, np.uint8) for number in range(8)]
+    answers = at_once([lambda rows=rows: client.infer("affine", [tensor("x", rows, "UINT8")]).as_numpy("y") for rows in inputs])
+    for rows, answer in zip(inputs, answers, strict=True):
+        np.testing.assert_array_equal(np.asarray(answer), rows.astype(np.float32) * 2 + 1)
+    inferences, batches = executions()
+    assert inferences - inferences_before == 12
+    assert batches - executions_before < 6
+
+
+def test_bad_request_in_a_batch_fails_alone(client: grpcclient.InferenceServerClient) -> None:
+    before = client.get_inference_statistics("lookup").model_stats[0].execution_count
+    indices = [0, 1, 99, 3]
+    answers = at_once([lambda i=i: client.infer("lookup", [tensor("index", np.array([[i]]), "INT64")]).as_numpy("value")[0, 0] for i in indices])
+    assert [answers[0], answers[1], answers[3]] == [0, 10, 30]
+    assert isinstance(answers[2], InferenceServerException)
+    assert "out of data bounds" in answers[2].message()
+    assert client.get_inference_statistics("lookup").model_stats[0].execution_count - before < 4
+
+
+def test_requests_in_a_batch_get_the_outputs_they_asked_for(client: grpcclient.InferenceServerClient) -> None:
+    flags = np.array([[True, False]])
+
+    def infer(names: list[str]) -> dict[str, list[bool]]:
+        wanted = [grpcclient.InferRequestedOutput(name) for name in names]
+        result = client.infer("two_outputs", [tensor("flag", flags, "BOOL")], outputs=wanted or None)
+        return {output.name: result.as_numpy(output.name).tolist() for output in result.get_response().outputs}
+
+    kept, negated, both = at_once([lambda: infer(["kept"]), lambda: infer(["negated"]), lambda: infer([])])
+    assert kept == {"kept": [[True, False]]}
+    assert negated == {"negated": [[False, True]]}
+    assert both == {"kept": [[True, False]], "negated": [[False, True]]}
+
+
+def test_full_queue_rejects_at_once(client: grpcclient.InferenceServerClient) -> None:
+    answers = at_once([lambda: client.infer("slow", [tensor("x", np.zeros(1, np.float32), "FP32")]).as_numpy("y").item() for _ in range(8)])
+    rejected = [answer for answer in answers if isinstance(answer, InferenceServerException)]
+    assert rejected
+    assert {answer.status() for answer in rejected} == {"StatusCode.UNAVAILABLE"}
+    assert all("Exceeds maximum queue size" in answer.message() for answer in rejected)
+    assert [answer for answer in answers if answer not in rejected] == [0.0] * (len(answers) - len(rejected))
+
+
+def test_instance_group_of_two_runs_two_processes(server: LocalTriton) -> None:
+    stubs = [process.cmdline() for process in psutil.Process().children(recursive=True) if server.shared_memory_prefix in " ".join(process.cmdline())]
+    assert sum(any(argument in ("affine_0_0", "affine_0_1") for argument in command) for command in stubs) == 2
+
+
+def test_each_instance_logs_where_it_runs(home: Path, tmp_path: Path) -> None:
+    write_affine(tmp_path / "models", extra='parameters { key: "intra_op_thread_count" value: { string_value: "2" } }')
+    with LocalTriton.start(home, tmp_path / "models", log_path=tmp_path / "triton.log"):
+        pass
+    assert "affine: instance affine_0_0 runs on CPUExecutionProvider, 2 intra-op threads" in (tmp_path / "triton.log").read_text()
+
+
+def test_metrics_endpoint_counts_inferences(server: LocalTriton, client: grpcclient.InferenceServerClient) -> None:
+    client.infer("affine", [tensor("x", np.zeros((1, 4), np.uint8), "UINT8")])
+    connection = http.client.HTTPConnection(server.metrics_address, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
+    finally:
+        connection.close()
+    assert 'nv_inference_count{model="affine",version="1"}' in metrics
+
+
+def test_tensors_travel_through_system_shared_memory(server: LocalTriton, client: grpcclient.InferenceServerClient) -> None:
+    rows = np.arange(32, dtype=np.uint8).reshape(8, 4)
+    name = f"{server.shared_memory_prefix}test"
+    region = shm.create_shared_memory_region("rows", f"/{name}", rows.nbytes * 5)
+    try:
+        shm.set_shared_memory_region(region, [rows])
+        client.register_system_shared_memory("rows", f"/{name}", rows.nbytes * 5)
+        given = grpcclient.InferInput("x", [8, 4], "UINT8")
+        given.set_shared_memory("rows", rows.nbytes)
+        wanted = grpcclient.InferRequestedOutput("y")
+        wanted.set_shared_memory("rows", rows.nbytes * 4, offset=rows.nbytes)
+        client.infer("affine", [given], outputs=[wanted])
+        np.testing.assert_array_equal(shm.get_contents_as_numpy(region, np.float32, [8, 4], offset=rows.nbytes), rows.astype(np.float32) * 2 + 1)
+        client.unregister_system_shared_memory("rows")
+    finally:
+        shm.destroy_shared_memory_region(region)
+    assert not (Path("/dev/shm") / name).exists()
+
+
+def test_server_names_its_models_and_its_addresses(server: LocalTriton, client: grpcclient.InferenceServerClient) -> None:
+    assert server.model_names() == ["affine", "lookup", "slow", "two_outputs"]
+    assert client.is_server_ready()
+    assert len({server.grpc_address, server.http_address, server.metrics_address}) == 3
+
+
+def test_model_with_other_dims_than_its_config_does_not_start(home: Path, tmp_path: Path) -> None:
+    write_affine(tmp_path, input_dims="[5]")
+    with pytest.raises(TritonStartError, match=r"the model 'affine': .*input 'x' expected dims \[-1, 5\], found \[-1, 4\]"):
+        LocalTriton.start(home, tmp_path)
+
+
+def test_model_with_other_type_than_its_config_does_not_start(home: Path, tmp_path: Path) -> None:
+    write_affine(tmp_path, input_type="TYPE_FP32")
+    with pytest.raises(TritonStartError, match="the model 'affine': .*input 'x' expected TYPE_FP32, found TYPE_UINT8"):
+        LocalTriton.start(home, tmp_path)
+
+
+def test_model_whose_warm_up_fails_does_not_start(home: Path, tmp_path: Path) -> None:
+    inputs = '{ key: "index" value: { data_type: TYPE_INT64 dims: [1] random_data: true } }'
+    write_lookup(tmp_path, warm_up=f'model_warmup [{{ name: "outside" batch_size: 2 inputs: {inputs} }}]')
+    with pytest.raises(TritonStartError, match="the model 'lookup': .*warm"):
+        LocalTriton.start(home, tmp_path)
+
+
+def test_missing_model_file_names_the_file(home: Path, tmp_path: Path) -> None:
+    (write_affine(tmp_path) / "1" / "model.onnx").unlink()
+    with pytest.raises(TritonStartError, match=r"affine/1/model.onnx does not exist: install a model pack"):
+        LocalTriton.start(home, tmp_path)
+
+
+def test_config_with_a_typing_error_names_file_line_and_word(home: Path, tmp_path: Path) -> None:
+    write_affine(tmp_path, extra="max_batch_sise: 8")
+    with pytest.raises(TritonStartError, match=r"'affine': .*configs/cpu.pbtxt \(line:column .*max_batch_sise"):
+        LocalTriton.start(home, tmp_path)
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+def test_gpu_config_without_gpu_does_not_fall_back_to_the_cpu(home: Path, tmp_path: Path) -> None:
+    write_affine(tmp_path)
+    with pytest.raises(TritonStartError, match="KIND_GPU but no GPUs are available; serve on the CPU"):
+        LocalTriton.start(home, tmp_path, config_name=None)
+
+
+@pytest.mark.parametrize("which", ["grpc_port", "http_port", "metrics_port"])
+def test_taken_port_is_named(home: Path, tmp_path: Path, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(TritonStartError, match=f"Port {port} on 127.0.0.1 is taken"):
+            LocalTriton.start(home, tmp_path, **{which: port})
+
+
+def test_port_lost_between_picking_and_binding_is_replaced(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        picks = iter([taken.getsockname()[1]])
+        from deploy.local import prepare, server
+
+        def choose(host: str, wanted: prepare.Ports) -> prepare.Ports:
+            ports = prepare.choose_ports(host, wanted)
+            return prepare.Ports(next(picks, ports.grpc), ports.http, ports.metrics)
+
+        monkeypatch.setattr(server, "choose_ports", choose)
+        with LocalTriton.start(home, tmp_path) as running:
+            assert running.grpc_address != f"127.0.0.1:{taken.getsockname()[1]}"
+            assert running.poll() is None
+
+
+def test_missing_home_says_how_to_install(tmp_path: Path) -> None:
+    with pytest.raises(TritonStartError, match=r"run `python -m deploy.local.install --home "):
+        LocalTriton.start(tmp_path / "nowhere", tmp_path)
+
+
+def test_missing_repository_is_named(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(TritonStartError, match="There is no model repository at .*nowhere"):
+        LocalTriton.start(home, tmp_path / "nowhere")
+
+
+def test_repository_path_with_a_space_is_refused(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "my models").mkdir()
+    with pytest.raises(TritonStartError, match="without spaces"):
+        LocalTriton.start(home, tmp_path / "my models")
+
+
+def test_wrong_option_is_named(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(TritonStartError, match="unrecognized option '--nonsense'"):
+        LocalTriton.start(home, tmp_path, extra_args=["--nonsense"])
+
+
+def test_foreground_prints_addresses_and_ends_with_status_0_at_sigterm(home: Path, tmp_path: Path) -> None:
+    write_affine(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from deploy.local.server import run_foreground;"
+        "sys.exit(run_foreground(Path(sys.argv[1]), Path(sys.argv[2]), grpc_port=0, http_port=0, metrics_port=0))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, home, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().split() for _ in range(4)]
+        process.terminate()
+        _, log = process.communicate(timeout=30)
+    assert [line[0] for line in lines] == ["gRPC", "HTTP", "metrics", "models"]
+    assert lines[3][1] == "affine"
+    assert process.returncode == 0
+    assert "Triton is loading its models" in log

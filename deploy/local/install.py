@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -61,10 +60,11 @@ def install(root: Path = DEFAULT_HOME) -> TritonHome:
     with _one_at_a_time(root / "install.lock"):
         if (home := _open_current(root)) is not None:
             return home
-        if read_stamp(root).get("packages") != _packages() or open_home(root) is None:
-            _build(root, python)
+        record = read_stamp(root)
+        if record.get("packages") != _packages() or open_home(root) is None:
+            record = _build(root, python)
         _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
-        _write_stamp(root, read_stamp(root) | {"backend": _backend_hash()})
+        _write_stamp(root, record | {"backend": _backend_hash()})
     home = _open_current(root)
     if home is None:
         raise InstallError(f"The Triton home {root} changed while it was being installed; run the installation again.")
@@ -210,13 +210,13 @@ def _copy_into_place(source: Path, target: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
         part.write(source.read_bytes())
     shutil.copymode(source, part.name)
-    os.replace(part.name, target)
+    Path(part.name).replace(target)
 
 
 def _write_stamp(root: Path, record: dict[str, str]) -> None:
     part = stamp_file(root).with_suffix(".part")
     part.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(part, stamp_file(root))
+    part.replace(stamp_file(root))
 
 
 def main() -> None:

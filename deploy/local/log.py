@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -24,12 +25,13 @@ OTHER_FAILURES = (
 SYNTAX_ERROR = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<reason>.+)")
 """Where a config.pbtxt cannot be read; Triton says this in a line before the one that names the model."""
 
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+"""ONNX Runtime colours its errors."""
+
 NO_GPU = "no GPUs are available"
 """In Triton's reason when a configuration asks for KIND_GPU and the machine has none."""
 
-NOISE = re.compile(
-    r"[+|]|I\d{4} |.*(CudaDriverHelper|NVML|DCGM|pinned_memory_manager|failed to load|Failed to create instance|Poll failed|failed to load all models)"
-)
+NOISE = re.compile(r"[+|]|I\d{4} |.*(CudaDriverHelper|NVML|DCGM|pinned_memory_manager|failed to load|Failed to create instance|Poll failed)")
 """Tables, information, complaints made on every machine without a GPU, and what the reason for a model's failure already says."""
 
 TAIL_LINES = 8
@@ -69,8 +71,11 @@ class TritonLog:
         self.file.close()
 
 
-def explain_failure(log: str) -> str:
-    """Turn the log of a Triton that did not start into a message: the models at fault and why, else what Triton said last."""
+def explain_failure(log: str, status: int) -> str:
+    """Turn the log of a Triton that did not start into a message: the models at fault and why, else what Triton said last.
+
+    `status` is the guard's: 128 + N when signal N ended Triton.
+    """
     models: dict[str, str] = {}
     for line in log.splitlines():
         for pattern in FAILURES:
@@ -83,7 +88,8 @@ def explain_failure(log: str) -> str:
     for pattern in OTHER_FAILURES:
         if matches := [match for line in log.splitlines() if (match := pattern.search(line))]:
             return f"Triton did not start: {_plain(matches[-1]['reason'])}{show_end(log)}"
-    return f"Triton ended while it was starting.{show_end(log)}"
+    how = f"crashed ({signal.Signals(status - 128).name})" if status > 128 else f"ended with status {status}"
+    return f"Triton {how} while it was starting.{show_end(log)}"
 
 
 def is_port_taken(log: str) -> bool:
@@ -93,7 +99,8 @@ def is_port_taken(log: str) -> bool:
 
 def show_end(log: str) -> str:
     """Show the last warnings and errors of a log, without the option list that follows a wrong option."""
-    lines = [line for line in log.partition("Usage: tritonserver")[0].splitlines() if line.strip() and not NOISE.match(line)]
+    text = COLOUR.sub("", log.partition("Usage: tritonserver")[0])
+    lines = [line for line in text.splitlines() if line.strip() and not NOISE.match(line)]
     return "\n".join(["", "The end of its log:", *(f"  {line[:300]}" for line in lines[-TAIL_LINES:])]) if lines else ""
 
 

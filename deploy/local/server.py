@@ -156,16 +156,26 @@ class LocalTriton:
             except subprocess.TimeoutExpired:
                 os.killpg(self._guard.pid, signal.SIGKILL)
                 self._guard.wait()
-            deadline = time.monotonic() + KILL_S
-            while not guard.remove_if_unused(self.shared_memory_prefix) and time.monotonic() < deadline:
-                time.sleep(POLL_S)  # its guard was killed: Triton is ending by itself
+            if not self._is_gone_within(KILL_S):  # its guard was killed, and Triton does not end by itself
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._guard.pid, signal.SIGKILL)  # still ours: whoever holds the lock is of this group
+                self._is_gone_within(KILL_S)
             self._log.close()
+
+    def _is_gone_within(self, timeout_s: float) -> bool:
+        """Wait until no process holds the server's lock, and remove its shared memory; at once where the guard did its work."""
+        deadline = time.monotonic() + timeout_s
+        while not guard.remove_if_unused(self.shared_memory_prefix):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not self._is_ready():
-            if self._guard.poll() is not None:
-                raise TritonStartError(explain_failure(self._log.text()))
+            if (status := self._guard.poll()) is not None:
+                raise TritonStartError(explain_failure(self._log.text(), status))
             if time.monotonic() > deadline:
                 raise TritonStartError(
                     f"Triton was not ready after {timeout_s:g} s: raise ready_timeout_s, or look into its log.{show_end(self._log.text())}"
@@ -178,7 +188,7 @@ class LocalTriton:
             _http(self.http_address, "GET", "/v2/health/ready")
             name = json.loads(_http(self.http_address, "GET", "/v2"))["name"]
             _http(self.metrics_address, "GET", "/metrics")
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
             return False
         return bool(name == self.shared_memory_prefix)
 

@@ -1,5 +1,6 @@
 """Audio in: a track's mel features for the lip model, and its samples once more for the output's own audio stream."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,9 @@ TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 
 _DECLARES_ITS_LENGTH = ("wav", "flac", "mov", "matroska", "caf", "aiff", "w64")
 """Containers whose header states the real duration; in others it is an estimate that proves nothing."""
+
+_UNKNOWN_RIFF_BYTES = 0x7FFF0000
+"""RIFF lengths from here on mean "unknown"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ def read_speech(path: Path) -> Speech:
     stream_of_columns = MelStream()
     with open_media(path) as container:
         stream = _audio_stream(container, path)
+        if container.format.name == "wav":
+            _refuse_truncated_wav(path)
         declared_s = Fraction(0)
         if stream.duration and stream.time_base and any(name in container.format.name for name in _DECLARES_ITS_LENGTH):
             declared_s = stream.duration * Fraction(stream.time_base)
@@ -109,6 +115,16 @@ def _resampled(container: InputContainer, stream: AudioStream, layout: str, samp
     if not is_first:
         for resampled in resampler.resample(None):
             yield np.asarray(resampled.to_ndarray(), np.float32)
+
+
+def _refuse_truncated_wav(path: Path) -> None:
+    """Compare a RIFF header's length with the file's. FFmpeg silently takes what is there."""
+    with path.open("rb") as file:
+        magic, declared_bytes = struct.unpack("<4sI", file.read(8))
+    missing_bytes = declared_bytes + 8 - path.stat().st_size
+    # Programs that write to a pipe cannot know the length and put down the largest number they can think of.
+    if magic == b"RIFF" and missing_bytes > 0 and declared_bytes < _UNKNOWN_RIFF_BYTES:
+        raise UnreadableMedia(f"{path.name} is truncated: its header promises {missing_bytes} bytes more than there are; copy or export it again.")
 
 
 def _start_delay(container: InputContainer, frame: av.AudioFrame, sample_rate_hz: int) -> int:

@@ -25,10 +25,13 @@ COARSE_HALF_WIDTH = 34.0
 REDNESS_WEIGHT = 3.0
 """How much lack of red counts against darkness as evidence of the inside of a mouth: it makes teeth stand out from lips."""
 
+_STRONG_COLOUR = 0.22
+"""(R - G) / luma of skin from which on differences of redness are taken relative to the skin's own."""
+
 _SEARCH_XY = (80.5, 176.5, 111.0, 175.0)
 """First and last column, first and last row of the grid the coarse search looks at, units."""
 
-_COARSE_STEP_XY = (4.0, 2.0)
+_COARSE_STEP_XY = (6.0, 2.0)
 """Distance of the coarse search's samples, units."""
 
 _SHARPNESS = 6.0
@@ -93,7 +96,7 @@ class LipLines:
     """Where the lips are: values per item of the batch, units."""
 
     coarse: Value
-    """[N,4]: row of the seam at the template's centre, slope, height of the corners over the middle, gap."""
+    """[N,5]: row of the seam at the template's centre, slope, height of the corners over the middle, gap, half-width."""
     centre_x: Value
     """[N,1,1]: middle between the mouth corners."""
     half_width: Value
@@ -131,14 +134,14 @@ def find_lip_lines(image: Value, roi: Roi, skin: Value) -> LipLines:
 
     A bank of lens shapes around the template's mouth is matched against the evidence; corners and lines are then refined around the best.
     """
-    evidence, box = _evidence(image, roi, skin)
+    evidence, has_colour, box = _evidence(image, roi, skin)
     coarse = _coarse_lens(evidence, box)
     centre_x, half_width = _corners(evidence, box, coarse)
-    middle, gap = _refine(evidence, box, coarse, centre_x, half_width)
+    middle, gap = _refine(evidence, has_colour, box, coarse, centre_x, half_width)
     return LipLines(coarse, centre_x, half_width, middle, gap)
 
 
-def _evidence(image: Value, roi: Roi, skin: Value) -> tuple[Value, Roi]:
+def _evidence(image: Value, roi: Roi, skin: Value) -> tuple[Value, Value, Roi]:
     """Return [N,3,h,w] and its region: how much a pixel looks like mouth rather than lip, its darkness, and how likely it is a tooth."""
     box = roi.part(_SEARCH_XY[0], _SEARCH_XY[2] - 4, _SEARCH_XY[1], _SEARCH_XY[3] + 4)
     pixels = roi.cut(image, box)
@@ -146,33 +149,37 @@ def _evidence(image: Value, roi: Roi, skin: Value) -> tuple[Value, Roi]:
     skin_luma = image.graph.op("Conv", skin, luma_redness).slice(1, 0, 1)
     both = image.graph.op("Conv", pixels, luma_redness)
     darkness = image.graph.op("Log", skin_luma * 0.75 / (both.slice(1, 0, 1) + 4.0)).clip(0.0, 1.5)
-    redness = (both.slice(1, 1, 2) / (skin_luma + 4.0)).clip(-0.2, 0.8)
     skin_redness = image.graph.op("Conv", skin, luma_redness).slice(1, 1, 2) / (skin_luma + 4.0)
-    paleness = (redness / (skin_redness + 0.02)).ramp(1.2, 0.9) * skin_redness.ramp(0.04, 0.08)
-    evidence = image.graph.concat([darkness - redness * REDNESS_WEIGHT, darkness, paleness], 1)
-    return image.graph.label(evidence, "mouth_evidence"), box
+    # On skin of strong colour all differences are greater.
+    redness = both.slice(1, 1, 2) / (skin_luma + 4.0)
+    redness = redness / (skin_redness * (1.0 / _STRONG_COLOUR)).clip(1.0, 10.0)
+    skin_redness = skin_redness.clip(0.0, _STRONG_COLOUR)
+    has_colour = skin_redness.ramp(0.04, 0.08)
+    paleness = (redness / (skin_redness + 0.02)).ramp(1.2, 0.9) * has_colour
+    evidence = image.graph.concat([darkness - redness.clip(-0.2, 0.8) * REDNESS_WEIGHT, darkness, paleness], 1)
+    return image.graph.label(evidence, "mouth_evidence"), has_colour.reshape(0, 1, 1), box
 
 
 def _coarse_lens(evidence: Value, box: Roi) -> Value:
     x = np.arange(_SEARCH_XY[0], _SEARCH_XY[1] + 0.1, _COARSE_STEP_XY[0])
     y = np.arange(_SEARCH_XY[2], _SEARCH_XY[3] + 0.1, _COARSE_STEP_XY[1])
-    shapes = np.array(list(product(np.arange(-12.0, 12.1, 2.0), (-4.0, 0.0, 4.0), (-4.0, 0.0, 4.0, 8.0, 12.0), (0.0, 4.0, 8.0, 12.0, 16.0))))
-    prior = -((shapes[:, 0] / 8) ** 2) - (shapes[:, 1] / 5) ** 2 - ((shapes[:, 2] - 2) / 9) ** 2 - (shapes[:, 3] / 20) ** 2
-    bank = np.stack([_lens_filter(x, y, *shape).ravel() for shape in shapes], 1)
+    shapes = np.array(list(product(np.arange(-12.0, 14.1, 2.0), (-4.0, 0.0, 4.0), (-3.0, 2.0, 7.0, 12.0), (0.0, 4.0, 8.0, 13.0, 20.0), (25.0, 36.0))))
+    prior = -((shapes[:, 0] / 8) ** 2) - (shapes[:, 1] / 5) ** 2 - ((shapes[:, 2] - 2) / 9) ** 2 - (shapes[:, 3] / 25) ** 2 - ((shapes[:, 4] - 35) / 10) ** 2
+    filters = np.array([_lens_filter(x, y, *shape).ravel() for shape in shapes])
     shapes[:, 0] += MOUTH_Y
     small = _box_resampler(box.rows, y).T @ evidence.slice(1, 0, 1) @ _box_resampler(box.columns, x)
-    score = (small.reshape(0, len(x) * len(y)) @ bank + prior * 0.3) * _SHARPNESS
-    return evidence.graph.label(evidence.graph.op("Softmax", score, axis=1) @ shapes, "mouth_coarse")
+    small = small.reshape(0, len(x) * len(y))
+    weights = evidence.graph.op("Softmax", (small @ filters.T + prior * 0.3) * _SHARPNESS, axis=1)
+    return evidence.graph.label(weights @ shapes, "mouth_coarse")
 
 
-def _lens_filter(x: Array, y: Array, seam: float, slope: float, corner_rise: float, gap: float) -> Array:
+def _lens_filter(x: Array, y: Array, seam: float, slope: float, corner_rise: float, gap: float, half_width: float) -> Array:
     """Return a zero-mean matched filter (rows, columns): inside of a lens against the lips above and below it."""
-    u = (x - MOUTH_X) / COARSE_HALF_WIDTH
-    middle = MOUTH_Y + seam + slope * u - corner_rise * u**2
-    half = np.maximum(gap / 2 * (1 - u**2), 0) + 1.2
-    distance = abs(y[:, None] - middle)
-    inside = np.clip((half - distance) / 2 + 0.5, 0, 1) * (abs(u) < 1)
-    lips = np.clip((half + 6 - distance) / 2 + 0.5, 0, 1) * (abs(u) < 1) - inside
+    u, u_lens = (x - MOUTH_X) / COARSE_HALF_WIDTH, (x - MOUTH_X) / half_width
+    below = y[:, None] - (MOUTH_Y + seam + slope * u - corner_rise * u**2)
+    half = np.maximum(gap / 2 * (1 - u_lens**2), 0) + 1.2
+    inside = np.clip((half - abs(below)) / 2 + 0.5, 0, 1) * (abs(u_lens) < 1)
+    lips = np.clip((half + 6 - abs(below)) / 2 + 0.5, 0, 1) * (abs(u_lens) < 1) - inside
     matched = inside / inside.sum() - lips / lips.sum()
     return np.asarray(matched / np.linalg.norm(matched))
 
@@ -192,7 +199,7 @@ def _coarse_middle(coarse: Value, x: Value) -> Value:
 
 
 def _coarse_half_gap(coarse: Value, x: Value) -> Value:
-    u = (x - MOUTH_X) * (1 / COARSE_HALF_WIDTH)
+    u = (x - MOUTH_X) / coarse.slice(1, 4, 5).reshape(0, 1, 1)
     return coarse.slice(1, 3, 4).reshape(0, 1, 1) * (1.0 - u * u).clip(0.0, 1.0) * 0.5
 
 
@@ -201,7 +208,7 @@ def _corners(evidence: Value, box: Roi, coarse: Value) -> tuple[Value, Value]:
     graph = evidence.graph
     x = np.arange(_SEARCH_XY[0], _SEARCH_XY[1] + 0.1, 1.5)
     v = np.arange(-8.0, 8.1)[:, None]
-    columns = coarse.reshape(0, 1, 4).slice(2, 0, 1) * 0.0 + x[None, None, :]
+    columns = coarse.reshape(0, 1, 5).slice(2, 0, 1) * 0.0 + x[None, None, :]
     stretch = 1.0 + _coarse_half_gap(coarse, columns) * 0.2
     strip = box.sample(evidence.slice(1, 0, 1), columns + v[None] * 0.0, _coarse_middle(coarse, columns) + stretch * v[None])
     lips = (strip.slice(2, 2, 5).mean([2]) + strip.slice(2, 12, 15).mean([2])) * 0.5
@@ -210,17 +217,17 @@ def _corners(evidence: Value, box: Roi, coarse: Value) -> tuple[Value, Value]:
     shows = (ridge / (ridge @ centre * 0.5 + 0.02)).clip(0.0, 1.0)
     corners = []
     for side in (-1.0, 1.0):
-        candidates = MOUTH_X + side * np.arange(22.0, 46.1, 1.5)
+        candidates = MOUTH_X + side * np.arange(17.0, 46.1, 1.5)
         inwards = (candidates - x[:, None]) * side
         step = ((inwards > 0) & (inwards < 12)) / 12.0 - ((inwards <= 0) & (inwards > -12)) / 12.0
-        prior = -0.5 * ((abs(candidates - MOUTH_X) - 32) / 8) ** 2
-        weights = graph.op("Softmax", (shows @ (step * 1.5)) * 3.0 + prior, axis=1)
+        from_coarse = (coarse.slice(1, 4, 5) - abs(candidates - MOUTH_X)) * (1 / 9)
+        weights = graph.op("Softmax", (shows @ (step * 1.5)) * 4.0 - from_coarse * from_coarse * 0.5, axis=1)
         corners.append((weights @ candidates[:, None]).reshape(0, 1, 1))
     left, right = corners
     return graph.label((left + right) * 0.5, "mouth_centre_x"), graph.label((right - left) * 0.5, "mouth_half_width")
 
 
-def _refine(evidence: Value, box: Roi, coarse: Value, centre_x: Value, half_width: Value) -> tuple[Value, Value]:
+def _refine(evidence: Value, has_colour: Value, box: Roi, coarse: Value, centre_x: Value, half_width: Value) -> tuple[Value, Value]:
     """Return the polynomials of `LipLines.middle` and `LipLines.gap`: centroid and height of the evidence, column by column."""
     graph = evidence.graph
     u = np.linspace(-0.95, 0.95, 33)
@@ -233,7 +240,13 @@ def _refine(evidence: Value, box: Roi, coarse: Value, centre_x: Value, half_widt
     lips = (half_gap + 9.0 - distance).clip(0.0, 1.0) - (half_gap + 3.0 - distance).clip(0.0, 1.0)
     lip_darkness = (darkness * lips).sum([1]) / (lips.sum([1]) + 1e-3)
     has_gap = coarse.slice(1, 3, 4).reshape(0, 1, 1).smoothstep(4.5, 6.5)
-    likely = graph.op("Max", (darkness - lip_darkness * 0.6).ramp(0.4, 0.8), paleness * has_gap)
+    lip_level, level = ((any_inside * w).sum([1]) / (w.sum([1]) + 1e-3) for w in (lips, (half_gap - distance).clip(0.0, 1.0)))
+    differs = (any_inside - lip_level) / (graph.op("Relu", level - lip_level) + 0.1)
+    paleness = graph.op("Max", paleness, differs.ramp(0.4, 0.7) * has_colour)
+    # A dark lip is not yet a mouth: the inside is about as dark as the darkest row.
+    darkest = (darkness * (half_gap + 4.0 - distance).clip(0.0, 1.0)).max([1])
+    is_darkest = ((darkness - lip_darkness) / (darkest - lip_darkness + 0.1)).ramp(0.45, 0.7)
+    likely = graph.op("Max", (darkness - lip_darkness * 0.6).ramp(0.4, 0.8) * is_darkest, paleness * has_gap)
     likely = (likely * ((half_gap + 4.0 - distance) * 0.5).clip(0.0, 1.0)).reshape(0, 1, v.size, u.size)
     # What lies between two pieces of evidence is inside too: the smaller of the running maxima from above and from below.
     from_above, from_below = (

@@ -24,8 +24,8 @@ _DB_OFFSET = -50.0
 _LEVEL_RANGE_DB = (-33.0, -1.0)
 """Levels, dB relative to loud speech, at which the mouth begins to open and at which it is fully open."""
 
-_LEVEL_CURVE = 1.0
-"""Exponent on the opening: quiet syllables open a little less than in proportion to their level in dB."""
+_EARLY_SHARE = 0.7
+"""How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
 _BAND_TILT_DB = (-14.0, 7.0)
 """Usual balance of the bands that tell spread from rounded vowels in speech, and how far it swings, dB."""
@@ -48,8 +48,8 @@ def mouth_motion(audio: Value) -> MouthMotion:
     columns = np.arange(16)
     envelope = np.stack([_hann(columns - c, 4.0) for c in columns[3:-3]], 1)
     level = _decibels((_level_weights()[None, :] @ power) @ envelope) - LOUD_LEVEL_DBFS
-    per_column = graph.op("Pow", level.ramp(*_LEVEL_RANGE_DB), _LEVEL_CURVE)
-    opening = per_column @ _hann(columns[3:-3] - 9.5, 5.0)[:, None]
+    loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[3:-3] - 9.5, 5.0)[:, None]
+    opening = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
     slow = _hann(columns - 9.5, 8.0)[:, None]
     low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
     centre, swing = _BAND_TILT_DB

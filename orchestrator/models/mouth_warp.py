@@ -142,9 +142,9 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
     source_upper = lines.middle_at(x_mouth, u) - source_gap * 0.5
     source_peak = lines.gap.slice(1, 0, 1).reshape(0, 1, 1)
     opened = peak - source_peak
-    # An open source mouth keeps its own outline, whatever its height.
-    own = (lines.gap_at(u) / (source_peak + 1.0)).clip(0.0, 1.1)
+    # A source mouth that is open but rounder than the lens stays so.
     profile = _lens(u)
+    own = profile.graph.op("Min", profile, lines.gap_at(u) / (source_peak + 0.5))
     profile = profile + source_peak.smoothstep(3.0, 7.0) * (own - profile)
     gap = profile * peak
     upper = source_upper - profile * opened * _UPPER_LIP_SHARE + u * u * opened * _CORNER_DROP

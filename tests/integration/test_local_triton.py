@@ -5,27 +5,26 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
 import tritonclient.utils.shared_memory as shm  # type: ignore[import-untyped]
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException
+
 from deploy.local.home import DEFAULT_HOME
 from deploy.local.install import install
 from deploy.local.server import LocalTriton, TritonStartError
-from onnx import TensorProto, helper
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
-T = TypeVar("T")
-
-GPU = "instance_group [{ kind: KIND_GPU }]"
-CPU = "instance_group [{ kind: KIND_CPU }]"
+GPU = "instance_group [{ kind: KIND_GPU count: 1 }]"
+CPU = "instance_group [{ kind: KIND_CPU count: 1 }]"
 
 
 @pytest.fixture(scope="session")
@@ -163,19 +162,19 @@ def tensor(name: str, array: np.ndarray, data_type: str) -> grpcclient.InferInpu
     return made
 
 
-def at_once(calls: list[Callable[[], T]]) -> list[T | Exception]:
-    """Make calls from threads that start together; return what each returned or raised."""
-    barrier = threading.Barrier(len(calls))
+def at_once(call: Callable[[Any], Any], arguments: Sequence[object]) -> list[Any]:
+    """Call a function with each argument from threads that start together; return what each call returned or raised."""
+    barrier = threading.Barrier(len(arguments))
 
-    def call(one: Callable[[], T]) -> T | Exception:
+    def wait_and_call(argument: object) -> Any:
         barrier.wait()
         try:
-            return one()
+            return call(argument)
         except InferenceServerException as error:
             return error
 
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(call, calls))
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(wait_and_call, arguments))
 
 
 def test_model_answers_over_grpc(client: grpcclient.InferenceServerClient) -> None:
@@ -191,9 +190,9 @@ def test_requests_in_one_dynamic_batch_get_their_own_rows(client: grpcclient.Inf
 
     inferences_before, executions_before = executions()
     inputs = [np.full((1 + number % 2, 4), number, np.uint8) for number in range(8)]
-    answers = at_once([lambda rows=rows: client.infer("affine", [tensor("x", rows, "UINT8")]).as_numpy("y") for rows in inputs])
+    answers = at_once(lambda rows: client.infer("affine", [tensor("x", rows, "UINT8")]).as_numpy("y"), inputs)
     for rows, answer in zip(inputs, answers, strict=True):
-        np.testing.assert_array_equal(np.asarray(answer), rows.astype(np.float32) * 2 + 1)
+        np.testing.assert_array_equal(answer, rows.astype(np.float32) * 2 + 1)
     inferences, batches = executions()
     assert inferences - inferences_before == 12
     assert batches - executions_before < 6
@@ -201,8 +200,7 @@ def test_requests_in_one_dynamic_batch_get_their_own_rows(client: grpcclient.Inf
 
 def test_bad_request_in_a_batch_fails_alone(client: grpcclient.InferenceServerClient) -> None:
     before = client.get_inference_statistics("lookup").model_stats[0].execution_count
-    indices = [0, 1, 99, 3]
-    answers = at_once([lambda i=i: client.infer("lookup", [tensor("index", np.array([[i]]), "INT64")]).as_numpy("value")[0, 0] for i in indices])
+    answers = at_once(lambda index: client.infer("lookup", [tensor("index", np.array([[index]]), "INT64")]).as_numpy("value")[0, 0], [0, 1, 99, 3])
     assert [answers[0], answers[1], answers[3]] == [0, 10, 30]
     assert isinstance(answers[2], InferenceServerException)
     assert "out of data bounds" in answers[2].message()
@@ -217,14 +215,14 @@ def test_requests_in_a_batch_get_the_outputs_they_asked_for(client: grpcclient.I
         result = client.infer("two_outputs", [tensor("flag", flags, "BOOL")], outputs=wanted or None)
         return {output.name: result.as_numpy(output.name).tolist() for output in result.get_response().outputs}
 
-    kept, negated, both = at_once([lambda: infer(["kept"]), lambda: infer(["negated"]), lambda: infer([])])
+    kept, negated, both = at_once(infer, [["kept"], ["negated"], []])
     assert kept == {"kept": [[True, False]]}
     assert negated == {"negated": [[False, True]]}
     assert both == {"kept": [[True, False]], "negated": [[False, True]]}
 
 
 def test_full_queue_rejects_at_once(client: grpcclient.InferenceServerClient) -> None:
-    answers = at_once([lambda: client.infer("slow", [tensor("x", np.zeros(1, np.float32), "FP32")]).as_numpy("y").item() for _ in range(8)])
+    answers = at_once(lambda _: client.infer("slow", [tensor("x", np.zeros(1, np.float32), "FP32")]).as_numpy("y").item(), range(8))
     rejected = [answer for answer in answers if isinstance(answer, InferenceServerException)]
     assert rejected
     assert {answer.status() for answer in rejected} == {"StatusCode.UNAVAILABLE"}
@@ -242,6 +240,15 @@ def test_each_instance_logs_where_it_runs(home: Path, tmp_path: Path) -> None:
     with LocalTriton.start(home, tmp_path / "models", log_path=tmp_path / "triton.log"):
         pass
     assert "affine: instance affine_0_0 runs on CPUExecutionProvider, 2 intra-op threads" in (tmp_path / "triton.log").read_text()
+
+
+def test_warm_up_runs_before_the_model_is_ready(home: Path, tmp_path: Path) -> None:
+    warm_up = 'model_warmup [{ name: "full" batch_size: 8 inputs: { key: "x" value: { data_type: TYPE_UINT8 dims: [4] zero_data: true } } }]'
+    write_affine(tmp_path / "models", extra=warm_up)
+    with LocalTriton.start(home, tmp_path / "models", log_path=tmp_path / "triton.log", extra_args=["--log-verbose=1"]):
+        log = (tmp_path / "triton.log").read_text()
+    assert "running warmup sample 'full'" in log
+    assert log.index("running warmup sample 'full'") < log.index("successfully loaded 'affine'")
 
 
 def test_metrics_endpoint_counts_inferences(server: LocalTriton, client: grpcclient.InferenceServerClient) -> None:
@@ -288,14 +295,14 @@ def test_model_with_other_dims_than_its_config_does_not_start(home: Path, tmp_pa
 
 def test_model_with_other_type_than_its_config_does_not_start(home: Path, tmp_path: Path) -> None:
     write_affine(tmp_path, input_type="TYPE_FP32")
-    with pytest.raises(TritonStartError, match="the model 'affine': .*input 'x' expected TYPE_FP32, found TYPE_UINT8"):
+    with pytest.raises(TritonStartError, match=r"the model 'affine': .*input 'x' expected TYPE_FP32, found TYPE_UINT8"):
         LocalTriton.start(home, tmp_path)
 
 
 def test_model_whose_warm_up_fails_does_not_start(home: Path, tmp_path: Path) -> None:
     inputs = '{ key: "index" value: { data_type: TYPE_INT64 dims: [1] random_data: true } }'
     write_lookup(tmp_path, warm_up=f'model_warmup [{{ name: "outside" batch_size: 2 inputs: {inputs} }}]')
-    with pytest.raises(TritonStartError, match="the model 'lookup': .*warm"):
+    with pytest.raises(TritonStartError, match="indices element out of data bounds"):
         LocalTriton.start(home, tmp_path)
 
 
@@ -347,7 +354,7 @@ def test_missing_home_says_how_to_install(tmp_path: Path) -> None:
 
 
 def test_missing_repository_is_named(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(TritonStartError, match="There is no model repository at .*nowhere"):
+    with pytest.raises(TritonStartError, match=r"There is no model repository at .*nowhere"):
         LocalTriton.start(home, tmp_path / "nowhere")
 
 

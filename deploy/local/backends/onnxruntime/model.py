@@ -9,7 +9,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
@@ -49,8 +49,9 @@ NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 """Triton's stub is compiled for numpy 1: with numpy 2 its own conversion gives wrong data without an error, but DLPack is exact
 (every type tried). With numpy 1 it is the other way round: its conversion is exact, and DLPack crashes the stub."""
 
-Config = dict[str, Any]
-Provider = tuple[str, dict[str, str]]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Config: TypeAlias = dict[str, Any]
+Provider: TypeAlias = tuple[str, dict[str, str]]
 
 
 class TritonPythonModel:
@@ -101,22 +102,22 @@ class TritonPythonModel:
         return [respond(request, dict(zip(names, share, strict=True))) for request, share in zip(requests, shares, strict=True)]
 
 
-def read(tensor: Any) -> np.ndarray:
+def read(tensor: Any) -> Array:
     """View a tensor of a request as an array, without a copy."""
     return np.from_dlpack(tensor) if NUMPY_2 else tensor.as_numpy()
 
 
-def make_tensor(name: str, array: np.ndarray) -> Any:
+def make_tensor(name: str, array: Array) -> Any:
     """Make a tensor for a response from an array."""
     return pb_utils.Tensor.from_dlpack(name, array) if NUMPY_2 else pb_utils.Tensor(name, array)
 
 
-def respond(request: Any, outputs: dict[str, np.ndarray]) -> Any:
+def respond(request: Any, outputs: dict[str, Array]) -> Any:
     """Make the response to a request from its share of the results: the outputs it asked for and no others."""
     return pb_utils.InferenceResponse([make_tensor(name, outputs[name]) for name in request.requested_output_names()])
 
 
-def split_results(results: list[np.ndarray], batch_sizes: list[int]) -> list[list[np.ndarray]]:
+def split_results(results: list[Array], batch_sizes: list[int]) -> list[list[Array]]:
     """Cut every output of a batch into one part per request.
 
     Raises:
@@ -141,11 +142,9 @@ def compare_with_config(config: Config, inputs: list[Any], outputs: list[Any]) -
     for direction, declared, found_tensors in (("input", config["input"], inputs), ("output", config["output"], outputs)):
         found = {tensor.name: tensor for tensor in found_tensors}
         expected = {tensor["name"]: tensor for tensor in declared}
-        for name in expected.keys() - found.keys():
-            differences.append(f"expected an {direction} {name!r}, found {sorted(found)}")
+        differences += [f"expected an {direction} {name!r}, found {sorted(found)}" for name in expected.keys() - found.keys()]
         if direction == "input":
-            for name in found.keys() - expected.keys():
-                differences.append(f"expected inputs {sorted(expected)}, found also {name!r}")
+            differences += [f"expected inputs {sorted(expected)}, found also {name!r}" for name in found.keys() - expected.keys()]
         for name in expected.keys() & found.keys():
             differences += compare_tensor(f"{direction} {name!r}", expected[name], found[name], config["max_batch_size"])
     return differences
@@ -179,6 +178,9 @@ def session_options(config: Config) -> ort.SessionOptions:
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.enable_cpu_mem_arena = parameters.get("enable_mem_arena", "1") != "0"
     options.enable_mem_pattern = parameters.get("enable_mem_pattern", "1") != "0"
+    for name, value in parameters.items():
+        if name.startswith("session."):  # ONNX Runtime's own keys, as `session.intra_op.allow_spinning`
+            options.add_session_config_entry(name, value)
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     options.graph_optimization_level = GRAPH_LEVELS.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     return options

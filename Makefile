@@ -1,0 +1,45 @@
+# Lip-sync rendering on Triton. `make demo` and `make test` need Python 3.11 or newer, make and pip, and nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SPEECH ?= demo/speech.wav
+BIN := .venv/bin
+ENVIRONMENT := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+setup: $(ENVIRONMENT) ## install the environments, the embedded Triton and the models (what is there is kept)
+	@$(BIN)/python -m deploy.local.install
+	@$(BIN)/lipsync models install --missing
+
+demo: setup ## render a real face to real speech; SPEECH=FILE takes another speech
+	@$(BIN)/python -m deploy.demo demo
+	@$(BIN)/lipsync render --video demo/clip.mp4 --audio $(SPEECH) -o demo/render.mp4
+	@echo "Open demo/render.mp4 to see it."
+
+test: setup ## run all the tests
+	@$(BIN)/pytest
+
+check: setup ## ruff, mypy --strict, import-linter, then the tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest
+
+format: $(ENVIRONMENT) ## bring the code into its standard format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove everything that was installed or built
+	rm -rf .venv .triton demo model_repository/face_detector model_repository/lip_sync *.egg-info
+
+$(ENVIRONMENT): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
+	@echo "Installing the Python packages into .venv ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,demo]'
+	@touch $@

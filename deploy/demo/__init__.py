@@ -1,0 +1,1 @@
+"""`make demo`: a real face and real speech on a machine that has neither."""

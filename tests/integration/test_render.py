@@ -1,0 +1,202 @@
+"""Whole renders on the real Triton."""
+
+import threading
+import urllib.request
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy.local.server import LocalTriton
+from orchestrator.errors import NoFaceFound, RenderCancelled
+from orchestrator.inference.client import TritonClient
+from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.progress import Progress
+from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.report import RenderReport
+from tests.integration.conftest import speech_like, write_wav
+
+LOSSLESS = Encoding(lossless=True, preset="ultrafast")
+
+SILENCE = range(29, 39)
+"""Output frames whose mel window lies in the speech fixture's silence, with the model's smoothing to spare."""
+
+
+def planes(path: Path) -> NDArray[np.uint8]:
+    """Return all frames as I420 arrays, (N, h * 3 / 2, w)."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+
+
+def bounced(source: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Return the source played forwards and backwards, by the textbook index."""
+    period = 2 * len(source) - 2
+    positions = np.arange(count) % period
+    return source[np.where(positions < len(source), positions, period - positions)]
+
+
+def assert_within_lower_face(changed: NDArray[np.bool_]) -> None:
+    """Check that (N, 640, 640) changes lie between nose, neck and cheeks.
+
+    In the photograph those are x 180..270, y 105..215; the clip shows it at a scale of 1.78 (from x 46, y 0) to 2.29 (from x 86, y 10),
+    swaying by 10.
+    """
+    rows, columns = np.flatnonzero(changed.any((0, 2))), np.flatnonzero(changed.any((0, 1)))
+    assert rows.min() > 187 and rows.max() < 469
+    assert columns.min() > 195 and columns.max() < 440
+
+
+@pytest.fixture(scope="module")
+def rendered(clip: Path, speech: Path, client: TritonClient, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RenderReport]:
+    out = tmp_path_factory.mktemp("rendered") / "out.mp4"
+    return out, render(plan_render(clip, speech, out), client, LOSSLESS)
+
+
+def metrics(triton: LocalTriton) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics", timeout=10) as response:
+        lines = [line for line in response.read().decode().splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_output_has_the_exact_number_of_frames_and_the_speech_from_its_first_sample(rendered: tuple[Path, RenderReport]) -> None:
+    out, report = rendered
+    with av.open(str(out)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert video.frames == report.frame_count == round(2.5 * 25) == 62
+        assert video.average_rate == 25
+        assert (video.width, video.height) == (640, 640)
+        first_audio = next(container.decode(audio))
+        assert first_audio.pts is not None and first_audio.time_base is not None
+        assert abs(first_audio.pts * first_audio.time_base) <= Fraction(5, 1000)
+
+
+def test_samples_far_from_the_mouth_are_the_sources_own(rendered: tuple[Path, RenderReport], clip: Path) -> None:
+    result = planes(rendered[0])
+    changed = result != bounced(planes(clip), len(result))
+    assert_within_lower_face(changed[:, :640])
+
+
+def test_triton_did_the_work_in_batches(clip: Path, speech: Path, client: TritonClient, triton: LocalTriton, tmp_path: Path) -> None:
+    before = metrics(triton)
+    report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client)
+    after = metrics(triton)
+    for role, items in (("face_detector", 25), ("lip_sync", 62)):
+        label = f'{{model="{role}",version="1"}}'
+        executed = after[f"nv_inference_exec_count{label}"] - before[f"nv_inference_exec_count{label}"]
+        inferred = after[f"nv_inference_count{label}"] - before[f"nv_inference_count{label}"]
+        assert inferred == items == report.models[role].inference_count
+        assert 0 < executed < inferred
+        assert report.models[role].mean_batch > 1
+
+
+def test_two_renders_are_equal_to_the_last_bit(rendered: tuple[Path, RenderReport], clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    render(plan_render(clip, speech, tmp_path / "again.mp4"), client, LOSSLESS)
+    assert (tmp_path / "again.mp4").read_bytes() == rendered[0].read_bytes()
+
+
+def test_still_image_speaks(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    with av.open(str(clip)) as container:
+        next(container.decode(video=0)).save(str(tmp_path / "face.png"))
+    report = render(plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4"), client, LOSSLESS)
+    result = planes(tmp_path / "out.mp4")
+    assert len(result) == report.frame_count == 62
+    assert report.source_frame_count == 1
+    assert (result[SILENCE[0]] == result[SILENCE[-1]]).all(), "in silence a still image is still"
+    assert len({frame.tobytes() for frame in result}) > 20, "in speech it is not"
+
+
+def blank_in_the_middle(clip: Path, path: Path, blank: range) -> None:
+    """Copy a clip, losslessly, with grey in place of some frames."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.width = stream.height = 640
+        stream.pix_fmt = "yuv420p"
+        for index, frame in enumerate(source.decode(video=0)):
+            pixels = frame.to_ndarray()
+            if index in blank:
+                pixels[:] = 128
+            picture = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+
+
+def test_frames_without_a_face_pass_through_untouched(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    blank = range(7, 20)  # longer than the gap that is bridged
+    blank_in_the_middle(clip, tmp_path / "gap.mp4", blank)
+    report = render(plan_render(tmp_path / "gap.mp4", speech, tmp_path / "out.mp4"), client, LOSSLESS)
+    assert report.face_frame_count == 25 - len(blank)
+    result = planes(tmp_path / "out.mp4")
+    assert (result[blank.start : blank.stop] == 128).all()
+    assert any(first <= blank.start and stop >= blank.stop for first, stop in report.passed_through)
+    assert (result[:7] != planes(tmp_path / "gap.mp4")[:7]).any(), "the frames with a face are rendered"
+
+
+def test_video_without_a_face_fails_before_any_lip_sync_call(
+    clip: Path, speech: Path, client: TritonClient, triton: LocalTriton, tmp_path: Path
+) -> None:
+    blank_in_the_middle(clip, tmp_path / "blank.mp4", range(25))
+    before = metrics(triton)
+    with pytest.raises(NoFaceFound, match="No face was found in the 25 frames"):
+        render(plan_render(tmp_path / "blank.mp4", speech, tmp_path / "out.mp4"), client)
+    label = 'nv_inference_count{model="lip_sync",version="1"}'
+    assert metrics(triton)[label] == before[label]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.mp4"]
+
+
+def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(clip)) as source, av.open(str(turned), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.width = stream.height = 640
+        stream.pix_fmt = "yuv444p"
+        stream.set_display_rotation(90)
+        for index, frame in enumerate(source.decode(video=0)):
+            pixels = np.rot90(frame.to_ndarray(format="yuv444p"), -1, axes=(1, 2))
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="yuv444p", channel_last=False)
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    report = render(plan_render(turned, speech, tmp_path / "out.mp4"), client, LOSSLESS)
+    assert report.face_frame_count == 25
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = list(container.decode(video=0))
+    assert frames[0].rotation == 90
+    upright = np.stack([np.rot90(frame.to_ndarray()[0], 1) for frame in frames])
+    assert_within_lower_face(upright != bounced(planes(clip)[:, :640], len(upright)))
+
+
+def test_cancelled_render_leaves_nothing_behind(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"earlier result")
+    threads = set(threading.enumerate())
+
+    def cancel_in_render(progress: Progress) -> None:
+        if progress.stage == "render" and progress.done:
+            raise RenderCancelled("Cancelled by the test.")
+
+    with pytest.raises(RenderCancelled):
+        render(plan_render(clip, speech, out), client, on_progress=cancel_in_render)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert out.read_bytes() == b"earlier result"
+    assert not {thread for thread in threading.enumerate() if thread not in threads and "decode" in thread.name}
+
+
+def test_progress_names_the_stages_and_ends_complete(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    render(plan_render(clip, speech, tmp_path / "out.mp4", seen.append), client, on_progress=seen.append)
+    last: dict[str, Any] = {progress.stage: progress for progress in seen}
+    assert list(dict.fromkeys(progress.stage for progress in seen)) == ["read", "analyse", "render"]
+    assert (last["analyse"].done, last["analyse"].total) == (25, 25)
+    assert (last["render"].done, last["render"].total) == (62, 62)
+    assert last["render"].eta_s == 0
+
+
+def test_speech_shorter_than_a_frame_gives_one_frame(clip: Path, client: TritonClient, tmp_path: Path) -> None:
+    write_wav(tmp_path / "blip.wav", speech_like(0.01))
+    report = render(plan_render(clip, tmp_path / "blip.wav", tmp_path / "out.mp4"), client)
+    assert report.frame_count == len(planes(tmp_path / "out.mp4")) == 1

@@ -35,6 +35,11 @@ class TritonHome:
         return self.backends / "python" / "triton_python_backend_stub"
 
     @property
+    def onnxruntime_model(self) -> Path:
+        """The home's copy of the onnxruntime backend."""
+        return self.backends / "onnxruntime" / "model.py"
+
+    @property
     def tritonserver(self) -> Path:
         """The server's program."""
         return self.site_packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
@@ -85,5 +90,5 @@ def open_home(root: Path) -> TritonHome | None:
         home = TritonHome(root.absolute(), Path(record["site_packages"]), Path(record["library_folder"]))
     except KeyError:
         return None
-    parts = (home.tritonserver, home.stub, home.python)
+    parts = (home.tritonserver, home.stub, home.onnxruntime_model, home.python)
     return home if all(part.exists() for part in parts) else None

@@ -57,12 +57,12 @@ def install(root: Path = DEFAULT_HOME) -> TritonHome:
     _check_platform(root)
     python = _find_python()
     root.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(root / "install.lock"):
+    with _one_at_a_time(root / "install.lock") as lock:
         if (home := _open_current(root)) is not None:
             return home
         record = read_stamp(root)
         if record.get("packages") != _packages() or open_home(root) is None:
-            record = _build(root, python)
+            record = _build(root, python, lock)
         _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
         _write_stamp(root, record | {"backend": _backend_hash()})
     home = _open_current(root)
@@ -116,21 +116,22 @@ def _find_python() -> Path:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(lock_file: Path) -> Iterator[None]:
+def _one_at_a_time(lock_file: Path) -> Iterator[int]:
+    """Hold the lock. What writes into the home inherits it: a pip that outlives a killed install holds it until it ends."""
     with lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock.fileno()
 
 
-def _build(root: Path, python: Path) -> None:
-    """Build a home from nothing, and prove that its programs start, before the stamp declares it usable."""
+def _build(root: Path, python: Path, lock: int) -> dict[str, str]:
+    """Build a home from nothing and prove that its programs start; return the record to stamp it with."""
     stamp_file(root).unlink(missing_ok=True)
     shutil.rmtree(venv_folder(root), ignore_errors=True)
     shutil.rmtree(backends_folder(root), ignore_errors=True)
-    venv_python = _make_venv(root, python)
+    venv_python = _make_venv(root, python, lock)
     pip = (str(venv_python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    _run((*pip, "--no-deps", TRITON_PACKAGE), f"pip could not install {TRITON_PACKAGE}; check the network, or PIP_INDEX_URL for a mirror")
-    _run((*pip, *RUNTIME_PACKAGES), f"pip could not install {' '.join(RUNTIME_PACKAGES)}; check the network, or PIP_INDEX_URL for a mirror")
+    for packages in (("--no-deps", TRITON_PACKAGE), RUNTIME_PACKAGES):
+        _run((*pip, *packages), f"pip could not install {packages[-1]}; check the network, or name a mirror in PIP_INDEX_URL", lock=lock)
     facts = _ask_python(venv_python)
     home = TritonHome(root.absolute(), Path(facts["site_packages"]), _library_folder(facts))
     wheel = home.site_packages / "pytriton" / "tritonserver"
@@ -141,13 +142,15 @@ def _build(root: Path, python: Path) -> None:
     ):
         _copy_into_place(source, home.backends / "python" / source.name)
     _prove(home, facts["version"])
-    _write_stamp(
-        root,
-        {"packages": _packages(), "python": facts["version"], "site_packages": str(home.site_packages), "library_folder": str(home.library_folder)},
-    )
+    return {
+        "packages": _packages(),
+        "python": facts["version"],
+        "site_packages": str(home.site_packages),
+        "library_folder": str(home.library_folder),
+    }
 
 
-def _make_venv(root: Path, python: Path) -> Path:
+def _make_venv(root: Path, python: Path, lock: int) -> Path:
     venv = venv_folder(root)
     has_ensurepip = subprocess.run((python, "-c", "import ensurepip"), capture_output=True, check=False).returncode == 0
     if has_ensurepip:
@@ -156,7 +159,7 @@ def _make_venv(root: Path, python: Path) -> Path:
         command = (sys.executable, "-m", "virtualenv", "--quiet", "--python", str(python), str(venv))
     else:
         raise InstallError(f"{python} cannot make a virtual environment with pip: install python3-venv, or `pip install virtualenv`.")
-    _run(command, f"the virtual environment {venv} could not be made")
+    _run(command, f"the virtual environment {venv} could not be made", lock=lock)
     return venv / "bin" / "python3"
 
 
@@ -180,7 +183,7 @@ def _library_folder(facts: dict[str, str]) -> Path:
 def _prove(home: TritonHome, python_version: str) -> None:
     """Run each program once: a library that is missing shows here, not as a Triton that never becomes ready."""
     env = home.environment()
-    _run((str(home.python), "-c", "import onnxruntime"), "ONNX Runtime does not start in Triton's environment", env)
+    _run((str(home.python), "-c", "import onnxruntime"), "ONNX Runtime does not start in Triton's environment", env=env)
     for program in (home.tritonserver, home.stub):
         tried = subprocess.run((program, "--help"), env=env, capture_output=True, text=True, check=False)
         if "libpython" in tried.stderr:
@@ -192,8 +195,10 @@ def _prove(home: TritonHome, python_version: str) -> None:
             raise InstallError(f"{program.name} does not start: {_last_line(tried.stderr)}")
 
 
-def _run(command: tuple[str, ...], failure: str, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+def _run(command: tuple[str, ...], failure: str, *, env: dict[str, str] | None = None, lock: int | None = None) -> str:
+    """Run a program that inherits `lock`, and return what it prints."""
+    inherited = () if lock is None else (lock,)
+    done = subprocess.run(command, env=env, pass_fds=inherited, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise InstallError(f"{failure[0].upper()}{failure[1:]}: {_last_line(done.stderr or done.stdout)}")
     return done.stdout

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike
@@ -125,12 +127,42 @@ class Graph:
         """Return an int64 constant, as shapes and axes need it."""
         return self._store(np.asarray(array, np.int64))
 
-    def op(self, kind: str, *inputs: "Value | ArrayLike", **attributes: object) -> Value:
+    def op(self, kind: str, *inputs: "Value | ArrayLike", **attributes: Any) -> Value:
         """Append a node with one output; inputs that are not `Value`s become float32 constants."""
         names = [x.name if isinstance(x, Value) else self.constant(x).name for x in inputs]
         output = f"{kind.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, names, [output], **attributes))
         return Value(self, output)
+
+    def split(self, kind: str, count: int, *inputs: "Value | ArrayLike", **attributes: Any) -> "tuple[Value, ...]":
+        """Append a node with `count` outputs, such as Split or TopK."""
+        names = [x.name if isinstance(x, Value) else self.constant(x).name for x in inputs]
+        outputs = [f"{kind.lower()}_{len(self._nodes)}_{index}" for index in range(count)]
+        self._nodes.append(helper.make_node(kind, names, outputs, **attributes))
+        return tuple(Value(self, output) for output in outputs)
+
+    def include(self, network: onnx.GraphProto, value: "Value") -> "list[Value]":
+        """Append a published network that reads `value` in place of its one real input, and return its outputs.
+
+        Weights that old exporters list among the inputs too become plain constants.
+        """
+        weights = {initializer.name for initializer in network.initializer}
+        image = next(declared.name for declared in network.input if declared.name not in weights)
+        used = {name for node in network.node for name in node.input}
+        inside = {image: value.name}
+        for node in network.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [inside.get(name, f"network.{name}" if name else "") for name in node.input]
+            copy.output[:] = [f"network.{name}" for name in node.output]
+            self._nodes.append(copy)
+        for initializer in network.initializer:
+            if initializer.name in used:
+                weight = onnx.TensorProto()
+                weight.CopyFrom(initializer)
+                weight.name = f"network.{initializer.name}"
+                self._initializers.append(weight)
+        return [Value(self, f"network.{output.name}") for output in network.output]
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
         """Join values along an axis."""

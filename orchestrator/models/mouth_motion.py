@@ -21,10 +21,10 @@ the 95th percentile of its columns' levels becomes `LOUD_LEVEL_DBFS`.
 _DB_PER_FEATURE = 12.5
 _DB_OFFSET = -50.0
 
-_LEVEL_RANGE_DB = (-33.0, -1.0)
+_LEVEL_RANGE_DB = (-32.0, 1.0)
 """Levels, dB relative to loud speech, at which the mouth begins to open and at which it is fully open."""
 
-_EARLY_SHARE = 0.7
+_EARLY_SHARE = 0.3
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
 _BAND_TILT_DB = (-14.0, 7.0)

@@ -1,0 +1,104 @@
+"""The client against the real Triton, and its error map against everything gRPC can say."""
+
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+
+from deploy.local.server import LocalTriton
+from orchestrator import errors
+from orchestrator.inference.client import TritonClient, translate_errors
+from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.selftest import self_test
+from orchestrator.settings import Settings
+from tests.integration.conftest import client, triton  # noqa: F401 (fixtures)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        ("StatusCode.DEADLINE_EXCEEDED", "Deadline Exceeded", errors.InferenceTimeout),
+        ("StatusCode.UNAVAILABLE", "failed to connect to all addresses", errors.InferenceUnavailable),
+        ("StatusCode.UNAVAILABLE", "Exceeds maximum queue size", errors.InferenceOverloaded),
+        ("StatusCode.UNAVAILABLE", "Request timeout expired", errors.InferenceOverloaded),
+        ("StatusCode.NOT_FOUND", "Request for unknown model: 'x' is not found", errors.ContractMismatch),
+        ("StatusCode.INVALID_ARGUMENT", "unexpected shape for input", errors.InferenceRejected),
+        ("StatusCode.INTERNAL", "onnx runtime error", errors.InferenceRejected),
+        (None, "unable to parse", errors.InferenceRejected),
+    ],
+)
+def test_each_of_tritons_errors_becomes_one_of_ours(status: str | None, message: str, expected: type[errors.RenderError]) -> None:
+    with pytest.raises(errors.InferenceError) as caught, translate_errors("host:1"):
+        raise InferenceServerException(message, status=status)
+    assert type(caught.value) is expected
+    assert "host:1" in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_self_test_passes_on_the_projects_models(client: TritonClient) -> None:  # noqa: F811
+    assert set(self_test(client)) == {"face_detector", "lip_sync"}
+
+
+def test_requests_from_many_threads_each_get_their_own_answer(client: TritonClient) -> None:  # noqa: F811
+    lip_model = LipModel(client)
+    silence = np.full((80, 16), -4.0, np.float32)
+    results: dict[int, Future[np.ndarray[Any, np.dtype[np.uint8]]]] = {}
+
+    def ask(level: int) -> None:
+        results[level] = lip_model.generate([np.full((lip_model.size_px, lip_model.size_px, 3), level, np.uint8)], [silence])
+
+    threads = [threading.Thread(target=ask, args=(level,)) for level in range(10, 200, 10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for level, future in results.items():
+        assert (future.result() == level).all(), "a flat picture stays flat"
+
+
+def test_wrong_shape_is_rejected_and_the_client_lives_on(client: TritonClient) -> None:  # noqa: F811
+    with pytest.raises(errors.InferenceRejected):
+        client.infer("face_detector", {"image": np.zeros((1, 3, 3, 3), np.uint8)}, "faces").result()
+    assert FaceDetector(client).detect(np.zeros((1, 384, 384, 3), np.uint8)).result().shape == (1, 16, 15)
+
+
+def test_model_that_does_not_fit_its_role_is_refused_with_expected_and_found(tmp_path: Path) -> None:
+    """A float model under the name of the lip model: the mistake that used to end in garbage frames."""
+    settings = Settings(device="cpu")
+    face = helper.make_tensor_value_info("face", onnx.TensorProto.FLOAT, ["N", 3, 96, 96])
+    mouth = helper.make_tensor_value_info("mouth", onnx.TensorProto.FLOAT, ["N", 3, 96, 96])
+    graph = helper.make_graph([helper.make_node("Identity", ["face"], ["mouth"])], "wrong", [face], [mouth])
+    place = tmp_path / "lip_sync"
+    (place / "1").mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place / "1" / "model.onnx")
+    (place / "config.pbtxt").write_text(
+        'name: "lip_sync"\nbackend: "onnxruntime"\nmax_batch_size: 8\n'
+        'input [ { name: "face", data_type: TYPE_FP32, dims: [3, 96, 96] } ]\n'
+        'output [ { name: "mouth", data_type: TYPE_FP32, dims: [3, 96, 96] } ]\n'
+        "instance_group [ { kind: KIND_CPU } ]\n"
+    )
+    with LocalTriton.start(settings.triton_home, tmp_path) as server, TritonClient(server.grpc_address) as client:  # noqa: F811
+        with pytest.raises(errors.ContractMismatch) as caught:
+            LipModel(client)
+        assert "expected input face UINT8 [S, S, 3], found face FP32 [3, 96, 96]" in str(caught.value)
+        assert "expected input audio FP32" in str(caught.value)
+        with pytest.raises(errors.ContractMismatch, match="face_detector"):
+            FaceDetector(client)
+
+
+def test_triton_that_dies_fails_the_request_and_hangs_nobody() -> None:
+    settings = Settings(device="cpu")
+    server = LocalTriton.start(settings.triton_home, settings.model_repository)
+    with TritonClient(server.grpc_address) as client:  # noqa: F811
+        detector = FaceDetector(client)
+        futures = [detector.detect(np.zeros((8, 384, 384, 3), np.uint8)) for _ in range(4)]
+        server.stop()
+        outcomes = [future.exception(timeout=30) for future in futures]
+        assert all(outcome is None or isinstance(outcome, errors.InferenceError) for outcome in outcomes)
+        with pytest.raises(errors.InferenceUnavailable):
+            detector.detect(np.zeros((1, 384, 384, 3), np.uint8)).result(timeout=30)

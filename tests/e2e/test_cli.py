@@ -1,0 +1,113 @@
+"""`lipsync render` and `lipsync triton` as programs."""
+
+import json
+import signal
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tritonclient.grpc  # type: ignore[import-untyped]
+
+from deploy.local.server import LocalTriton
+from tests.e2e.conftest import descendants, lipsync, running, wait_until
+
+
+def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = lipsync("render", "--video", clip, "--audio", speech, "-o", out, "--json", "--triton", triton.grpc_address)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["frame_count"] == 62
+    assert report["models"]["lip_sync"]["execution_count"] < report["models"]["lip_sync"]["inference_count"] == 62
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].frames == 62
+
+
+def bad_inputs(folder: Path, clip: Path) -> dict[str, Path]:
+    """Make every kind of file that people send by mistake."""
+    files = {name: folder / name for name in ("text.mp4", "truncated.mp4", "empty.wav", "silentless.wav", "blank.mp4", "folder")}
+    files["text.mp4"].write_text("This is not a video.\n")
+    whole = clip.read_bytes()
+    files["truncated.mp4"].write_bytes(whole[: len(whole) // 2])
+    files["empty.wav"].touch()
+    with wave.open(str(files["silentless.wav"]), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+    with av.open(str(files["blank.mp4"]), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 128
+        stream.pix_fmt = "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((128, 128, 3), 90, np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    files["folder"].mkdir()
+    files["missing.mp4"] = folder / "missing.mp4"
+    return files
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "code"),
+    [
+        ("text.mp4", None, "unreadable_media"),
+        ("truncated.mp4", None, "unreadable_media"),
+        ("missing.mp4", None, "missing_file"),
+        ("folder", None, "missing_file"),
+        ("blank.mp4", None, "no_face_found"),
+        (None, "empty.wav", "unreadable_media"),
+        (None, "silentless.wav", "empty_stream"),
+        (None, "text.mp4", "unreadable_media"),
+        (None, "blank.mp4", "missing_stream"),
+    ],
+)
+def test_bad_input_is_a_code_and_a_sentence_and_leaves_nothing(
+    video: str | None, audio: str | None, code: str, clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path
+) -> None:
+    files = bad_inputs(tmp_path, clip)
+    out = tmp_path / "results" / "out.mp4"
+    out.parent.mkdir()
+    done = lipsync(
+        "render", "--video", files[video] if video else clip, "--audio", files[audio] if audio else speech, "-o", out, "--triton", triton.grpc_address
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"{code}: ")
+    assert done.stderr.rstrip().endswith(".")
+    assert "Traceback" not in done.stderr
+    assert not list(out.parent.iterdir())
+
+
+def test_triton_that_is_not_there_is_said_so(clip: Path, speech: Path, tmp_path: Path) -> None:
+    done = lipsync("render", "--video", clip, "--audio", speech, "-o", tmp_path / "out.mp4", "--triton", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert "inference_unavailable: No Triton answers at 127.0.0.1:1" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("nothing_left")
+def test_killed_render_leaves_no_process_no_shared_memory_and_no_result(number: signal.Signals, clip: Path, speech: Path, tmp_path: Path) -> None:
+    with running("render", "--video", clip, "--audio", speech, "-o", tmp_path / "out.mp4") as process:
+        wait_until(lambda: any("stub" in child.name() for child in descendants(process.pid)), "a model is being loaded")
+        process.send_signal(number)
+        process.wait(timeout=30)
+    assert process.returncode != 0
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_triton_command_serves_the_models_until_it_is_told_to_stop() -> None:
+    with running("triton", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0") as process:
+        assert process.stdout is not None
+        address = ""
+        for line in process.stdout:
+            words = line.split()
+            if "gRPC" in line or "grpc" in line:
+                address = next((word for word in words if word.startswith("127.0.0.1:")), address)
+            if address:
+                break
+        with tritonclient.grpc.InferenceServerClient(address) as client:
+            wait_until(lambda: bool(client.is_model_ready("lip_sync")), "lip_sync is ready")
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(timeout=30) == 0

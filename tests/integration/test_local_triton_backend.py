@@ -1,0 +1,112 @@
+"""What the onnxruntime backend makes of a configuration: providers, threads, and no silent fall-back to the CPU."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from deploy.local.install import BACKEND_SOURCE
+
+
+class ModelError(Exception):
+    """Stands for Triton's TritonModelException."""
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    """The backend, imported outside Triton."""
+    utils = ModuleType("triton_python_backend_utils")
+    utils.TritonModelException = ModelError  # type: ignore[attr-defined]
+    spec = importlib.util.spec_from_file_location("onnxruntime_backend", BACKEND_SOURCE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "triton_python_backend_utils", utils)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """A model that negates."""
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "negate",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    return tmp_path / "model.onnx"
+
+
+def test_gpu_instance_gets_tensorrt_before_cuda_on_its_own_device(backend: Any) -> None:
+    parameters = {"precision_mode": "FP16", "max_workspace_size_bytes": "1000", "trt_engine_cache_enable": "1"}
+    accelerators = [{"name": "tensorrt", "parameters": parameters}, {"name": "cuda", "parameters": {"gpu_mem_limit": "5"}}]
+    config = {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": accelerators}}}
+    assert backend.wanted_providers(config, "GPU", "3") == [
+        (
+            "TensorrtExecutionProvider",
+            {"device_id": "3", "trt_max_workspace_size": "1000", "trt_engine_cache_enable": "1", "trt_fp16_enable": "1"},
+        ),
+        ("CUDAExecutionProvider", {"device_id": "3", "gpu_mem_limit": "5"}),
+    ]
+
+
+def test_cpu_instance_gets_the_cpu_provider_whatever_the_accelerators(backend: Any) -> None:
+    config = {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt"}]}}}
+    assert backend.wanted_providers(config, "CPU", "0") == [("CPUExecutionProvider", {})]
+
+
+def test_provider_that_is_not_built_in_is_an_error(backend: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ModelError, match=r"CUDAExecutionProvider is not in the installed ONNX Runtime .*: install onnxruntime-gpu"):
+        backend.open_session(model_file, backend.ort.SessionOptions(), [("CUDAExecutionProvider", {})])
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_provider_that_does_not_start_is_an_error(backend: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "CUDAExecutionProvider" in backend.ort.get_available_providers():
+        pytest.skip("ONNX Runtime has CUDA here")
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(backend.ort, "preload_dlls", lambda: None)
+    with pytest.raises(ModelError, match=r"CUDAExecutionProvider did not start, ONNX Runtime offers \['CPUExecutionProvider'\] instead"):
+        backend.open_session(model_file, backend.ort.SessionOptions(), [("CUDAExecutionProvider", {})])
+
+
+def test_parameters_reach_onnx_runtime(backend: Any) -> None:
+    parameters = {"intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1", "enable_mem_arena": "0"}
+    parameters["session.intra_op.allow_spinning"] = "0"
+    config = {
+        "parameters": {name: {"string_value": value} for name, value in parameters.items()},
+        "optimization": {"graph": {"level": 2}},
+    }
+    options = backend.session_options(config)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads, options.enable_cpu_mem_arena) == (3, 2, False)
+    assert options.execution_mode == backend.ort.ExecutionMode.ORT_PARALLEL
+    assert options.graph_optimization_level == backend.ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_instances_share_the_cores(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2)))
+    assert backend.default_thread_count({"instance_group": [{"count": 2}]}) == 1
+    assert backend.default_thread_count({"instance_group": [{"count": 5}]}) == 1
+
+
+def test_output_without_a_row_per_item_is_refused(backend: Any) -> None:
+    with pytest.raises(ValueError, match=r"answered 3 items with an output of shape \[1, 4\]: its batch axis is not dynamic"):
+        backend.split_results([np.zeros((1, 4))], [1, 2])
+
+
+def test_fixed_batch_axis_is_reported(backend: Any) -> None:
+    expected = {"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}
+    found = type("Found", (), {"name": "x", "type": "tensor(float)", "shape": [1, 4]})
+    assert backend.compare_tensor("input 'x'", expected, found, 8) == ["max_batch_size is 8, but input 'x' has no dynamic batch axis: found [1, 4]"]

@@ -1,0 +1,106 @@
+"""Installing the pip-packaged Triton: fast when there is nothing to do, safe when killed or run twice at once."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.local import install as installer
+from deploy.local.home import DEFAULT_HOME, open_home, stamp_file
+from deploy.local.install import InstallError, install
+
+
+@pytest.fixture
+def home_like(tmp_path: Path) -> Path:
+    """A finished home in miniature: the stamp of the real one, and empty files for what it names."""
+    root = tmp_path / "home"
+    real = install(DEFAULT_HOME)
+    site_packages = root / "venv" / "site-packages"
+    server = site_packages / real.tritonserver.relative_to(real.site_packages)
+    for part in (server, root / "venv/bin/python3", root / "backends/python/triton_python_backend_stub", root / "backends/onnxruntime/model.py"):
+        part.parent.mkdir(parents=True)
+        part.touch()
+    shutil.copy(real.onnxruntime_model, root / "backends" / "onnxruntime" / "model.py")
+    record = json.loads(stamp_file(real.root).read_text()) | {"site_packages": str(site_packages)}
+    stamp_file(root).write_text(json.dumps(record))
+    return root
+
+
+def test_current_home_is_recognised_within_a_tenth_of_a_second() -> None:
+    install(DEFAULT_HOME)
+    began = time.perf_counter()
+    install(DEFAULT_HOME)
+    assert time.perf_counter() - began < 0.1
+
+
+def test_home_holds_real_files_only() -> None:
+    backends = install(DEFAULT_HOME).backends
+    names = {str(path.relative_to(backends)) for path in backends.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert names == {
+        "onnxruntime/model.py",
+        "python/libtriton_python.so",
+        "python/triton_python_backend_stub",
+        "python/triton_python_backend_utils.py",
+    }
+    assert not [path for path in backends.rglob("*") if path.is_symlink()]
+
+
+def test_changed_backend_is_copied_and_nothing_else_is_installed(home_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = tmp_path / "model.py"
+    changed.write_text("# a newer backend\n")
+    monkeypatch.setattr(installer, "BACKEND_SOURCE", changed)
+    monkeypatch.setattr(installer, "_build", None)
+    home = install(home_like)
+    assert home.onnxruntime_model.read_text() == "# a newer backend\n"
+
+
+def test_home_without_stamp_or_server_is_not_usable(home_like: Path) -> None:
+    home = open_home(home_like)
+    assert home is not None
+    home.tritonserver.unlink()
+    assert open_home(home_like) is None
+    home.tritonserver.touch()
+    stamp_file(home_like).unlink()
+    assert open_home(home_like) is None
+
+
+def test_killed_install_is_made_good_by_two_that_run_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "home"
+    command = [sys.executable, "-m", "deploy.local.install", "--home", str(root)]
+    with subprocess.Popen(command) as first:
+        deadline = time.monotonic() + 60
+        while not (root / "venv" / "bin" / "python3").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        first.kill()
+    assert open_home(root) is None
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert outputs == [f"Triton is ready in {root}\n"] * 2
+    assert open_home(root) is not None
+
+
+@pytest.mark.parametrize(
+    ("function", "answer", "message"),
+    [
+        ("system", "Darwin", "runs on x86-64 Linux, not on x86_64 Darwin"),
+        ("machine", "aarch64", "runs on x86-64 Linux, not on aarch64 Linux"),
+        ("libc_ver", ("glibc", "2.31"), r"needs glibc 2\.35 or later, found glibc 2\.31: use Debian 12"),
+        ("libc_ver", ("", ""), r"needs glibc 2\.35 or later, found another C library"),
+    ],
+)
+def test_unsupported_platform_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, answer: object, message: str) -> None:
+    monkeypatch.setattr(platform, function, lambda: answer)
+    with pytest.raises(InstallError, match=message):
+        install(tmp_path / "home")
+
+
+def test_home_with_a_space_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match="choose a home without spaces"):
+        install(tmp_path / "my home")

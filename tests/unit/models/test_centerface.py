@@ -1,0 +1,77 @@
+"""The detector's graph against a plain reading of the network's own maps."""
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+import pytest
+from numpy.typing import NDArray
+from onnx import utils
+from skimage.data import astronaut
+
+from orchestrator.errors import InputError
+from orchestrator.models.centerface import build_centerface
+from orchestrator.settings import Settings
+
+SIZE_PX = 384
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return onnx.load(Settings().model_repository / "face_detector" / "1" / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def portrait() -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(astronaut(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def test_finds_the_astronauts_face_and_its_five_points(session: onnxruntime.InferenceSession, portrait: NDArray[np.uint8]) -> None:
+    (faces,) = session.run(None, {"image": portrait[None]})[0]
+    assert faces.shape == (16, 15)
+    assert faces[0, 4] > 0.9
+    assert not faces[1:].any(), "one face, and zero rows behind it"
+    # By eye, in the 512 px photograph: eyes, tip of the nose, corners of the mouth.
+    by_eye = np.array([[203, 101], [248, 103], [224, 124], [204, 144], [242, 145]], np.float32)
+    assert np.abs(faces[0, 5:].reshape(5, 2) * 512 / SIZE_PX - by_eye).max() < 6
+
+
+def test_decodes_the_maps_as_the_networks_author_does(
+    model: onnx.ModelProto, session: onnxruntime.InferenceSession, portrait: NDArray[np.uint8]
+) -> None:
+    outputs = ["network.537", "network.538", "network.539", "network.540"]
+    network = utils.Extractor(model).extract_model(["image"], outputs)
+    heat, scale, offset, points = onnxruntime.InferenceSession(network.SerializeToString()).run(None, {"image": portrait[None]})
+    row, column = np.unravel_index(heat[0, 0].argmax(), heat.shape[2:])
+    h, w = np.exp(scale[0, :, row, column]) * 4
+    y1 = (row + offset[0, 0, row, column] + 0.5) * 4 - h / 2
+    x1 = (column + offset[0, 1, row, column] + 0.5) * 4 - w / 2
+    expected = [x1, y1, x1 + w, y1 + h, heat[0, 0, row, column]]
+    for point in range(5):
+        expected += [x1 + points[0, 2 * point + 1, row, column] * w, y1 + points[0, 2 * point, row, column] * h]
+    np.testing.assert_allclose(session.run(None, {"image": portrait[None]})[0][0, 0], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_two_faces_come_best_first_and_each_item_of_a_batch_equals_its_own_run(
+    session: onnxruntime.InferenceSession, portrait: NDArray[np.uint8]
+) -> None:
+    half = cv2.resize(portrait, (SIZE_PX // 2, SIZE_PX // 2), interpolation=cv2.INTER_AREA)
+    pair = np.full_like(portrait, 127)
+    pair[: SIZE_PX // 2] = np.hstack([half, half[:, ::-1]])
+    batch = np.stack([portrait, pair, np.zeros_like(portrait)])
+    together = session.run(None, {"image": batch})[0]
+    for item, alone in zip(together, batch, strict=True):
+        np.testing.assert_allclose(item, session.run(None, {"image": alone[None]})[0][0], atol=1e-3)
+    assert (together[1, :3, 4] > 0).tolist() == [True, True, False]
+    assert together[1, 0, 4] >= together[1, 1, 4]
+    assert not together[2].any()
+
+
+def test_another_file_is_refused() -> None:
+    with pytest.raises(InputError, match="sha256"):
+        build_centerface(b"not the network", SIZE_PX)

@@ -23,3 +23,16 @@ class Settings(BaseSettings):
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")
     max_concurrent_renders: int = Field(2, ge=1, le=64, description="renders the service runs at a time; further ones wait")
+
+
+def settings_table() -> str:
+    """Return the settings as the Markdown table that stands in the README."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default.relative_to(_ROOT) if isinstance(field.default, Path) else field.default
+        rows.append(f"| `LIPSYNC_{name.upper()}` | {'' if default is None else f'`{default}`'} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(settings_table())

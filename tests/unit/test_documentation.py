@@ -1,0 +1,30 @@
+"""The documentation says what the code does."""
+
+import re
+from pathlib import Path
+
+from orchestrator import errors
+from orchestrator.settings import settings_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_readme_has_the_current_table_of_settings() -> None:
+    section = re.search(r"<!-- settings:.*?-->\n(.*?)\n<!-- end of settings -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert section and section.group(1) == settings_table(), "put the output of `python -m orchestrator.settings` into README.md"
+
+
+def codes() -> set[str]:
+    """Return the codes of all errors that a user can meet: the leaves of the tree."""
+    kinds, leaves = [errors.RenderError], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if not kind.__subclasses__():
+            leaves.add(kind.code)
+    return leaves
+
+
+def test_each_error_code_is_explained_in_both_readmes_and_in_the_tree() -> None:
+    for text in ((ROOT / "README.md").read_text(), (ROOT / "README.zh-CN.md").read_text(), str(errors.__doc__)):
+        assert not {code for code in codes() if code not in text}

@@ -26,7 +26,7 @@ START_ATTEMPTS = 5
 """How often to try other ports when somebody took a picked one before Triton bound it."""
 
 POLL_S = 0.02
-"""Between two looks at a Triton that is starting, which takes 0.4 s at best."""
+"""Between two looks at a Triton that is starting, which takes 0.2 s at best."""
 
 LOG_S = 0.2
 """How often the foreground passes Triton's log on."""

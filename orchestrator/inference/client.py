@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import tritonclient.grpc as triton  # type: ignore[import-untyped]
+import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from orchestrator.errors import (
     ContractMismatch,

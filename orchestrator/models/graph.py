@@ -1,7 +1,6 @@
 """A small typed builder for ONNX graphs: expressions on `Value`s append nodes, so that a generated model reads like array code."""
 
 from collections.abc import Sequence
-
 from typing import Any
 
 import numpy as np

@@ -164,7 +164,13 @@ def _coarse_lens(evidence: Value, box: Roi) -> Value:
     x = np.arange(_SEARCH_XY[0], _SEARCH_XY[1] + 0.1, _COARSE_STEP_XY[0])
     y = np.arange(_SEARCH_XY[2], _SEARCH_XY[3] + 0.1, _COARSE_STEP_XY[1])
     shapes = np.array(list(product(np.arange(-12.0, 14.1, 2.0), (-4.0, 0.0, 4.0), (-3.0, 2.0, 7.0, 12.0), (0.0, 4.0, 8.0, 13.0, 20.0), (25.0, 36.0))))
-    prior = -((shapes[:, 0] / 8) ** 2) - (shapes[:, 1] / 5) ** 2 - ((shapes[:, 2] - 2) / 9) ** 2 - (shapes[:, 3] / 25) ** 2 - ((shapes[:, 4] - 35) / 10) ** 2
+    prior = (
+        -((shapes[:, 0] / 8) ** 2)
+        - (shapes[:, 1] / 5) ** 2
+        - ((shapes[:, 2] - 2) / 9) ** 2
+        - (shapes[:, 3] / 25) ** 2
+        - ((shapes[:, 4] - 35) / 10) ** 2
+    )
     filters = np.array([_lens_filter(x, y, *shape).ravel() for shape in shapes])
     shapes[:, 0] += MOUTH_Y
     small = _box_resampler(box.rows, y).T @ evidence.slice(1, 0, 1) @ _box_resampler(box.columns, x)

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2  # type: ignore[import-untyped]
+from tritonclient.grpc import model_config_pb2
 
 from orchestrator.inference.contract import CONTRACTS
 from orchestrator.settings import Settings

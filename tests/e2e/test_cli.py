@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import tritonclient.grpc  # type: ignore[import-untyped]
+import tritonclient.grpc
 
 from deploy.local.server import LocalTriton
 from tests.e2e.conftest import descendants, lipsync, running, wait_until

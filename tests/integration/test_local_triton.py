@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import psutil
 import pytest
-import tritonclient.grpc as grpcclient  # type: ignore[import-untyped]
-import tritonclient.utils.shared_memory as shm  # type: ignore[import-untyped]
+import tritonclient.grpc as grpcclient
+import tritonclient.utils.shared_memory as shm
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 

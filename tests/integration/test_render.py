@@ -93,7 +93,9 @@ def test_triton_did_the_work_in_batches(clip: Path, speech: Path, client: Triton
         assert report.models[role].mean_batch > 1
 
 
-def test_two_renders_are_equal_to_the_last_bit(rendered: tuple[Path, RenderReport], clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+def test_two_renders_are_equal_to_the_last_bit(
+    rendered: tuple[Path, RenderReport], clip: Path, speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
     render(plan_render(clip, speech, tmp_path / "again.mp4"), client, LOSSLESS)
     assert (tmp_path / "again.mp4").read_bytes() == rendered[0].read_bytes()
 
@@ -148,7 +150,9 @@ def test_video_without_a_face_fails_before_any_lip_sync_call(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blank.mp4"]
 
 
-def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(
+    clip: Path, speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
     turned = tmp_path / "turned.mp4"
     with av.open(str(clip)) as source, av.open(str(turned), "w") as target:
         stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
@@ -156,7 +160,7 @@ def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(
         stream.pix_fmt = "yuv444p"
         stream.set_display_rotation(90)
         for index, frame in enumerate(source.decode(video=0)):
-            pixels = np.rot90(frame.to_ndarray(format="yuv444p"), -1, axes=(1, 2))
+            pixels = np.asarray(np.rot90(frame.to_ndarray(format="yuv444p"), -1, axes=(1, 2)), np.uint8)
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="yuv444p", channel_last=False)
             picture.pts, picture.time_base = index, Fraction(1, 25)
             target.mux(stream.encode(picture))

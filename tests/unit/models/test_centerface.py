@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import onnx
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut

@@ -34,13 +34,13 @@ def _speak_with_library(path: Path) -> None:
         raise RuntimeError("espeak-ng did not start; give a speech file: make demo SPEECH=speech.wav")
     pieces: list[bytes] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
     def collect(samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int) -> int:
         if samples and count:
             pieces.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    library.espeak_SetSynthCallback(collect)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
+    library.espeak_SetSynthCallback(callback)
     library.espeak_SetVoiceByName(b"en-us+f3")
     text = TEXT.encode()
     library.espeak_Synth(ctypes.c_char_p(text), ctypes.c_size_t(len(text) + 1), 0, _POSITION_IN_CHARACTERS, 0, _TEXT_IS_UTF8, None, None)

@@ -43,7 +43,7 @@ _SEAM_AREA = (3.5, 5.5)
 _SEAM_ABOVE_EDGE = 0.9
 """Distance from the seam's darkest row down to the edge of the lower lip, units."""
 
-_LIP_MARGIN = 2.0
+_LIP_MARGIN = 1.5
 """Added to the gap of an open mouth, units, so that no tooth stays on the lip's edge when it closes."""
 
 
@@ -248,7 +248,7 @@ def _refine(evidence: Value, has_colour: Value, box: Roi, coarse: Value, centre_
     has_gap = coarse.slice(1, 3, 4).reshape(0, 1, 1).smoothstep(4.5, 6.5)
     lip_level, level = ((any_inside * w).sum([1]) / (w.sum([1]) + 1e-3) for w in (lips, (half_gap - distance).clip(0.0, 1.0)))
     differs = (any_inside - lip_level) / (graph.op("Relu", level - lip_level) + 0.1)
-    paleness = graph.op("Max", paleness, differs.ramp(0.4, 0.7) * has_colour)
+    paleness = graph.op("Max", paleness, differs.ramp(0.6, 0.9) * has_colour)
     # A dark lip is not yet a mouth: the inside is about as dark as the darkest row.
     darkest = (darkness * (half_gap + 4.0 - distance).clip(0.0, 1.0)).max([1])
     is_darkest = ((darkness - lip_darkness) / (darkest - lip_darkness + 0.1)).ramp(0.45, 0.7)
@@ -270,7 +270,7 @@ def _refine(evidence: Value, has_colour: Value, box: Roi, coarse: Value, centre_
     gap = area.reshape(0, u.size) @ _fit(bows, 0.05).T
     is_open = gap.slice(1, 0, 1).smoothstep(*_SEAM_AREA)
     row = seam + is_open.reshape(0, 1, 1) * (centroid - seam)
-    middle = row.reshape(0, u.size) @ _fit(lines, 0.15).T + is_open * np.array([[0.3 * _LIP_MARGIN, 0.0, -0.3 * _LIP_MARGIN, 0.0, 0.0]])
+    middle = row.reshape(0, u.size) @ _fit(lines, 0.15).T + is_open * np.array([[0.4 * _LIP_MARGIN, 0.0, -0.4 * _LIP_MARGIN, 0.0, 0.0]])
     return graph.label(middle, "mouth_middle"), graph.label((gap + np.array([[_LIP_MARGIN, 0.0, 0.0]])) * is_open, "mouth_gap")
 
 

@@ -46,9 +46,9 @@ def mouth_motion(audio: Value) -> MouthMotion:
     graph = audio.graph
     power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (np.log(10.0) / 10.0))
     columns = np.arange(16)
-    envelope = np.stack([_hann(columns - c, 4.0) for c in columns[3:-3]], 1)
+    envelope = np.stack([_hann(columns - c, 5.0) for c in columns[4:-4]], 1)
     level = _decibels((_level_weights()[None, :] @ power) @ envelope) - LOUD_LEVEL_DBFS
-    loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[3:-3] - 9.5, 5.0)[:, None]
+    loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[4:-4] - 9.5, 3.5)[:, None]
     opening = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
     slow = _hann(columns - 9.5, 8.0)[:, None]
     low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))

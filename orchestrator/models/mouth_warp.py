@@ -23,16 +23,16 @@ AUDIO_FRONTEND = "wav2lip_mel"
 PASTE_REGION = (0.21875, 0.390625, 0.78125, 0.90625)
 """x1, y1, x2, y2 in 0..1 of the crop: pixels outside are always bit-identical to the input."""
 
-FULL_OPENING = 21.0
+FULL_OPENING = 20.0
 """Distance of the inner lips in loud speech, units: 0.12 of the distance of the outer eye corners."""
 
-_UPPER_LIP_SHARE = 0.2
+_UPPER_LIP_SHARE = 0.14
 """Part of the opening that lifts the upper lip; the jaw does the rest."""
 
-_JAW_SHARE = 0.62
+_JAW_SHARE = 0.85
 """How far chin and jaw move, relative to the lower lip."""
 
-_CORNER_DROP = 0.10
+_CORNER_DROP = 0.16
 """How far the corners sink, relative to the opening."""
 
 _SPREAD_SHARE = 0.07
@@ -53,13 +53,13 @@ _TOOTH_EDGES = (-25.0, -18.0, -9.5, 0.0, 9.5, 18.0, 25.0)
 _MOUTH_BOX = (78.0, 108.0, 179.0, 178.0)
 """First column and row, last column and row of the part where lips meet, units."""
 
-_CAVITY = (0.055, 0.3, 0.3)
+_CAVITY = (0.045, 0.25, 0.25)
 """Colour of the mouth's depth from the skin's: luma, chroma, redness as in `_tint`."""
 
-_TONGUE = (0.22, 0.45, 0.8)
+_TONGUE = (0.16, 0.4, 0.6)
 """Colour of the tongue from the skin's."""
 
-_ENAMEL = (0.9, 0.5, 0.0)
+_ENAMEL = (0.98, 0.55, 0.0)
 """Colour of teeth from the skin's."""
 
 
@@ -232,7 +232,7 @@ def _depth_colour(shape: _Shape, depth: Value, skin: Value) -> Value:
     arch = (1.0 - shape.u * shape.u * 1.7).clip(0.0, 1.0)
     teeth_height = (shape.gap * 0.36).clip(0.0, 4.2) * arch - (1.0 - shape.tooth) * 0.5
     teeth = (teeth_height - depth).smoothstep(-0.9, 0.9) * shape.gap.smoothstep(2.5, 6.5)
-    light = (depth.ramp(-0.5, 3.0) * 0.5 + 0.45) * (arch * 0.75 + 0.25) * (shape.tooth * 0.2 + 0.8)
+    light = (depth.ramp(-0.5, 3.0) * 0.5 + 0.45) * (arch * 0.85 + 0.15) * (shape.tooth * 0.2 + 0.8)
     return cavity + teeth * (enamel_colour * light - cavity)
 
 

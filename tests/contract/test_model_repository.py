@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 from orchestrator.inference.contract import CONTRACTS
 from orchestrator.settings import Settings
 
-ONNX_TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
+ONNX_TYPES: dict[int, str] = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
 CONFIGS = {"gpu": "config.pbtxt", "cpu": "configs/cpu.pbtxt"}
 
 

@@ -23,8 +23,15 @@ def shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir()}
 
 
-def descendants(process_id: int) -> list[psutil.Process]:
-    return psutil.Process(process_id).children(recursive=True)
+def has_descendant(process_id: int, name_part: str) -> bool:
+    """Tell whether a process has one below it with such a name."""
+    for child in psutil.Process(process_id).children(recursive=True):
+        try:
+            if name_part in child.name():
+                return True
+        except psutil.NoSuchProcess:
+            continue  # it ended while we looked
+    return False
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:

@@ -20,6 +20,9 @@ FORMATS = ",".join(
 )
 """Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files."""
 
+_ONE_PICTURE = {"pattern_type": "none"}
+"""A picture named `a%03d.png` is that picture, not the sequence `a001.png`, `a002.png`, ... beside it."""
+
 
 @contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
@@ -33,8 +36,9 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         raise MissingFile(f"There is no file at {path}; check the path.")
     if path.stat().st_size == 0:
         raise UnreadableMedia(f"{path.name} is empty (0 bytes); upload it again.")
-    # "file:" keeps a name such as "concat:a|b" from being read as a protocol.
-    with translate_errors(path), av.open(f"file:{path}", options={"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}) as container:
+    # "file:" keeps a name such as "concat:a|b" from being read as a protocol; titles in another encoding than UTF-8 are no concern here.
+    options = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, **_ONE_PICTURE}
+    with translate_errors(path), av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
         yield container
 
 

@@ -34,6 +34,9 @@ FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 
 
+_GUESSES_TIMES = ("mpeg",)
+"""Containers in which a seek shifts the time stamps: MPEG-PS stamps only some frames, and FFmpeg counts the others from where it landed."""
+
 Picture = av.VideoFrame
 """A decoded or editable picture, as the stages hand it on."""
 
@@ -95,14 +98,17 @@ class VideoReader:
 
     def __init__(self, info: VideoInfo) -> None:
         self._info = info
-        self._opening = open_media(info.path)
+        self._open()
+        self.damaged_packet_count = 0
+        """Packets the decoder could not use; the picture before is shown in their place."""
+
+    def _open(self) -> None:
+        self._opening = open_media(self._info.path)
         self._container: InputContainer = self._opening.__enter__()
-        self._stream: VideoStream = video_stream(self._container, info.path)
+        self._stream: VideoStream = video_stream(self._container, self._info.path)
         # SLICE threading, PyAV's default, leaves all but one core idle on most files.
         self._stream.thread_type = "AUTO"
         self._is_fresh = True
-        self.damaged_packet_count = 0
-        """Packets the decoder could not use; the picture before is shown in their place."""
 
     def __enter__(self) -> Self:
         return self
@@ -158,16 +164,20 @@ class VideoReader:
 
     def _decode_near(self, index: FrameIndex, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield numbered frames, beginning at the key frame before `start` or, where time stamps are no help, at the first frame."""
-        keys = np.flatnonzero(index.is_key[: start + 1])
-        first = int(keys[-1]) if len(keys) and index.is_seekable else 0
-        if first == 0:
-            self._rewind()
-            yield from enumerate(self._decode())
-            return
-        self._container.seek(int(index.pts[first]), stream=self._stream)
-        for picture in self._decode():
-            if picture.pts is not None:
-                yield int(np.searchsorted(index.pts, picture.pts)), picture
+        can_seek = index.is_seekable and self._container.format.name not in _GUESSES_TIMES
+        keys = np.flatnonzero(index.is_key[: start + 1]) if can_seek else ()
+        for first in reversed([int(key) for key in keys if key]):
+            with translate_errors(self._info.path):
+                self._container.seek(int(index.pts[first]), stream=self._stream)
+            pictures = ((int(np.searchsorted(index.pts, picture.pts)), picture) for picture in self._decode() if picture.pts is not None)
+            landed = next(pictures, None)
+            # Containers without an index of key frames (MPEG-TS, MPEG-PS) land behind the frame asked for; then from the key frame before.
+            if landed is not None and landed[0] <= first:
+                yield landed
+                yield from pictures
+                return
+        self._rewind()
+        yield from enumerate(self._decode())
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         self._is_fresh = False
@@ -179,8 +189,10 @@ class VideoReader:
                     self.damaged_packet_count += 1
 
     def _rewind(self) -> None:
-        if not self._is_fresh:  # a picture file cannot seek, and need not
-            self._container.seek(self._stream.start_time or 0, stream=self._stream)
+        """Go back to the first packet by opening the file anew: seeking to the start misses it in some containers and fails in others."""
+        if not self._is_fresh:
+            self._opening.__exit__(None, None, None)
+            self._open()
 
     def _prepare(self, picture: av.VideoFrame) -> av.VideoFrame:
         """Return the picture in the working format and size, itself if it has them."""

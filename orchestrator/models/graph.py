@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
@@ -180,7 +180,7 @@ class Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _store(self, array: np.ndarray) -> Value:  # type: ignore[type-arg]
+    def _store(self, array: NDArray[np.float32] | NDArray[np.int64]) -> Value:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             name = f"constant_{len(self._constants)}"

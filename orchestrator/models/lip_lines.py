@@ -125,7 +125,7 @@ def skin_colour(image: Value, roi: Roi) -> Value:
     x, y = roi.columns[None, :], roi.rows[:, None]
     chin = (abs(x - MOUTH_X) < 24) & (abs(y - 172) < 7)
     cheeks = (abs(abs(x - MOUTH_X) - 52) < 7) & (abs(y - 132) < 14)
-    weights = (chin | cheeks).astype(np.float64)
+    weights: Array = (chin | cheeks).astype(np.float64)
     return (image.reshape(0, 3, -1) @ (weights / weights.sum()).reshape(-1, 1)).reshape(0, 3, 1, 1)
 
 
@@ -263,7 +263,8 @@ def _refine(evidence: Value, has_colour: Value, box: Roi, coarse: Value, centre_
     centroid = ((filled * v).sum([1]) / (area + 0.2)).clip(-5.0, 5.0)
     # A closed mouth parts just above the edge of the lower lip: the steepest fall of the evidence.
     fall = any_inside.slice(1, 0, v.size - 2) - any_inside.slice(1, 2, v.size)
-    edge_weights = graph.op("Softmax", fall * 7.0 - ((v[:, 1:-1] - 1.0) / 4.0) ** 2, axis=1)
+    steepest = fall.max([1])
+    edge_weights = graph.op("Softmax", fall / (steepest + 0.1) * 7.0 - ((v[:, 1:-1] - 1.0) / 4.0) ** 2, axis=1)
     seam = (edge_weights * v[:, 1:-1]).sum([1]) - _SEAM_ABOVE_EDGE
     lines = np.stack([u**power for power in range(5)], 1)
     bows = np.stack([(1 - u**2) * u**power for power in range(3)], 1)

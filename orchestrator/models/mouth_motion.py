@@ -1,5 +1,6 @@
 """Read from a mel window, inside an ONNX graph, how far the mouth opens and how wide it gets."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,8 @@ class MouthMotion:
 def mouth_motion(audio: Value) -> MouthMotion:
     """Return the motion that belongs to `audio` [N,1,80,16], Wav2Lip features at the level `LOUD_LEVEL_DBFS` asks for."""
     graph = audio.graph
-    power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (np.log(10.0) / 10.0))
-    columns = np.arange(16)
+    power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (math.log(10.0) / 10.0))
+    columns = np.arange(16.0)
     envelope = np.stack([_hann(columns - c, 5.0) for c in columns[4:-4]], 1)
     level = _decibels((_level_weights()[None, :] @ power) @ envelope) - LOUD_LEVEL_DBFS
     loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[4:-4] - 9.5, 3.5)[:, None]
@@ -58,18 +59,18 @@ def mouth_motion(audio: Value) -> MouthMotion:
 
 
 def _decibels(power: Value) -> Value:
-    return power.graph.op("Log", power + 1e-10) * (10.0 / np.log(10.0))
+    return power.graph.op("Log", power + 1e-10) * (10.0 / math.log(10.0))
 
 
-def _hann(distance: NDArray[np.float64] | NDArray[np.int64], half_width: float) -> NDArray[np.float64]:
+def _hann(distance: NDArray[np.floating], half_width: float) -> NDArray[np.float64]:
     weights = np.where(abs(distance) < half_width, np.cos(distance / half_width * np.pi / 2) ** 2, 0.0)
     return np.asarray(weights / weights.sum())
 
 
 def _band_centres_hz() -> NDArray[np.float64]:
     """Return the centres of the 80 bands: equal steps on Slaney's mel scale from 55 to 7600 Hz (linear below 1 kHz, logarithmic above)."""
-    step = np.log(6.4) / 27.0
-    mels = np.linspace(55.0 * 3 / 200, 15.0 + np.log(7.6) / step, 82)[1:-1]
+    step = math.log(6.4) / 27.0
+    mels = np.linspace(55.0 * 3 / 200, 15.0 + math.log(7.6) / step, 82)[1:-1]
     return np.where(mels < 15.0, mels * 200 / 3, 1000.0 * np.exp((mels - 15.0) * step))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from orchestrator.models.graph import FLOAT, UINT8, Graph, Value
 from orchestrator.models.lip_lines import LipLines, Roi, find_lip_lines, skin_colour
@@ -23,8 +24,8 @@ AUDIO_FRONTEND = "wav2lip_mel"
 PASTE_REGION = (0.21875, 0.390625, 0.78125, 0.90625)
 """x1, y1, x2, y2 in 0..1 of the crop: pixels outside are always bit-identical to the input."""
 
-FULL_OPENING = 20.0
-"""Distance of the inner lips in loud speech, units: 0.12 of the distance of the outer eye corners."""
+FULL_OPENING = 19.5
+"""Distance of the inner lips in loud speech, units: about 0.17 of the distance of the outer eye corners."""
 
 _UPPER_LIP_SHARE = 0.14
 """Part of the opening that lifts the upper lip; the jaw does the rest."""
@@ -38,7 +39,7 @@ _CORNER_DROP = 0.16
 _SPREAD_SHARE = 0.07
 """How much wider (narrower) the mouth gets when fully spread (rounded), relative to its width."""
 
-_NARROWING_SHARE = 0.08
+_NARROWING_SHARE = 0.1
 """How much narrower the mouth gets when fully open, relative to its width."""
 
 _EDGE = 1.5
@@ -56,7 +57,7 @@ _MOUTH_BOX = (78.0, 108.0, 179.0, 178.0)
 _CAVITY = (0.045, 0.25, 0.25)
 """Colour of the mouth's depth from the skin's: luma, chroma, redness as in `_tint`."""
 
-_TONGUE = (0.16, 0.4, 0.6)
+_TONGUE = (0.25, 0.45, 0.8)
 """Colour of the tongue from the skin's."""
 
 _ENAMEL = (0.98, 0.55, 0.0)
@@ -236,7 +237,7 @@ def _depth_colour(shape: _Shape, depth: Value, skin: Value) -> Value:
     return cavity + teeth * (enamel_colour * light - cavity)
 
 
-def _tint(luma: float, chroma: float, redness: float) -> np.ndarray:  # type: ignore[type-arg]
+def _tint(luma: float, chroma: float, redness: float) -> NDArray[np.float64]:
     """Return the (3, 3, 1, 1) colour matrix luma * Y + chroma * (RGB - Y) + redness * (R - G) * (1, -0.25, -0.15); grey stays grey."""
     to_luma = np.array([[0.3, 0.59, 0.11]] * 3)
     to_red = np.outer([1.0, -0.25, -0.15], [1.0, -1.0, 0.0])
@@ -245,13 +246,13 @@ def _tint(luma: float, chroma: float, redness: float) -> np.ndarray:  # type: ig
 
 def _lens(u: Value) -> Value:
     """Return the opening's profile: 1 in the middle, tapering into the corners."""
-    taper = (1.0 - u * u * 1.1).clip(0.0, 1.0)
-    return taper.graph.op("Pow", taper, 0.85)
+    taper = (1.0 - u * u * 1.13).clip(0.0, 1.0)
+    return taper.graph.op("Pow", taper, 0.9)
 
 
 def _square(value: Value) -> Value:
     return value * value
 
 
-def _smooth(t: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _smooth(t: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(t * t * (3.0 - 2.0 * t))

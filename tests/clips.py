@@ -1,0 +1,200 @@
+"""Media made for tests with PyAV: clips whose pictures carry their own frame number, tones and clicks.
+
+A picture is a barcode of its number (upper half, black and white, so that any codec, range and bit depth keeps it) over a gradient that
+moves with the number (lower half, so that two pictures are never the same).
+"""
+
+import wave
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.video.frame import PictureType
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+NUMBER_BITS = 6
+"""Bits of the barcode: frame numbers 0..63."""
+
+LOSSLESS_X264 = {"preset": "ultrafast", "qp": "0"}
+
+PORTRAIT_PHONE_MATRIX = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+"""Display matrix of a phone held upright (ISO 14496-12 8.5.2, as phones write it): the coded picture's top left is shown at the top right."""
+
+_SUBSAMPLING_SHIFT = {"yuv420p": (1, 1), "yuvj420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0), "yuvj444p": (0, 0)}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a test clip is made of."""
+
+    codec: str = "libx264"
+    pix_fmt: str = "yuv420p"
+    size_wh: tuple[int, int] = (96, 64)
+    frame_rate: Fraction = Fraction(25)
+    frame_count: int = 30
+    options: Mapping[str, str] = field(default_factory=lambda: LOSSLESS_X264)
+    container_options: Mapping[str, str] = field(default_factory=dict)
+    gop: int = 12
+    b_frames: int = 0
+    ticks: Sequence[int] | None = None
+    """Time stamps in 1/`frame_rate` s, for a variable frame rate; the frame numbers otherwise."""
+    first_tick: int = 0
+    key_at: Sequence[int] = ()
+    """Frames forced to be key frames."""
+    rotation_deg: int = 0
+    display_matrix: Sequence[int] | None = None
+    colour: tuple[int, int, int, int] = (0, 2, 2, 2)
+    """Range, primaries, transfer and matrix, FFmpeg's numbers."""
+    sample_aspect_ratio: Fraction | None = None
+
+
+def numbered_planes(number: int, size_wh: tuple[int, int], pix_fmt: str = "yuv420p") -> tuple[NDArray[np.uint8], ...]:
+    """Return the Y, U and V planes, uint8, of the picture with a number."""
+    width, height = size_wh
+    bits = np.arange(width) * NUMBER_BITS // width
+    luma = np.empty((height, width), np.uint8)
+    luma[: height // 2] = np.where(number >> bits & 1, 200, 40)
+    luma[height // 2 :] = 40 + (np.arange(width) + 3 * np.arange(height - height // 2)[:, None] + 5 * number) % 160
+    shift_x, shift_y = _SUBSAMPLING_SHIFT[pix_fmt]
+    chroma_hw = -(-height >> shift_y), -(-width >> shift_x)
+    return luma, np.full(chroma_hw, 100 + number % 50, np.uint8), np.full(chroma_hw, 150 - number % 50, np.uint8)
+
+
+def number_of(luma: NDArray[np.uint8]) -> int:
+    """Read the number from a picture's (h, w) luma."""
+    height, width = luma.shape
+    centres = (np.arange(NUMBER_BITS) * 2 + 1) * width // (2 * NUMBER_BITS)
+    bright = luma[height // 8 : height // 4, centres].mean(0) > 120
+    return int((bright << np.arange(NUMBER_BITS)).sum())
+
+
+def picture_of(planes: Sequence[NDArray[np.uint8]], pix_fmt: str = "yuv420p") -> av.VideoFrame:
+    """Return a video frame that holds copies of three planes."""
+    picture = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], pix_fmt)
+    for plane, samples in zip(picture.planes, planes, strict=True):
+        padded = np.zeros((plane.height, plane.line_size), np.uint8)
+        padded[:, : plane.width] = samples
+        plane.update(padded.tobytes())
+    return picture
+
+
+def planes_of(picture: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
+    """Return copies of a picture's 8-bit planes."""
+    return tuple(
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].copy() for plane in picture.planes
+    )  # fmt: skip
+
+
+def numbered_picture(number: int, clip: Clip) -> av.VideoFrame:
+    """Return the picture with a number in a clip's size and pixel format."""
+    if clip.pix_fmt in _SUBSAMPLING_SHIFT:
+        return picture_of(numbered_planes(number, clip.size_wh, clip.pix_fmt), clip.pix_fmt)
+    # Other formats by way of FFmpeg: 10 bit keeps the subsampling, RGB is made from full chroma.
+    near = {"yuv420p10le": "yuv420p", "yuv422p10le": "yuv422p"}.get(clip.pix_fmt, "yuv444p")
+    return picture_of(numbered_planes(number, clip.size_wh, near), near).reformat(format=clip.pix_fmt)
+
+
+def make_clip(path: Path, clip: Clip | None = None, sound: "Sound | None" = None, sound_delay_s: Fraction = Fraction(0)) -> Path:
+    """Write a clip, with sound where given, and return its path."""
+    clip = clip or Clip()
+    with av.open(str(path), "w", options=dict(clip.container_options)) as container:
+        video = _video_stream(container.add_stream(clip.codec, rate=clip.frame_rate, options=dict(clip.options)), clip)
+        audio = None if sound is None else _audio_stream(container.add_stream(sound.codec, rate=sound.sample_rate_hz, layout=sound.layout), sound)
+        for number, tick in enumerate(clip.ticks or range(clip.frame_count)):
+            picture = numbered_picture(number, clip)
+            picture.pts, picture.time_base = clip.first_tick + tick, 1 / clip.frame_rate
+            picture.pict_type = PictureType.I if number in clip.key_at else PictureType.NONE
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        if audio is not None and sound is not None:
+            first_sample = round((clip.first_tick / clip.frame_rate + sound_delay_s) * sound.sample_rate_hz)
+            _mux_sound(container, audio, sound, first_sample)
+    return path
+
+
+def _video_stream(stream: VideoStream, clip: Clip) -> VideoStream:
+    stream.width, stream.height = clip.size_wh
+    stream.pix_fmt = clip.pix_fmt
+    context = stream.codec_context
+    context.time_base = 1 / clip.frame_rate
+    context.gop_size = clip.gop
+    context.max_b_frames = clip.b_frames
+    context.thread_count = 1
+    context.color_range, context.color_primaries, context.color_trc, context.colorspace = clip.colour
+    if clip.sample_aspect_ratio:
+        context.sample_aspect_ratio = clip.sample_aspect_ratio
+    if clip.rotation_deg:
+        stream.set_display_rotation(clip.rotation_deg)
+    if clip.display_matrix is not None:
+        stream.set_display_matrix(clip.display_matrix)
+    return stream
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What a test sound is made of: a 440 Hz tone at half volume, or clicks in silence."""
+
+    codec: str = "pcm_s16le"
+    sample_rate_hz: int = 16_000
+    layout: str = "mono"
+    sample_format: str = "s16"
+    duration_s: Fraction = Fraction(1)
+    clicks_s: Sequence[Fraction] = ()
+    """Where 2 ms of full volume begin; a tone if there are none."""
+
+    @property
+    def sample_count(self) -> int:
+        return round(self.duration_s * self.sample_rate_hz)
+
+    def samples(self) -> NDArray[np.float32]:
+        """Return (n,) float32, one channel."""
+        if not self.clicks_s:
+            return np.asarray(0.5 * np.sin(2 * np.pi * 440 / self.sample_rate_hz * np.arange(self.sample_count)), np.float32)
+        samples = np.zeros(self.sample_count, np.float32)
+        for click_s in self.clicks_s:
+            first = round(click_s * self.sample_rate_hz)
+            samples[first : first + max(2, self.sample_rate_hz // 500)] = 0.9
+        return samples
+
+
+def make_sound(path: Path, sound: Sound | None = None) -> Path:
+    """Write a sound file and return its path."""
+    sound = sound or Sound()
+    with av.open(str(path), "w") as container:
+        _mux_sound(container, _audio_stream(container.add_stream(sound.codec, rate=sound.sample_rate_hz, layout=sound.layout), sound), sound, 0)
+    return path
+
+
+def _audio_stream(stream: AudioStream, sound: Sound) -> AudioStream:
+    stream.codec_context.format = av.AudioFormat(sound.sample_format)
+    if sound.codec not in ("flac", "pcm_s16le"):
+        stream.bit_rate = 128_000
+    return stream
+
+
+def _mux_sound(container: av.container.OutputContainer, stream: AudioStream, sound: Sound, first_sample: int) -> None:
+    channel_count = av.AudioLayout(sound.layout).nb_channels
+    samples = sound.samples()
+    resampler = av.AudioResampler(format=sound.sample_format, layout=sound.layout, rate=sound.sample_rate_hz)
+    for start in range(0, len(samples), 4096):
+        piece = np.tile(samples[start : start + 4096], (channel_count, 1))
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=sound.layout)
+        frame.sample_rate, frame.time_base, frame.pts = sound.sample_rate_hz, Fraction(1, sound.sample_rate_hz), first_sample + start
+        for converted in resampler.resample(frame):
+            container.mux(stream.encode(converted))
+    container.mux(stream.encode(None))
+
+
+def write_wav(path: Path, samples: NDArray[np.float32], sample_rate_hz: int) -> Path:
+    """Write (n,) or (n, channels) samples, -1..1, as 16-bit PCM, without PyAV."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path

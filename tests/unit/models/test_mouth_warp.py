@@ -1,0 +1,225 @@
+"""mouth-warp: what it leaves alone, what it opens, and that it is a plain, batchable ONNX graph."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.models.mouth_warp import PASTE_REGION, build_mouth_warp
+
+Image = NDArray[np.uint8]
+Mel = NDArray[np.float32]
+Warp = Callable[[Image, Mel], Image]
+
+SIZE = 256
+ALLOWED_OPERATORS = (
+    {"Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Exp", "Greater", "GridSample", "Identity", "Log", "MatMul", "Max", "MaxPool"}
+    | {"Min", "Mul", "Neg", "Pad", "Pow", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Round", "Slice", "Softmax", "Sub"}
+    | {"Tanh", "Transpose", "Where"}
+)
+"""Standard operators that the CPU, CUDA and TensorRT execution providers all run."""
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return build_mouth_warp(SIZE)
+
+
+@pytest.fixture(scope="module")
+def warp(model: onnx.ModelProto) -> Warp:
+    return _session(model)
+
+
+def _session(model: onnx.ModelProto) -> Warp:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(face: Image, audio: Mel) -> Image:
+        return np.asarray(session.run(["mouth"], {"face": face, "audio": audio})[0], np.uint8)
+
+    return run
+
+
+def _face(size: int = SIZE, gap: int = 0, seam_row: float = 135.0, seam_column: float = 128.5) -> Image:
+    """Draw an aligned face: skin, nostrils, two red lips with a dark seam between, or teeth where the mouth is open by `gap` units."""
+    scale, shift = size / 256 * 16, 4
+
+    def ellipse(x: float, y: float, half_width: float, half_height: float, colour: tuple[int, int, int], start: int = 0, end: int = 360) -> None:
+        centre = round(x * scale), round(y * scale)
+        cv2.ellipse(image, centre, (round(half_width * scale), round(half_height * scale)), 0, start, end, colour, -1, cv2.LINE_AA, shift)
+
+    image = np.full((size, size, 3), (96, 98, 104), np.uint8)
+    ellipse(128, 110, 74, 92, (206, 165, 144))
+    for side in (-1, 1):
+        ellipse(128 + side * 38, 58, 12, 5, (60, 40, 34))
+        ellipse(128 + side * 9, 104, 4, 2.5, (110, 72, 62))
+    ellipse(seam_column, seam_row, 33, 11, (176, 96, 92), 180, 360)
+    ellipse(seam_column, seam_row, 33, 13 + gap, (186, 102, 100), 0, 180)
+    ellipse(seam_column, seam_row, 32, 1.3, (84, 38, 36))
+    if gap:
+        ellipse(seam_column, seam_row, 31, gap, (205, 196, 184), 0, 180)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.9 * size / 256), np.uint8)
+
+
+def _speech(decibels: float, count: int = 1) -> Mel:
+    """Return features of a steady sound, `decibels` relative to loud speech."""
+    return np.full((count, 1, 80, 16), (decibels - 30 + 50) / 12.5, np.float32).clip(-4, 4)
+
+
+def _silence(count: int = 1) -> Mel:
+    return np.full((count, 1, 80, 16), -4, np.float32)
+
+
+def _dark_area(image: Image) -> int:
+    return int((image[0, 110:180, 90:168].mean(-1) < 45).sum())
+
+
+def test_graph_is_opset_17_of_allowed_operators_and_float32(model: onnx.ModelProto) -> None:
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert model.ir_version == 8
+    assert {node.op_type for node in model.graph.node} <= ALLOWED_OPERATORS
+    assert {tensor.data_type for tensor in model.graph.initializer} <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+
+
+def test_tensors_have_the_lip_sync_contract(model: onnx.ModelProto) -> None:
+    def spec(value: onnx.ValueInfoProto) -> tuple[str, int, list[int | str]]:
+        tensor = value.type.tensor_type
+        return value.name, tensor.elem_type, [d.dim_param or d.dim_value for d in tensor.shape.dim]
+
+    image = [onnx.TensorProto.UINT8, ["N", SIZE, SIZE, 3]]
+    assert [spec(v) for v in model.graph.input] == [("face", *image), ("audio", onnx.TensorProto.FLOAT, ["N", 1, 80, 16])]
+    assert [spec(v) for v in model.graph.output] == [("mouth", *image)]
+
+
+def test_two_builds_are_the_same_file(model: onnx.ModelProto) -> None:
+    assert build_mouth_warp(SIZE).SerializeToString() == model.SerializeToString()
+
+
+@pytest.mark.parametrize("seam_row", [130.0, 135.0, 140.0])
+def test_closed_mouth_is_bit_identical_in_silence(warp: Warp, seam_row: float) -> None:
+    face = _face(seam_row=seam_row)[None]
+    np.testing.assert_array_equal(warp(face, _silence()), face)
+
+
+def test_room_noise_38_db_below_speech_keeps_the_mouth_closed(warp: Warp) -> None:
+    face = _face()[None]
+    np.testing.assert_array_equal(warp(face, _speech(-38)), face)
+
+
+@pytest.mark.parametrize("gap", [0, 10])
+def test_pixels_outside_the_paste_region_are_bit_identical(warp: Warp, gap: int) -> None:
+    rng = np.random.default_rng(0)
+    face = np.clip(_face(gap=gap)[None].astype(np.int16) + rng.integers(-3, 4, (1, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+    changed = (warp(face, _speech(0)) != face).any((0, -1))
+    x1, y1, x2, y2 = (round(edge * SIZE) for edge in PASTE_REGION)
+    assert changed[y1:y2, x1:x2].any()
+    changed[y1:y2, x1:x2] = False
+    assert not changed.any()
+
+
+def test_edge_of_the_paste_region_has_no_step(warp: Warp) -> None:
+    face = _face()[None]
+    difference = abs(warp(face, _speech(0)).astype(int) - face)
+    x1, y1, x2, y2 = (round(edge * SIZE) for edge in PASTE_REGION)
+    border = [difference[0, y1 : y1 + 2], difference[0, y2 - 2 : y2], difference[0, :, x1 : x1 + 2], difference[0, :, x2 - 2 : x2]]
+    assert max(int(strip.max()) for strip in border) <= 4
+
+
+def test_each_item_of_a_batch_equals_its_batch_1_run(warp: Warp) -> None:
+    faces = np.stack([_face(), _face(gap=10), _face(seam_row=139.0), np.full((SIZE, SIZE, 3), 90, np.uint8)])
+    audio = np.concatenate([_speech(-3), _speech(-12), _silence(), _speech(0)])
+    together = warp(faces, audio)
+    for index in range(len(faces)):
+        alone = warp(faces[index : index + 1], audio[index : index + 1])
+        assert abs(alone[0].astype(int) - together[index]).max() <= 1
+
+
+def test_mouth_opens_further_the_louder_the_speech(warp: Warp) -> None:
+    levels = [-30.0, -24.0, -18.0, -12.0, -6.0, 0.0]
+    areas = [_dark_area(warp(_face()[None], _speech(level))) for level in levels]
+    assert areas == sorted(areas)
+    assert areas[-1] > areas[2] + 100 > areas[0] + 200
+
+
+def test_small_changes_of_level_make_small_changes_of_the_picture(warp: Warp) -> None:
+    levels = np.arange(-40.0, 2.0, 0.5)
+    frames = np.concatenate([warp(_face()[None], _speech(level)) for level in levels]).astype(int)
+    steps = abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    assert steps.max() < 0.35
+
+
+def test_opening_follows_the_middle_of_the_window(warp: Warp) -> None:
+    def area(first: int, last: int) -> int:
+        audio = _silence()
+        audio[..., first:last] = _speech(0)[..., first:last]
+        return _dark_area(warp(_face()[None], audio))
+
+    assert area(0, 3) == area(0, 0)
+    assert area(7, 12) > area(0, 5)
+
+
+def test_hiss_opens_less_than_a_vowel_of_the_same_level(warp: Warp) -> None:
+    def band(first: int, last: int) -> Mel:
+        audio = _silence()
+        audio[:, :, first:last] = 2.0
+        return audio
+
+    assert _dark_area(warp(_face()[None], band(60, 80))) < _dark_area(warp(_face()[None], band(4, 24)))
+
+
+def test_mouth_opens_where_the_lips_are_when_landmarks_are_off(warp: Warp) -> None:
+    for row, column in ((130.0, 128.5), (140.0, 128.5), (135.0, 124.0), (135.0, 133.0)):
+        face = _face(seam_row=row, seam_column=column)[None]
+        dark = warp(face, _speech(-3))[0].mean(-1) < 45
+        ys, xs = np.nonzero(dark[112:182, 90:168])
+        assert abs(xs.mean() + 90 - column) < 3.5
+        # The depth begins at the seam (less what the upper lip rises) and hangs below it.
+        assert row - 5 < ys.min() + 112 < row + 4
+
+
+def test_open_source_mouth_is_closed_in_silence(warp: Warp) -> None:
+    def teeth(image: Image) -> int:
+        return int(((image[0, 112:170, 96:161].min(-1) > 150) & (np.ptp(image[0, 112:170, 96:161], -1) < 40)).sum())
+
+    smile = _face(gap=10)[None]
+    assert teeth(warp(smile, _silence())) < 0.15 * teeth(smile)
+
+
+def test_smile_keeps_its_teeth_in_loud_speech(warp: Warp) -> None:
+    def bright(image: Image) -> int:
+        return int((image[0, 112:175, 96:161].min(-1) > 165).sum())
+
+    smile = _face(gap=10)[None]
+    assert bright(warp(smile, _speech(0))) > 0.6 * bright(smile)
+
+
+def test_grey_picture_stays_grey(warp: Warp) -> None:
+    grey = np.repeat(cv2.cvtColor(_face(), cv2.COLOR_RGB2GRAY)[None, ..., None], 3, -1)
+    drawn = warp(np.asarray(grey, np.uint8), _speech(0))
+    assert np.ptp(drawn.astype(int), -1).max() <= 2
+    assert (drawn != grey).any()
+
+
+def test_painted_depth_follows_the_exposure(warp: Warp) -> None:
+    dark_face = np.asarray(_face() // 4, np.uint8)[None]
+    drawn = warp(dark_face, _speech(0))
+    assert drawn[0, 110:190, 90:168].max() <= dark_face.max() + 8
+
+
+@pytest.mark.parametrize("size", [128, 192, 384])
+def test_other_sizes_open_too_and_keep_silence(size: int) -> None:
+    warp = _session(build_mouth_warp(size))
+    face = _face(size)[None]
+    np.testing.assert_array_equal(warp(face, _silence()), face)
+    assert (abs(warp(face, _speech(0)).astype(int) - face).max(-1) > 40).mean() > 0.005
+
+
+@pytest.mark.parametrize("fill", [0, 128, 255])
+def test_picture_without_a_face_gives_a_picture(warp: Warp, fill: int) -> None:
+    face = np.full((1, SIZE, SIZE, 3), fill, np.uint8)
+    assert warp(face, _speech(0)).shape == face.shape

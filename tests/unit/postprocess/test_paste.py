@@ -1,0 +1,121 @@
+"""Paste-back into YUV planes, and the colour arithmetic around it."""
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from postprocess.mask import paste_mask
+from postprocess.paste import mouth_difference, paste_back
+from preprocess.yuv import YuvImage, colour_matrix, crop_face
+
+SIZE_PX = 128
+BT709 = colour_matrix(0.2126, 0.0722, full_range=False)
+MASK = paste_mask(SIZE_PX, (0.25, 0.25, 0.75, 0.75))
+
+
+def flat_frame(value: tuple[int, int, int] = (100, 120, 140), subsampling: tuple[int, int] = (2, 2)) -> YuvImage:
+    sx, sy = subsampling
+    shapes = [(240, 320), (240 // sy, 320 // sx), (240 // sy, 320 // sx)]
+    y, u, v = (np.full(shape, level, np.uint8) for shape, level in zip(shapes, value, strict=True))
+    return YuvImage((y, u, v), subsampling, BT709)
+
+
+def textured_frame() -> YuvImage:
+    rng = np.random.default_rng(5)
+    y, u, v = (rng.integers(60, 200, shape, np.uint8) for shape in ((240, 320), (120, 160), (120, 160)))
+    return YuvImage((y, u, v), (2, 2), BT709)
+
+
+def placement(scale: float, angle_deg: float, centre: tuple[float, float]) -> NDArray[np.float64]:
+    """Return frame_to_crop with the crop's middle at `centre`."""
+    c, s = scale * np.cos(np.deg2rad(angle_deg)), scale * np.sin(np.deg2rad(angle_deg))
+    linear = np.array([[c, -s], [s, c]])
+    return np.hstack([linear, (np.array([SIZE_PX / 2, SIZE_PX / 2]) - linear @ centre)[:, None]])
+
+
+@pytest.mark.parametrize(("kr", "kb", "space"), [(0.2126, 0.0722, "ITU709"), (0.299, 0.114, "ITU601")])
+def test_colours_are_swscales(kr: float, kb: float, space: str) -> None:
+    levels = np.random.default_rng(2).integers(0, 256, (64, 3), np.uint8)
+    blocks = np.repeat(np.repeat(levels.reshape(8, 8, 3), 8, 0), 8, 1)
+    frame = av.VideoFrame.from_ndarray(blocks, format="rgb24").reformat(format="yuv444p", dst_colorspace=space)
+    yuv = frame.to_ndarray()[:, 4::8, 4::8].reshape(3, 64).astype(np.float32)
+    matrix = colour_matrix(kr, kb, full_range=False).yuv_to_rgb
+    np.testing.assert_allclose(matrix[:, :3] @ yuv + matrix[:, 3:], levels.T, atol=4)
+
+
+def test_crop_of_a_flat_frame_has_its_colour() -> None:
+    crop = crop_face(flat_frame(), placement(0.5, 20, (160, 120)), SIZE_PX)
+    assert np.ptp(crop.image, axis=(0, 1)).max() == 0
+    expected = BT709.yuv_to_rgb[:, :3] @ [100, 120, 140] + BT709.yuv_to_rgb[:, 3]
+    np.testing.assert_allclose(crop.image[0, 0], expected, atol=1)
+
+
+def test_model_that_changes_nothing_has_no_difference() -> None:
+    crop = crop_face(textured_frame(), placement(1, 0, (160, 120)), SIZE_PX)
+    assert mouth_difference(crop, crop.image.copy(), MASK) is None
+    outside = crop.image.copy()
+    outside[:10] ^= 255
+    assert mouth_difference(crop, outside, MASK) is None, "outside the mask a model may do what it likes"
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("angle_deg", [0.0, 30.0, 90.0])
+def test_change_arrives_in_its_place_and_everything_else_stays_to_the_bit(scale: float, angle_deg: float) -> None:
+    frame, before = textured_frame(), textured_frame()
+    matrix = placement(scale, angle_deg, (150, 110))
+    crop = crop_face(frame, matrix, SIZE_PX)
+    difference = mouth_difference(crop, np.clip(crop.image.astype(int) + 60, 0, 255).astype(np.uint8), MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference)
+    y, x = np.mgrid[:240, :320]
+    in_crop = np.einsum("ij,jhw->ihw", matrix[:, :2], np.stack([x, y]).astype(float)) + matrix[:, 2][:, None, None]
+    margin = 4 + 2 * scale  # crop px: what resampling to the frame's pixels reaches
+    outside = (in_crop < 0.25 * SIZE_PX - margin).any(0) | (in_crop > 0.75 * SIZE_PX + margin).any(0)
+    assert np.array_equal(frame.planes[0][outside], before.planes[0][outside])
+    inside = ((in_crop > 0.4 * SIZE_PX) & (in_crop < 0.6 * SIZE_PX)).all(0)
+    change = frame.planes[0][inside].astype(int) - before.planes[0][inside]
+    assert 25 < change.mean() < 60 * 219 / 255 + 3
+
+
+def test_colour_of_the_change_is_right_in_each_plane() -> None:
+    for subsampling in ((2, 2), (2, 1), (1, 1)):
+        frame = flat_frame(subsampling=subsampling)
+        crop = crop_face(frame, placement(1, 0, (160, 120)), SIZE_PX)
+        wanted = np.array([180, 60, 50])
+        difference = mouth_difference(crop, np.broadcast_to(wanted, crop.image.shape).astype(np.uint8), MASK)
+        assert difference is not None
+        paste_back(frame, crop, difference)
+        # BT.709, limited range, by the formula of the recommendation.
+        luma = 0.2126 * 180 + 0.7152 * 60 + 0.0722 * 50
+        expected = (16 + 219 * luma / 255, 128 + 224 * (50 - luma) / 1.8556 / 255, 128 + 224 * (180 - luma) / 1.5748 / 255)
+        middle = [int(plane[plane.shape[0] // 2, plane.shape[1] // 2]) for plane in frame.planes]
+        np.testing.assert_allclose(middle, expected, atol=2)
+
+
+def test_fine_detail_survives_a_small_change_that_the_crop_could_not_carry() -> None:
+    frame, before = textured_frame(), textured_frame()
+    crop = crop_face(frame, placement(0.25, 0, (160, 120)), SIZE_PX)
+    difference = mouth_difference(crop, crop.image + np.uint8(2), MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference)
+    part = np.s_[100:140, 140:180]
+    assert frame.planes[0][part].std() > 0.8 * before.planes[0][part].std()
+
+
+def test_face_half_outside_the_frame_is_pasted_as_far_as_it_is_inside() -> None:
+    frame = flat_frame()
+    crop = crop_face(frame, placement(1, 10, (0, 239)), SIZE_PX)
+    difference = mouth_difference(crop, np.full_like(crop.image, 250), MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference)
+    assert frame.planes[0][239, 0] > 200 and frame.planes[0][0, 319] == 100
+
+
+def test_mask_is_nothing_at_its_edge_everything_inside_and_smooth_between() -> None:
+    mask = paste_mask(256, (0.1, 0.2, 0.9, 0.8))
+    assert mask[:51].max() == 0 and mask[:, :25].max() == 0
+    assert mask[100:150, 100:150].min() == 1
+    assert np.abs(np.diff(mask, axis=0)).max() < 0.12
+    with pytest.raises(ValueError, match="x1 < x2"):
+        paste_mask(256, (0.5, 0.2, 0.4, 0.8))

@@ -1,0 +1,57 @@
+"""The audio front end, with librosa as the oracle."""
+
+from fractions import Fraction
+
+import librosa
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocess.mel import MAX_GAIN_DB, MelStream, mel_filterbank, mel_of, mel_window, with_loud_level
+
+NOISE = (np.random.default_rng(7).standard_normal(40_000) * np.linspace(0.0, 0.3, 40_000)).astype(np.float32)
+
+
+def test_filters_are_librosas() -> None:
+    expected = librosa.filters.mel(sr=16_000, n_fft=800, n_mels=80, fmin=55, fmax=7600)
+    np.testing.assert_allclose(mel_filterbank(), expected, atol=1e-7)
+
+
+def test_features_are_what_librosa_gives_with_wav2lips_parameters() -> None:
+    emphasised = librosa.effects.preemphasis(NOISE, coef=0.97, zi=[0.0])
+    spectrum = np.abs(librosa.stft(emphasised, n_fft=800, hop_length=200, win_length=800, pad_mode="constant"))
+    mel = librosa.filters.mel(sr=16_000, n_fft=800, n_mels=80, fmin=55, fmax=7600) @ spectrum
+    expected = np.clip(8 * ((20 * np.log10(np.maximum(1e-5, mel)) - 20 + 100) / 100) - 4, -4, 4)
+    np.testing.assert_allclose(mel_of(NOISE), expected, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, len(NOISE)), max_size=6))
+def test_result_does_not_depend_on_how_the_waveform_was_cut(cuts: list[int]) -> None:
+    stream = MelStream()
+    for piece in np.split(NOISE, sorted(cuts)):
+        stream.push(piece)
+    assert np.array_equal(stream.finish(), mel_of(NOISE))
+
+
+def test_silence_is_the_lowest_level_everywhere() -> None:
+    assert (mel_of(np.zeros(3200, np.float32)) == -4).all()
+
+
+def test_window_is_silence_outside_the_track_and_the_tracks_columns_inside() -> None:
+    mel = np.tile(np.arange(100, dtype=np.float32), (80, 1))
+    assert mel_window(mel, Fraction(1, 2), Fraction(0))[0].tolist() == list(range(40, 56))
+    assert mel_window(mel, Fraction(0), Fraction(-1, 10))[0].tolist() == [-4] * 8 + list(range(8))
+    assert mel_window(mel, Fraction(5, 4), Fraction(-1, 10))[0].tolist() == list(range(92, 100)) + [-4] * 8
+    assert (mel_window(mel, Fraction(60), Fraction(0)) == -4).all()
+
+
+def test_quiet_track_is_raised_to_the_loud_level_but_noise_is_not_made_to_speak() -> None:
+    def loud_level_db(mel: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+        power = 10 ** ((mel.astype(np.float64) * 12.5 - 50) / 10)
+        return float(np.percentile(10 * np.log10(power.mean(0)), 95))
+
+    quiet = mel_of(NOISE * np.float32(0.1))
+    assert abs(loud_level_db(with_loud_level(quiet, -30.0)) - -30.0) < 0.5
+    whisper = mel_of(NOISE * np.float32(1e-4))
+    assert loud_level_db(with_loud_level(whisper, 0.0)) <= loud_level_db(whisper) + MAX_GAIN_DB + 0.5

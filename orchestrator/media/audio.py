@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, groupby
 from pathlib import Path
 
 import av
@@ -21,6 +22,9 @@ TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 
 _DECLARES_ITS_LENGTH = ("wav", "flac", "mov", "matroska", "caf", "aiff", "w64")
 """Containers whose header states the real duration; in others it is an estimate that proves nothing."""
+
+STEREO_TO_MONO_GAIN = 0.5**0.5
+"""FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
 
 _UNKNOWN_RIFF_BYTES = 0x7FFF0000
 """RIFF lengths from here on mean "unknown"."""
@@ -96,25 +100,33 @@ def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
 
 
 def _resampled(container: InputContainer, stream: AudioStream, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
-    resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
     is_first = True
+    # Joined MP3 or AAC files may change rate and channels on the way: each part goes through a resampler of its own.
+    for (channel_count, *_), frames in groupby(_decoded(container, stream), _sample_kind):
+        resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
+        gain = np.float32(STEREO_TO_MONO_GAIN if channel_count == 2 and layout == "mono" else 1.0)
+        for frame in chain(frames, [None]):
+            if frame is not None:
+                if is_first:
+                    is_first = False
+                    delay = _start_delay(container, frame, sample_rate_hz)
+                    if delay:
+                        yield np.zeros((1 if layout == "mono" else 2, delay), np.float32)
+                frame.pts = None  # the samples follow each other; a jump in the time stamps must not open a gap
+            for resampled in resampler.resample(frame):
+                yield np.asarray(resampled.to_ndarray() * gain, np.float32)
+
+
+def _decoded(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
     for packet in container.demux(stream):
         try:
-            frames = packet.decode()
+            yield from packet.decode()
         except av.InvalidDataError:
             continue  # a damaged packet is silence of no length; the check against the declared duration catches more than a few
-        for frame in frames:
-            if is_first:
-                is_first = False
-                delay = _start_delay(container, frame, sample_rate_hz)
-                if delay:
-                    yield np.zeros((1 if layout == "mono" else 2, delay), np.float32)
-            frame.pts = None  # the samples follow each other; a jump in the time stamps must not open a gap
-            for resampled in resampler.resample(frame):
-                yield np.asarray(resampled.to_ndarray(), np.float32)
-    if not is_first:
-        for resampled in resampler.resample(None):
-            yield np.asarray(resampled.to_ndarray(), np.float32)
+
+
+def _sample_kind(frame: av.AudioFrame) -> tuple[int, str, str, int]:
+    return frame.layout.nb_channels, frame.layout.name, frame.format.name, frame.sample_rate
 
 
 def _refuse_truncated_wav(path: Path) -> None:

@@ -165,6 +165,6 @@ def _refuse_truncated(container: InputContainer, stream: VideoStream, path: Path
     real_end = Fraction(0) if last is None else last * time_base
     if declared_end - real_end > TAIL_TOLERANCE_S:
         raise UnreadableMedia(
-            f"{path.name} is truncated: its header promises {float(declared_end):.2f} s of video, the file ends at {float(real_end):.2f} s; "
+            f"{path.name} is truncated: its header promises {float(declared_end):.2f} s of video and the file ends before that; "
             "copy or export it again."
         )

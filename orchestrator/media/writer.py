@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,7 +63,7 @@ def placed_when_complete(out: Path) -> Iterator[Path]:
         StorageError: the folder is not there or not writable, or renaming failed.
     """
     try:
-        for stale in out.parent.glob(f".{out.name}.*.partial"):
+        for stale in out.parent.glob(f".{escape(out.name)}.*.partial"):
             owner = stale.name.split(".")[-2]
             if owner.isdigit() and not Path("/proc", owner).exists():
                 stale.unlink(missing_ok=True)  # left by a render that was killed
@@ -72,9 +73,10 @@ def placed_when_complete(out: Path) -> Iterator[Path]:
         raise StorageError(f"Cannot write to {out.parent} ({exc.strerror}); create the folder or choose another output.") from exc
     try:
         yield partial
-        partial.replace(out)
-    except OSError as exc:
-        raise StorageError(f"Cannot put the result at {out} ({exc.strerror}); check the path and the free space.") from exc
+        try:
+            partial.replace(out)
+        except OSError as exc:
+            raise StorageError(f"Cannot put the result at {out} ({exc.strerror}); check the path and the free space.") from exc
     finally:
         partial.unlink(missing_ok=True)
 

@@ -126,7 +126,9 @@ def skin_colour(image: Value, roi: Roi) -> Value:
     chin = (abs(x - MOUTH_X) < 24) & (abs(y - 172) < 7)
     cheeks = (abs(abs(x - MOUTH_X) - 52) < 7) & (abs(y - 132) < 14)
     weights: Array = (chin | cheeks).astype(np.float64)
-    return (image.reshape(0, 3, -1) @ (weights / weights.sum()).reshape(-1, 1)).reshape(0, 3, 1, 1)
+    column: Array = (weights / weights.sum()).reshape(-1, 1)
+    mean: Value = image.reshape(0, 3, -1) @ column
+    return mean.reshape(0, 3, 1, 1)
 
 
 def find_lip_lines(image: Value, roi: Roi, skin: Value) -> LipLines:
@@ -251,7 +253,7 @@ def _refine(evidence: Value, has_colour: Value, box: Roi, coarse: Value, centre_
     paleness = graph.op("Max", paleness, differs.ramp(0.6, 0.9) * has_colour)
     # A dark lip is not yet a mouth: the inside is about as dark as the darkest row.
     darkest = (darkness * (half_gap + 4.0 - distance).clip(0.0, 1.0)).max([1])
-    is_darkest = ((darkness - lip_darkness) / (darkest - lip_darkness + 0.1)).ramp(0.45, 0.7)
+    is_darkest = ((darkness - lip_darkness) / (graph.op("Relu", darkest - lip_darkness) + 0.1)).ramp(0.45, 0.7)
     likely = graph.op("Max", (darkness - lip_darkness * 0.6).ramp(0.4, 0.8) * is_darkest, paleness * has_gap)
     likely = (likely * ((half_gap + 4.0 - distance) * 0.5).clip(0.0, 1.0)).reshape(0, 1, v.size, u.size)
     # What lies between two pieces of evidence is inside too: the smaller of the running maxima from above and from below.
@@ -264,7 +266,7 @@ def _refine(evidence: Value, has_colour: Value, box: Roi, coarse: Value, centre_
     # A closed mouth parts just above the edge of the lower lip: the steepest fall of the evidence.
     fall = any_inside.slice(1, 0, v.size - 2) - any_inside.slice(1, 2, v.size)
     steepest = fall.max([1])
-    edge_weights = graph.op("Softmax", fall / (steepest + 0.1) * 7.0 - ((v[:, 1:-1] - 1.0) / 4.0) ** 2, axis=1)
+    edge_weights = graph.op("Softmax", fall / (graph.op("Relu", steepest) + 0.1) * 7.0 - ((v[:, 1:-1] - 1.0) / 4.0) ** 2, axis=1)
     seam = (edge_weights * v[:, 1:-1]).sum([1]) - _SEAM_ABOVE_EDGE
     lines = np.stack([u**power for power in range(5)], 1)
     bows = np.stack([(1 - u**2) * u**power for power in range(3)], 1)

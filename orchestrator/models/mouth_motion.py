@@ -28,7 +28,7 @@ _LEVEL_RANGE_DB = (-32.0, 1.0)
 _EARLY_SHARE = 0.3
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
-_BAND_TILT_DB = (-14.0, 7.0)
+_BAND_TILT_DB = (-10.0, 8.0)
 """Usual balance of the bands that tell spread from rounded vowels in speech, and how far it swings, dB."""
 
 

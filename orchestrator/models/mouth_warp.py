@@ -100,11 +100,16 @@ class _Shape:
 
 
 def build_mouth_warp(size_px: int = 256) -> onnx.ModelProto:
-    """Return the mouth-warp model for crops of `size_px`.
+    """Return the mouth-warp model for crops of `size_px`, 128 or more: in a smaller crop a seam is thinner than a pixel.
 
     Inputs: `face` UINT8 [N,S,S,3] RGB, a crop aligned to `CROP_TEMPLATE`; `audio` FP32 [N,1,80,16] (`AUDIO_FRONTEND`). Output: `mouth`
     UINT8 [N,S,S,3] RGB. Pixels outside `PASTE_REGION` are bit-identical to `face`; so is the whole crop when a closed mouth stays closed.
+
+    Raises:
+        ValueError: the size is below 128.
     """
+    if size_px < 128:
+        raise ValueError(f"expected a crop size of at least 128 px, got {size_px}")
     graph = Graph("mouth_warp")
     face = graph.input("face", UINT8, ["N", size_px, size_px, 3])
     audio = graph.input("audio", FLOAT, ["N", 1, 80, 16])
@@ -151,7 +156,7 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
     upper = source_upper - profile * opened * _UPPER_LIP_SHARE + u * u * opened * _CORNER_DROP
     edges = (x - lines.centre_x - np.reshape(_TOOTH_EDGES, (1, -1, 1))) * (1 / 1.1)
     tooth = 1.0 - lines.gap.graph.op("Exp", -_square(edges)).max([1])
-    away = (x - lines.centre_x).graph.op("Abs", (x - lines.centre_x) / lines.half_width)
+    away = lines.gap.graph.op("Abs", (x - lines.centre_x) / lines.half_width)
     lateral = away.smoothstep(2.0, 1.0) * to_border
     jaw = away.smoothstep(2.1, 0.2) * _smooth(to_border)
     return _Shape(

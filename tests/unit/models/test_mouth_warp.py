@@ -223,3 +223,8 @@ def test_other_sizes_open_too_and_keep_silence(size: int) -> None:
 def test_picture_without_a_face_gives_a_picture(warp: Warp, fill: int) -> None:
     face = np.full((1, SIZE, SIZE, 3), fill, np.uint8)
     assert warp(face, _speech(0)).shape == face.shape
+
+
+def test_crop_too_small_for_a_seam_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 128 px, got 96"):
+        build_mouth_warp(96)

@@ -42,16 +42,10 @@ def test_prefetch_is_never_further_ahead_than_it_may() -> None:
 
 
 def test_prefetch_raises_the_sources_error_after_the_items_before_it() -> None:
-    got: list[int] = []
+    items = prefetch(Source(10, fail_at=4).items(), 2, "stage")
+    assert [next(items) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(OSError, match="the disk is gone"):
-        got.extend(iter_until_error(prefetch(Source(10, fail_at=4).items(), 2, "stage"), got))
-    assert got == [0, 1, 2, 3]
-
-
-def iter_until_error(items: Generator[int], into: list[int]) -> Generator[int]:
-    for item in items:
-        into.append(item)
-    yield from ()
+        next(items)
 
 
 def test_closing_prefetch_early_closes_the_source_and_joins_the_thread() -> None:
@@ -81,7 +75,12 @@ def test_in_flight_raises_the_first_error_and_waits_for_the_rest() -> None:
     first, second = Future[int](), Future[int]()
     first.set_exception(ValueError("first"))
     second.set_running_or_notify_cancel()
-    threading.Timer(0.05, lambda: (finished.set(), second.set_result(1))).start()
+
+    def finish() -> None:
+        finished.set()
+        second.set_result(1)
+
+    threading.Timer(0.05, finish).start()
     with pytest.raises(ValueError, match="first"):
         list(in_flight(lambda item: (first, second)[item], range(2), 2))
     assert finished.is_set()

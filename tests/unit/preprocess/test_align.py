@@ -22,7 +22,7 @@ def test_any_turn_scale_and_shift_is_recovered(angle_deg: float, scale: float, x
 
 def test_mirrored_points_do_not_mirror_the_crop() -> None:
     template5 = crop_template("ffhq_512", 256)
-    assert np.linalg.det(frame_to_crop_matrix(template5 * [-1, 1], template5)[:, :2]) > 0
+    assert np.linalg.det(frame_to_crop_matrix(template5 * np.array([-1, 1], np.float32), template5)[:, :2]) > 0
 
 
 def test_points_that_fall_together_and_unknown_templates_are_refused() -> None:

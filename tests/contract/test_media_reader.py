@@ -1,0 +1,273 @@
+"""One suite over the kinds of video people have: what the header says, and the same frames whichever way they are read."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.media import reader as reader_module
+from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
+from orchestrator.media.reader import MISSING_PTS, DecodedFrame, FrameIndex, Run, VideoReader
+from preprocess.letterbox import Letterbox
+from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, planes_of
+
+B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
+OPEN_GOP = {"preset": "veryfast", "qp": "0", "x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}
+X265 = {
+    "preset": "ultrafast",
+    "x265-params": "lossless=1:log-level=none:pools=1:frame-threads=1:keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0",
+}
+VP9 = {"lossless": "1", "cpu-used": "8", "deadline": "realtime"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A clip, and what is to be found out about it."""
+
+    file: str
+    clip: Clip
+    pix_fmt: str = ""
+    """As decoded, where that differs from what was encoded."""
+    frame_rate: Fraction | None = None
+    rotation_deg: int = 0
+    is_lossless: bool = True
+
+
+CASES = {
+    "h264 mp4": Case("clip.mp4", Clip()),
+    "h264 mp4 at 24000/1001": Case("clip.mp4", Clip(frame_rate=Fraction(24000, 1001))),
+    "h264 mp4 at 30000/1001": Case("clip.mp4", Clip(frame_rate=Fraction(30000, 1001))),
+    "h264 mp4 with B frames": Case("clip.mp4", Clip(b_frames=3, options=B_FRAMES)),
+    "h264 mp4 with open groups": Case("clip.mp4", Clip(b_frames=3, options=OPEN_GOP, frame_count=50)),
+    "h264 mp4 with one long group": Case("clip.mp4", Clip(b_frames=3, options=B_FRAMES, frame_count=60, gop=250)),
+    "h264 mp4 with key frames side by side": Case("clip.mp4", Clip(b_frames=3, options={**B_FRAMES, "forced-idr": "1"}, key_at=(10, 11, 12, 20, 22))),
+    "h264 mp4 that starts late": Case("clip.mp4", Clip(first_tick=40)),
+    "h264 mp4 with a variable frame rate": Case(
+        "clip.mp4",
+        Clip(frame_rate=Fraction(1000), ticks=[int(tick) for tick in np.cumsum([0] + [30, 50, 40] * 9 + [40, 40])]),
+        frame_rate=Fraction(25),
+    ),
+    "h264 mp4 turned 90": Case("clip.mp4", Clip(rotation_deg=90), rotation_deg=90),
+    "h264 mp4 turned 180": Case("clip.mp4", Clip(rotation_deg=180), rotation_deg=180),
+    "h264 mp4 turned 270": Case("clip.mp4", Clip(rotation_deg=270), rotation_deg=270),
+    "h264 mp4 of a phone held upright": Case("clip.mp4", Clip(display_matrix=PORTRAIT_PHONE_MATRIX), rotation_deg=270),
+    "h264 mp4 in full range": Case("clip.mp4", Clip(pix_fmt="yuvj420p", colour=(2, 1, 1, 1))),
+    "h264 mp4 in BT.709": Case("clip.mp4", Clip(colour=(1, 1, 1, 1))),
+    "h264 mp4 with 4:2:2": Case("clip.mp4", Clip(pix_fmt="yuv422p")),
+    "h264 mp4 with 4:4:4, odd-sized": Case("clip.mp4", Clip(pix_fmt="yuv444p", size_wh=(97, 65))),
+    "h264 mp4 with 10 bits": Case("clip.mp4", Clip(pix_fmt="yuv420p10le"), is_lossless=False),
+    "h264 mp4 with wide pixels": Case("clip.mp4", Clip(sample_aspect_ratio=Fraction(4, 3))),
+    "h264 mkv": Case("clip.mkv", Clip(b_frames=2, options=B_FRAMES)),
+    "h264 mkv that starts late": Case("clip.mkv", Clip(first_tick=40)),
+    "h264 ts": Case("clip.ts", Clip(b_frames=2, options=B_FRAMES, first_tick=35)),
+    "h264 ts with open groups": Case("clip.ts", Clip(b_frames=3, options=OPEN_GOP, frame_count=50, first_tick=35)),
+    "h264 ts with key frames side by side": Case(
+        "clip.ts", Clip(b_frames=3, options={**B_FRAMES, "forced-idr": "1"}, key_at=(10, 11, 20), first_tick=35)
+    ),
+    "h264 avi with B frames": Case("clip.avi", Clip(b_frames=2, options=B_FRAMES)),
+    "h264 flv": Case("clip.flv", Clip(b_frames=2, options=B_FRAMES)),
+    "h264 without a container": Case("clip.h264", Clip(b_frames=2, options=B_FRAMES)),
+    "hevc mp4 with open groups": Case("clip.mp4", Clip(codec="libx265", options=X265)),
+    "vp9 webm": Case("clip.webm", Clip(codec="libvpx-vp9", options=VP9)),
+    "vp9 webm, odd-sized": Case("clip.webm", Clip(codec="libvpx-vp9", options=VP9, size_wh=(97, 65))),
+    "vp9 webm with hidden frames": Case(
+        "clip.webm", Clip(codec="libvpx-vp9", options={"lossless": "1", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"})
+    ),
+    "av1 mp4": Case("clip.mp4", Clip(codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1:keyint=12"}), is_lossless=False),
+    "mpeg4 avi": Case("clip.avi", Clip(codec="mpeg4", options={}), is_lossless=False),
+    "mpeg4 avi with B frames": Case("clip.avi", Clip(codec="mpeg4", options={}, b_frames=2), is_lossless=False),
+    "mpeg2 ts": Case("clip.ts", Clip(codec="mpeg2video", options={}, b_frames=2), is_lossless=False),
+    "mpeg2 program stream": Case("clip.mpg", Clip(codec="mpeg2video", options={}, b_frames=2), is_lossless=False),
+    "mjpeg mov": Case("clip.mov", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}), is_lossless=False),
+    "gif": Case("clip.gif", Clip(codec="gif", pix_fmt="rgb8", options={}), pix_fmt="bgra", is_lossless=False),
+    "png": Case("clip.png", Clip(codec="png", pix_fmt="rgb24", options={}, frame_count=1), is_lossless=False),
+    "jpg": Case("clip.jpg", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}, frame_count=1), is_lossless=False),
+    "jpg, odd-sized": Case("clip.jpg", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}, frame_count=1, size_wh=(97, 65)), is_lossless=False),
+}
+
+Made = Callable[[str], VideoInfo]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Makes a case's clip when it is first asked for, and probes it."""
+    infos: dict[str, VideoInfo] = {}
+
+    def make(name: str) -> VideoInfo:
+        if name not in infos:
+            infos[name] = probe_video(make_clip(tmp_path_factory.mktemp("clip") / CASES[name].file, CASES[name].clip))
+        return infos[name]
+
+    return make
+
+
+def numbers_and_planes(frames: Iterator[DecodedFrame]) -> tuple[list[int], list[int], list[tuple[NDArray[np.uint8], ...]]]:
+    """Return the frames' own indices, the numbers seen in their pictures, and copies of their planes."""
+    indices, numbers, planes = [], [], []
+    for frame in frames:
+        copies = planes_of(frame.picture)
+        indices.append(frame.index)
+        numbers.append(number_of(copies[0]))
+        planes.append(copies)
+    return indices, numbers, planes
+
+
+def index_of(info: VideoInfo) -> FrameIndex:
+    with VideoReader(info) as reader:
+        frames = [(MISSING_PTS if frame.picture.pts is None else frame.picture.pts, frame.is_key) for frame in reader.decode_from_start()]
+    return FrameIndex(np.array([pts for pts, _ in frames], np.int64), np.array([is_key for _, is_key in frames], np.bool_))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_probe_finds_size_rate_rotation_colour_and_format(made: Made, name: str) -> None:
+    case, info = CASES[name], made(name)
+    assert info.size_wh == case.clip.size_wh
+    assert info.rotation_deg == case.rotation_deg
+    assert info.pix_fmt == (case.pix_fmt or case.clip.pix_fmt)
+    assert info.is_still == (case.clip.frame_count == 1)
+    if case.clip.ticks is None:
+        assert info.frame_rate == (case.frame_rate or case.clip.frame_rate)
+    else:
+        assert case.frame_rate is not None
+        assert abs(info.frame_rate / case.frame_rate - 1) < Fraction(1, 25), "the average, give or take the last frame's unknown length"
+    assert info.sample_aspect_ratio == (case.clip.sample_aspect_ratio or 1)
+    if case.clip.colour != (0, 2, 2, 2):
+        assert info.colour == ColourTags(*case.clip.colour)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_frame_comes_in_order_as_it_was_encoded(made: Made, name: str) -> None:
+    case, info = CASES[name], made(name)
+    with VideoReader(info) as reader:
+        indices, numbers, planes = numbers_and_planes(reader.decode_from_start())
+        assert reader.damaged_packet_count == 0
+    assert indices == numbers == list(range(case.clip.frame_count))
+    width, height = info.working_size_wh
+    assert all(copies[0].shape == (height, width) for copies in planes)
+    if case.is_lossless:
+        for number, copies in zip(numbers, planes, strict=True):
+            for actual, expected in zip(copies, numbered_planes(number, case.clip.size_wh, case.clip.pix_fmt), strict=True):
+                assert np.array_equal(actual, expected[: actual.shape[0], : actual.shape[1]])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_runs_forwards_and_backwards_give_the_same_pixels_as_the_first_pass(made: Made, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "REVERSE_BUFFER_BYTES", 1)  # eight frames at a time, the least there is
+    info = made(name)
+    with VideoReader(info) as reader:
+        _, _, first_pass = numbers_and_planes(reader.decode_from_start())
+    index, count = index_of(info), len(first_pass)
+    assert len(index) == count
+    middle, last = count // 2, count - 1
+    runs = (
+        Run(0, 1, count),
+        Run(last, -1, count),
+        Run(middle, 1, count - middle),
+        Run(last, 1, 1),
+        Run(middle, -1, middle + 1),
+        Run(min(1, last), 1, max(1, count - 2)),
+        Run(middle, 0, 3),
+        Run(0, 1, 1),
+    )
+    with VideoReader(info) as reader:
+        for run in runs:
+            indices, numbers, planes = numbers_and_planes(reader.decode_run(index, run))
+            assert indices == numbers == [run.start + run.step * k for k in range(run.count)], run
+            for number, copies in zip(numbers, planes, strict=True):
+                assert all(np.array_equal(actual, expected) for actual, expected in zip(copies, first_pass[number], strict=True)), (run, number)
+
+
+@pytest.mark.parametrize("name", ["h264 mp4 with B frames", "h264 mkv", "h264 ts", "vp9 webm with hidden frames"])
+def test_pictures_of_a_run_are_free_to_be_edited(made: Made, name: str) -> None:
+    """Writing into a picture must not show up in the frames the decoder predicts from it, nor in its twins."""
+    info = made(name)
+    index = index_of(info)
+    with VideoReader(info) as reader:
+        for run in (Run(0, 1, 20), Run(19, -1, 15), Run(5, 0, 4)):
+            for frame in reader.decode_run(index, run):
+                frame.picture.make_writable()
+                copies = planes_of(frame.picture)
+                assert all(np.array_equal(a, b) for a, b in zip(copies, numbered_planes(frame.index, info.size_wh), strict=True)), (run, frame.index)
+                plane = reader_module.plane_view(frame.picture.planes[0])
+                plane[:] = 255
+
+
+@pytest.mark.parametrize("rotation_deg", [90, 180, 270])
+def test_letterbox_turns_the_picture_as_a_player_does(made: Made, rotation_deg: int) -> None:
+    """A phone held upright stores its picture lying: what is stored at the top left is seen at the top right (ISO 14496-12)."""
+    info = made("h264 mp4 of a phone held upright")
+    turns = {90: 1, 180: 2, 270: 3}
+    coded = np.zeros((64, 96, 3), np.uint8)
+    coded[0, 0] = 255
+    seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96).place(coded)
+    assert seen[0, 63, 0] == 255
+    info = made(f"h264 mp4 turned {rotation_deg}")
+    seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96).place(coded)
+    turned = np.rot90(coded, turns[rotation_deg])
+    assert np.array_equal(seen[: turned.shape[0], : turned.shape[1]], turned)
+
+
+def test_detectors_picture_shows_the_frame_scaled(made: Made) -> None:
+    info = made("h264 mp4")
+    with VideoReader(info) as reader:
+        image = next(reader.decode_from_start()).scaled_rgb((48, 32))
+    luma = numbered_planes(0, info.size_wh)[0].astype(np.float32)
+    expected = (luma.reshape(32, 2, 48, 2).mean((1, 3)) - 16) * 255 / 219
+    assert image.shape == (32, 48, 3)
+    # Frame 0 has chroma 100 and 150 and is untagged: BT.601. Green = Y - 0.344 U - 0.714 V (ITU-R BT.601).
+    green = expected - (0.344136 * (100 - 128) + 0.714136 * (150 - 128)) * 255 / 224
+    np.testing.assert_allclose(image[4:12, ::8, 1].astype(float), np.clip(green, 0, 255)[4:12, ::8], atol=4)
+
+
+def test_working_size_loses_only_the_column_and_row_that_420_cannot_code(made: Made) -> None:
+    assert made("vp9 webm, odd-sized").working_size_wh == (96, 64)
+    assert made("h264 mp4 with 4:4:4, odd-sized").working_size_wh == (97, 65)
+    info = replace(made("h264 mp4 with 4:2:2"), size_wh=(97, 65))
+    assert info.working_size_wh == (96, 65)
+
+
+def test_stream_whose_size_changes_is_brought_to_its_first_size(tmp_path: Path) -> None:
+    small = make_clip(tmp_path / "a.h264", Clip(frame_count=6)).read_bytes()
+    large = make_clip(tmp_path / "b.h264", Clip(frame_count=6, size_wh=(192, 128))).read_bytes()
+    path = tmp_path / "both.h264"
+    path.write_bytes(small + large)
+    info = probe_video(path)
+    assert info.size_wh == (96, 64)
+    with VideoReader(info) as reader:
+        _, numbers, planes = numbers_and_planes(reader.decode_from_start())
+    assert numbers == [*range(6), *range(6)]
+    assert {copies[0].shape for copies in planes} == {(64, 96)}
+
+
+def test_time_stamps_that_repeat_do_not_confuse_frames(tmp_path: Path) -> None:
+    """Two recordings joined byte by byte, as MPEG-TS allows: each time stamp comes twice."""
+    once = make_clip(tmp_path / "a.ts", Clip(frame_count=20, first_tick=35)).read_bytes()
+    path = tmp_path / "twice.ts"
+    path.write_bytes(once + once)
+    info = probe_video(path)
+    index = index_of(info)
+    with VideoReader(info) as reader:
+        _, first_pass, _ = numbers_and_planes(reader.decode_from_start())
+        _, backwards, _ = numbers_and_planes(reader.decode_run(index, Run(len(index) - 1, -1, len(index))))
+    assert len(first_pass) >= 39
+    assert backwards == first_pass[::-1]
+
+
+def test_damaged_packets_are_counted_and_the_rest_is_decoded(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mkv", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}))
+    data = bytearray(path.read_bytes())
+    starts = [match.start() for match in re.finditer(b"\xff\xd8\xff", data)]
+    assert len(starts) == 30
+    for number in (5, 9):
+        data[starts[number] : starts[number] + 400] = bytes(400)
+    path.write_bytes(data)
+    info = probe_video(path)
+    with VideoReader(info) as reader:
+        _, numbers, _ = numbers_and_planes(reader.decode_from_start())
+        assert reader.damaged_packet_count == 2
+    assert numbers == [number for number in range(30) if number not in (5, 9)]

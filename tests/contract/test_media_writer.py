@@ -1,0 +1,309 @@
+"""The MP4 that comes out: exact frames, clock, colour and sound, complete or not there at all."""
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.errors import EncodeError, InvalidOption, StorageError
+from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
+from orchestrator.media.reader import plane_view
+from orchestrator.media.writer import PRESETS, Encoding, MovieWriter, placed_when_complete
+from tests.clips import Sound, make_sound, number_of, numbered_planes, picture_of, planes_of, write_wav
+
+FAST = Encoding(preset="ultrafast")
+LOSSLESS = Encoding(preset="ultrafast", lossless=True)
+
+
+def info_of(**changes: object) -> VideoInfo:
+    info = VideoInfo(
+        path=Path("source.mp4"),
+        size_wh=(96, 64),
+        rotation_deg=0,
+        frame_rate=Fraction(25),
+        time_base=Fraction(1, 12800),
+        expected_frame_count=0,
+        pix_fmt="yuv420p",
+        codec="h264",
+        colour=ColourTags(1, 1, 1, 1),
+        sample_aspect_ratio=Fraction(1),
+        is_still=False,
+    )
+    return replace(info, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> AudioInfo:
+    """A second of tone, 16 kHz."""
+    return read_speech(make_sound(tmp_path / "speech.wav")).info
+
+
+def write_movie(path: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = 25) -> Path:
+    with MovieWriter(path, info, speech, encoding) as writer:
+        for number in range(frame_count):
+            writer.write(picture_of(numbered_planes(number % 64, info.working_size_wh, info.working_pix_fmt), info.working_pix_fmt))
+    return path
+
+
+def decoded(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def decoded_sound(path: Path) -> tuple[NDArray[np.float32], Fraction]:
+    """Return the first channel of a file's sound as a player hears it, and the time of its first sample."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    first = frames[0]
+    assert first.pts is not None and first.time_base is not None
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames]), first.pts * Fraction(first.time_base)
+
+
+def boxes(path: Path) -> list[str]:
+    """Return the names of an MP4's top-level boxes, in order."""
+    data, position, names = path.read_bytes(), 0, []
+    while position < len(data):
+        size, name = struct.unpack(">I4s", data[position : position + 8])
+        names.append(name.decode())
+        position += size if size != 1 else struct.unpack(">Q", data[position + 8 : position + 16])[0]
+    return names
+
+
+@pytest.mark.parametrize(
+    "frame_rate", [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(12), Fraction(30000, 1121)]
+)
+def test_frames_and_rate_are_exact(tmp_path: Path, speech: AudioInfo, frame_rate: Fraction) -> None:
+    out = write_movie(tmp_path / "out.mp4", info_of(frame_rate=frame_rate), speech, FAST, 50)
+    frames = decoded(out)
+    assert [number_of(plane_view(frame.planes[0])) for frame in frames] == list(range(50))
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert stream.frames == 50
+        assert stream.average_rate == frame_rate
+    # Every frame stands where the rate puts it, within a tick of the file's clock, so nothing adds up.
+    for number, frame in enumerate(frames):
+        assert frame.pts is not None and frame.time_base is not None
+        assert abs(frame.pts * Fraction(frame.time_base) - number / frame_rate) <= Fraction(frame.time_base)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_writes_the_exact_frame_count(tmp_path: Path, speech: AudioInfo, preset: str) -> None:
+    out = write_movie(tmp_path / "out.mp4", info_of(), speech, Encoding(preset=preset))
+    assert len(decoded(out)) == 25
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p"])
+def test_lossless_keeps_every_sample_in_every_format(tmp_path: Path, speech: AudioInfo, pix_fmt: str) -> None:
+    full_range = pix_fmt.startswith("yuvj")
+    info = info_of(pix_fmt=pix_fmt, colour=ColourTags(2 if full_range else 1, 1, 1, 1))
+    out = write_movie(tmp_path / "out.mp4", info, speech, replace(LOSSLESS, preset="veryfast"))
+    for number, frame in enumerate(decoded(out)):
+        for actual, expected in zip(planes_of(frame), numbered_planes(number, (96, 64), pix_fmt), strict=True):
+            assert np.array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("tags", [ColourTags(1, 1, 1, 1), ColourTags(1, 6, 6, 6), ColourTags(1, 9, 16, 9), ColourTags(0, 2, 2, 2)])
+def test_colour_tags_are_carried(tmp_path: Path, speech: AudioInfo, tags: ColourTags) -> None:
+    assert probe_video(write_movie(tmp_path / "out.mp4", info_of(colour=tags), speech, FAST)).colour == tags
+
+
+@pytest.mark.parametrize(("pix_fmt", "colour_range"), [("yuvj420p", 2), ("yuv420p", 2)])
+def test_full_range_is_carried_however_the_source_says_it(tmp_path: Path, speech: AudioInfo, pix_fmt: str, colour_range: int) -> None:
+    info = info_of(pix_fmt=pix_fmt, colour=ColourTags(colour_range, 1, 1, 1))
+    found = probe_video(write_movie(tmp_path / "out.mp4", info, speech, FAST))
+    assert found.colour.range == 2
+    assert found.pix_fmt == "yuvj420p", "FFmpeg's name for 4:2:0 that says it is full range"
+
+
+@pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
+def test_rotation_and_pixel_shape_are_carried(tmp_path: Path, speech: AudioInfo, rotation_deg: int) -> None:
+    info = info_of(rotation_deg=rotation_deg, sample_aspect_ratio=Fraction(4, 3))
+    found = probe_video(write_movie(tmp_path / "out.mp4", info, speech, FAST))
+    assert found.rotation_deg == rotation_deg
+    assert found.sample_aspect_ratio == Fraction(4, 3)
+    assert found.size_wh == (96, 64)
+
+
+def test_header_stands_before_the_pictures_so_that_browsers_start_at_once(tmp_path: Path, speech: AudioInfo) -> None:
+    names = boxes(write_movie(tmp_path / "out.mp4", info_of(), speech, FAST))
+    assert names.index("moov") < names.index("mdat")
+
+
+def test_sources_key_frames_do_not_become_the_outputs(tmp_path: Path, speech: AudioInfo) -> None:
+    with MovieWriter(tmp_path / "out.mp4", info_of(), speech, FAST) as writer:
+        for number in range(25):
+            picture = picture_of(numbered_planes(number, (96, 64)))
+            picture.pict_type = av.video.frame.PictureType.I
+            writer.write(picture)
+    assert sum(bool(frame.key_frame) for frame in decoded(tmp_path / "out.mp4")) == 1
+
+
+@pytest.mark.parametrize("source_rate_hz", [8_000, 16_000, 22_050, 44_100, 48_000, 6_000, 192_000])
+@pytest.mark.parametrize("channel_count", [1, 2])
+def test_click_is_heard_when_its_frame_is_seen(tmp_path: Path, source_rate_hz: int, channel_count: int) -> None:
+    """Frame 10 of 25 a second begins at 0.4 s, and so does the click."""
+    samples = np.zeros(source_rate_hz, np.float32)
+    tone = np.sin(2 * np.pi * 1000 / source_rate_hz * np.arange(source_rate_hz // 100)).astype(np.float32)
+    samples[source_rate_hz * 2 // 5 :][: len(tone)] = 0.9 * tone
+    path = write_wav(tmp_path / "click.wav", np.tile(samples[:, None], (1, channel_count)), source_rate_hz)
+    out = write_movie(tmp_path / "out.mp4", info_of(), read_speech(path).info, Encoding(preset="veryfast"))
+    heard, first_s = decoded_sound(out)
+    with av.open(str(out)) as container:
+        assert container.streams.audio[0].codec_context.channels == channel_count
+        rate_hz = container.streams.audio[0].codec_context.sample_rate
+    tenth = decoded(out)[10]
+    assert tenth.pts is not None and tenth.time_base is not None
+    seen_s = tenth.pts * Fraction(tenth.time_base)
+    click_s = float(first_s) + int(np.flatnonzero(np.abs(heard) > 0.25)[0]) / rate_hz
+    assert abs(click_s - float(seen_s)) < 0.005
+    assert abs(first_s) < Fraction(5, 1000)
+
+
+def test_sound_is_the_speech_at_its_level_and_of_its_length(tmp_path: Path) -> None:
+    sound = Sound(sample_rate_hz=48_000, duration_s=Fraction(3))
+    speech = read_speech(make_sound(tmp_path / "speech.wav", sound)).info
+    heard, _ = decoded_sound(write_movie(tmp_path / "out.mp4", info_of(), speech, FAST, 75))
+    assert abs(len(heard) - 3 * 48_000) <= 2 * 1024, "AAC comes in frames of 1024"
+    middle = heard[20_000:120_000]
+    assert abs(float(np.sqrt((middle**2).mean())) - 0.5 / np.sqrt(2)) < 0.01
+
+
+def test_speech_longer_than_the_pictures_is_kept_whole(tmp_path: Path) -> None:
+    """The last frame's share of a second may fall short of the sound's end by half a frame; the sound must not be cut."""
+    speech = read_speech(make_sound(tmp_path / "speech.wav", Sound(duration_s=Fraction(13, 10)))).info
+    heard, _ = decoded_sound(write_movie(tmp_path / "out.mp4", info_of(), speech, FAST, 32))
+    assert len(heard) >= 1.3 * 16_000
+
+
+def test_sound_and_pictures_are_interleaved(tmp_path: Path) -> None:
+    speech = read_speech(make_sound(tmp_path / "speech.wav", Sound(duration_s=Fraction(8)))).info
+    with av.open(str(write_movie(tmp_path / "out.mp4", info_of(), speech, FAST, 200))) as container:
+        packets = [(packet.pos, packet.stream.type, packet.pts * packet.time_base) for packet in container.demux() if packet.pts is not None]
+    latest = {"video": Fraction(0), "audio": Fraction(0)}
+    for _, kind, time in sorted(packets, key=lambda packet: packet[0] or 0):
+        latest[kind] = max(latest[kind], time)
+        assert abs(latest["video"] - latest["audio"]) < Fraction(3, 2), "a player that streams never waits long for the other"
+
+
+def test_encoding_options_are_checked() -> None:
+    for bad in (-1, 52):
+        with pytest.raises(InvalidOption, match="from 0"):
+            Encoding(crf=bad)
+    with pytest.raises(InvalidOption, match="veryfast"):
+        Encoding(preset="quick")
+
+
+def test_encoder_failure_is_an_encode_error(tmp_path: Path, speech: AudioInfo) -> None:
+    with pytest.raises(EncodeError, match="could not be encoded"):
+        write_movie(tmp_path / "no folder" / "out.mp4", info_of(), speech, FAST)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_is_an_error_and_not_a_short_file(speech: AudioInfo) -> None:
+    noise = np.random.default_rng(1)
+    with pytest.raises(EncodeError, match="space"), MovieWriter(Path("/dev/full"), info_of(), speech, LOSSLESS) as writer:
+        for _ in range(60):
+            writer.write(picture_of([noise.integers(0, 256, shape, np.uint8) for shape in ((64, 96), (32, 48), (32, 48))]))
+
+
+class Stop(Exception):
+    """Something fails in the middle of a render."""
+
+
+def fail_inside(out: Path, error: BaseException, write: Callable[[Path], None] = lambda partial: None) -> None:
+    with placed_when_complete(out) as partial:
+        partial.write_bytes(b"half")
+        write(partial)
+        raise error
+
+
+def test_result_appears_only_when_the_block_ends(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    with placed_when_complete(out) as partial:
+        assert partial.parent == tmp_path, "on the same disk, or it cannot be renamed in one step"
+        partial.write_bytes(b"new")
+        assert not out.exists()
+    assert out.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("error", [Stop(), KeyboardInterrupt(), GeneratorExit()])
+def test_nothing_is_left_when_something_fails_inside_and_the_old_file_stays(tmp_path: Path, error: BaseException) -> None:
+    out = tmp_path / "out.mp4"
+    with pytest.raises(type(error)):
+        fail_inside(out, error)
+    assert not list(tmp_path.iterdir())
+    out.write_bytes(b"old")
+    with pytest.raises(type(error)):
+        fail_inside(out, error)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_movie_that_fails_half_way_leaves_nothing(tmp_path: Path, speech: AudioInfo) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(Stop), placed_when_complete(folder / "out.mp4") as partial, MovieWriter(partial, info_of(), speech, FAST) as writer:
+        writer.write(picture_of(numbered_planes(0, (96, 64))))
+        raise Stop
+    assert not list(folder.iterdir())
+
+
+def test_movie_without_a_frame_that_fails_leaves_nothing_and_keeps_the_first_error(tmp_path: Path, speech: AudioInfo) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(Stop), placed_when_complete(folder / "out.mp4") as partial, MovieWriter(partial, info_of(), speech, FAST):
+        raise Stop
+    assert not list(folder.iterdir())
+
+
+def test_partial_of_a_dead_process_is_swept_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    out = tmp_path / "out.mp4"
+    dead = tmp_path / f".out.mp4.{process.pid}.partial"
+    living = tmp_path / f".out.mp4.{os.getppid()}.partial"
+    for path in (dead, living, tmp_path / ".other.mp4.partial"):
+        path.touch()
+    with placed_when_complete(out):
+        assert not dead.exists()
+    assert living.exists() and (tmp_path / ".other.mp4.partial").exists() and out.exists()
+
+
+@pytest.mark.parametrize("name", ["a[1].mp4", "a*.mp4", "результат 标题.mp4", "a.b.c.mp4"])
+def test_any_file_name_can_be_written_and_swept(tmp_path: Path, name: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    stale = tmp_path / f".{name}.{process.pid}.partial"
+    stale.touch()
+    with placed_when_complete(tmp_path / name) as partial:
+        partial.write_bytes(b"new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_folder_that_is_not_there_is_a_storage_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="create the folder"), placed_when_complete(tmp_path / "none" / "out.mp4"):
+        pytest.fail("the block must not run")
+
+
+def test_output_that_is_a_folder_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").mkdir()
+    with pytest.raises(StorageError, match="put the result"), placed_when_complete(tmp_path / "out.mp4"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_error_about_another_file_inside_the_block_is_not_taken_for_the_outputs(tmp_path: Path) -> None:
+    """A missing model file is no reason to tell the user that the disk is full."""
+    with pytest.raises(FileNotFoundError), placed_when_complete(tmp_path / "out.mp4"):
+        (tmp_path / "something else").read_bytes()

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def picture_of(planes: Sequence[NDArray[np.uint8]], pix_fmt: str = "yuv420p") ->
 def planes_of(picture: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
     """Return copies of a picture's 8-bit planes."""
     return tuple(
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].copy() for plane in picture.planes
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].copy() for plane in picture.planes
     )  # fmt: skip
 
 
@@ -103,8 +104,8 @@ def make_clip(path: Path, clip: Clip | None = None, sound: "Sound | None" = None
     """Write a clip, with sound where given, and return its path."""
     clip = clip or Clip()
     with av.open(str(path), "w", options=dict(clip.container_options)) as container:
-        video = _video_stream(container.add_stream(clip.codec, rate=clip.frame_rate, options=dict(clip.options)), clip)
-        audio = None if sound is None else _audio_stream(container.add_stream(sound.codec, rate=sound.sample_rate_hz, layout=sound.layout), sound)
+        video = _video_stream(container, clip)
+        audio = None if sound is None else _audio_stream(container, sound)
         for number, tick in enumerate(clip.ticks or range(clip.frame_count)):
             picture = numbered_picture(number, clip)
             picture.pts, picture.time_base = clip.first_tick + tick, 1 / clip.frame_rate
@@ -117,7 +118,9 @@ def make_clip(path: Path, clip: Clip | None = None, sound: "Sound | None" = None
     return path
 
 
-def _video_stream(stream: VideoStream, clip: Clip) -> VideoStream:
+def _video_stream(container: OutputContainer, clip: Clip) -> VideoStream:
+    stream = container.add_stream(clip.codec, rate=clip.frame_rate, options=dict(clip.options))
+    assert isinstance(stream, VideoStream)
     stream.width, stream.height = clip.size_wh
     stream.pix_fmt = clip.pix_fmt
     context = stream.codec_context
@@ -166,18 +169,20 @@ def make_sound(path: Path, sound: Sound | None = None) -> Path:
     """Write a sound file and return its path."""
     sound = sound or Sound()
     with av.open(str(path), "w") as container:
-        _mux_sound(container, _audio_stream(container.add_stream(sound.codec, rate=sound.sample_rate_hz, layout=sound.layout), sound), sound, 0)
+        _mux_sound(container, _audio_stream(container, sound), sound, 0)
     return path
 
 
-def _audio_stream(stream: AudioStream, sound: Sound) -> AudioStream:
+def _audio_stream(container: OutputContainer, sound: Sound) -> AudioStream:
+    stream = container.add_stream(sound.codec, rate=sound.sample_rate_hz, layout=sound.layout)
+    assert isinstance(stream, AudioStream)
     stream.codec_context.format = av.AudioFormat(sound.sample_format)
     if sound.codec not in ("flac", "pcm_s16le"):
         stream.bit_rate = 128_000
     return stream
 
 
-def _mux_sound(container: av.container.OutputContainer, stream: AudioStream, sound: Sound, first_sample: int) -> None:
+def _mux_sound(container: OutputContainer, stream: AudioStream, sound: Sound, first_sample: int) -> None:
     channel_count = av.AudioLayout(sound.layout).nb_channels
     samples = sound.samples()
     resampler = av.AudioResampler(format=sound.sample_format, layout=sound.layout, rate=sound.sample_rate_hz)

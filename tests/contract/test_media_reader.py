@@ -17,6 +17,7 @@ from preprocess.letterbox import Letterbox
 from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, planes_of
 
 B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
+FORCED = {**B_FRAMES, "forced-idr": "1"}
 OPEN_GOP = {"preset": "veryfast", "qp": "0", "x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}
 X265 = {
     "preset": "ultrafast",
@@ -45,7 +46,7 @@ CASES = {
     "h264 mp4 with B frames": Case("clip.mp4", Clip(b_frames=3, options=B_FRAMES)),
     "h264 mp4 with open groups": Case("clip.mp4", Clip(b_frames=3, options=OPEN_GOP, frame_count=50)),
     "h264 mp4 with one long group": Case("clip.mp4", Clip(b_frames=3, options=B_FRAMES, frame_count=60, gop=250)),
-    "h264 mp4 with key frames side by side": Case("clip.mp4", Clip(b_frames=3, options={**B_FRAMES, "forced-idr": "1"}, key_at=(10, 11, 12, 20, 22))),
+    "h264 mp4 with key frames side by side": Case("clip.mp4", Clip(b_frames=3, options=FORCED, key_at=(10, 11, 12, 20, 22))),
     "h264 mp4 that starts late": Case("clip.mp4", Clip(first_tick=40)),
     "h264 mp4 with a variable frame rate": Case(
         "clip.mp4",
@@ -66,9 +67,7 @@ CASES = {
     "h264 mkv that starts late": Case("clip.mkv", Clip(first_tick=40)),
     "h264 ts": Case("clip.ts", Clip(b_frames=2, options=B_FRAMES, first_tick=35)),
     "h264 ts with open groups": Case("clip.ts", Clip(b_frames=3, options=OPEN_GOP, frame_count=50, first_tick=35)),
-    "h264 ts with key frames side by side": Case(
-        "clip.ts", Clip(b_frames=3, options={**B_FRAMES, "forced-idr": "1"}, key_at=(10, 11, 20), first_tick=35)
-    ),
+    "h264 ts with key frames side by side": Case("clip.ts", Clip(b_frames=3, options=FORCED, key_at=(10, 11, 20), first_tick=35)),
     "h264 avi with B frames": Case("clip.avi", Clip(b_frames=2, options=B_FRAMES)),
     "h264 flv": Case("clip.flv", Clip(b_frames=2, options=B_FRAMES)),
     "h264 without a container": Case("clip.h264", Clip(b_frames=2, options=B_FRAMES)),

@@ -24,6 +24,8 @@ from tests.clips import Sound, make_sound, number_of, numbered_planes, picture_o
 FAST = Encoding(preset="ultrafast")
 LOSSLESS = Encoding(preset="ultrafast", lossless=True)
 
+RATES = [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(12), Fraction(30000, 1121)]
+
 
 def info_of(**changes: object) -> VideoInfo:
     info = VideoInfo(
@@ -79,9 +81,7 @@ def boxes(path: Path) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize(
-    "frame_rate", [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(12), Fraction(30000, 1121)]
-)
+@pytest.mark.parametrize("frame_rate", RATES)
 def test_frames_and_rate_are_exact(tmp_path: Path, speech: AudioInfo, frame_rate: Fraction) -> None:
     out = write_movie(tmp_path / "out.mp4", info_of(frame_rate=frame_rate), speech, FAST, 50)
     frames = decoded(out)

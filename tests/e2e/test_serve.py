@@ -10,7 +10,10 @@ import httpx
 import pytest
 
 from deploy.local.server import LocalTriton
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.usage import model_use
 from tests.e2e.conftest import running, wait_until
+from tests.integration.conftest import speech_like, write_wav
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,15 @@ def test_service_leaves_no_upload_behind(service: httpx.Client, clip: Path, spee
     before = set(Path("/tmp").glob("lipsync-render-*"))
     assert post(service, clip, speech, preset="ultrafast").status_code == 200
     wait_until(lambda: set(Path("/tmp").glob("lipsync-render-*")) <= before, "the render's folder is gone")
+
+
+def test_closing_the_connection_cancels_the_render(service: httpx.Client, clip: Path, client: TritonClient, tmp_path: Path) -> None:
+    write_wav(tmp_path / "long.wav", speech_like(60.0))
+    before, inferred = set(Path("/tmp").glob("lipsync-render-*")), model_use(client, "lip_sync").inference_count
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=service.base_url, timeout=httpx.Timeout(30, read=2.5)) as impatient:
+        post(impatient, clip, tmp_path / "long.wav", preset="ultrafast")
+    wait_until(lambda: set(Path("/tmp").glob("lipsync-render-*")) <= before, "the render's folder is gone")
+    assert model_use(client, "lip_sync").inference_count - inferred < 60 * 25
 
 
 def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path) -> None:

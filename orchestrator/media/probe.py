@@ -47,6 +47,13 @@ class ColourTags:
     matrix: int
 
 
+BT709 = ColourTags(range=1, primaries=1, transfer=1, matrix=1)
+"""What an RGB source is converted to: BT.709, limited range."""
+
+PALETTE_FORMATS = ("pal8", "monob", "monow")
+"""Pixel formats that are RGB behind a table."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """A video stream as its header describes it."""
@@ -111,7 +118,9 @@ def probe_video(path: Path) -> VideoInfo:
             expected_frame_count=_expected_frame_count(container, stream),
             pix_fmt=frame.format.name,
             codec=context.name,
-            colour=ColourTags(
+            colour=BT709
+            if frame.format.is_rgb or context.pix_fmt in PALETTE_FORMATS
+            else ColourTags(
                 range=int(context.color_range),
                 primaries=int(context.color_primaries or _UNSPECIFIED),
                 transfer=int(context.color_trc or _UNSPECIFIED),

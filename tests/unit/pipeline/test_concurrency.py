@@ -84,3 +84,110 @@ def test_in_flight_raises_the_first_error_and_waits_for_the_rest() -> None:
     with pytest.raises(ValueError, match="first"):
         list(in_flight(lambda item: (first, second)[item], range(2), 2))
     assert finished.is_set()
+
+
+def test_prefetch_that_nobody_reads_starts_nothing() -> None:
+    source = Source(10)
+    prefetch(source.items(), 2, "stage-not-started").close()
+    assert source.taken == 0
+    assert not [thread for thread in threading.enumerate() if thread.name == "stage-not-started"]
+
+
+def test_prefetch_closes_its_source_when_the_consumer_fails() -> None:
+    source = Source(10**9)
+    with pytest.raises(RuntimeError, match="consumer"), closing(prefetch(source.items(), 2, "stage-of-a-failure")) as items:
+        for item in items:
+            if item == 3:
+                raise RuntimeError("consumer")
+    assert source.is_closed
+    assert not [thread for thread in threading.enumerate() if thread.name == "stage-of-a-failure"]
+
+
+def test_prefetch_raises_what_its_source_raises_when_it_is_done() -> None:
+    """A source that fails while it cleans up has not succeeded."""
+
+    def items() -> Generator[int]:
+        yield 1
+        raise OSError("while closing the file")
+
+    stage = prefetch(items(), 2, "stage")
+    assert next(stage) == 1
+    with pytest.raises(OSError, match="closing"):
+        next(stage)
+
+
+def test_error_of_the_source_wins_over_the_error_of_closing_it() -> None:
+    class Sore(Generator[int, None, None]):
+        def send(self, value: None) -> int:
+            raise ValueError("first")
+
+        def throw(self, *args: object) -> int:
+            raise OSError("second")
+
+        def close(self) -> None:
+            raise OSError("second")
+
+    with pytest.raises(ValueError, match="first"):
+        next(prefetch(Sore(), 1, "stage"))
+
+
+def test_stages_in_a_row_close_from_the_end_to_the_start() -> None:
+    source = Source(10**9)
+    first = prefetch(source.items(), 2, "stage-one")
+    with closing(prefetch(first, 2, "stage-two")) as items:
+        assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert source.is_closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stage-")]
+
+
+def test_in_flight_waits_for_everything_when_its_source_fails() -> None:
+    running = Future[int]()
+    running.set_running_or_notify_cancel()
+    threading.Timer(0.05, running.set_result, [1]).start()
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(in_flight(lambda item: running, Source(10, fail_at=2).items(), 5))
+    assert running.done()
+
+
+def test_in_flight_waits_for_everything_when_a_request_cannot_be_made() -> None:
+    running = Future[int]()
+    running.set_running_or_notify_cancel()
+    threading.Timer(0.05, running.set_result, [1]).start()
+
+    def submit(item: int) -> Future[int]:
+        if item == 2:
+            raise ConnectionError("no server")
+        return running
+
+    with pytest.raises(ConnectionError, match="no server"):
+        list(in_flight(submit, range(10), 5))
+    assert running.done()
+
+
+def test_closing_in_flight_cancels_what_has_not_begun() -> None:
+    futures = [Future[int]() for _ in range(3)]
+    futures[0].set_result(0)
+    results = in_flight(lambda item: futures[item], range(3), 3)
+    assert next(results) == (0, 0)
+    results.close()
+    assert futures[1].cancelled() and futures[2].cancelled()
+
+
+def test_results_before_an_error_are_still_handed_out() -> None:
+    def answer(item: int) -> Future[int]:
+        future = Future[int]()
+        if item == 3:
+            future.set_exception(ValueError("third"))
+        else:
+            future.set_result(item)
+        return future
+
+    results = in_flight(answer, range(10), 3)
+    assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(ValueError, match="third"):
+        next(results)
+
+
+def test_no_items_are_no_results() -> None:
+    assert list(prefetch((), 1, "stage")) == []
+    assert list(in_flight(lambda item: Future[int](), (), 1)) == []

@@ -1,5 +1,7 @@
 """Ranges of flags."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ def test_ranges_cover_exactly_the_frames_that_are_set(flags: list[bool]) -> None
     covered = [frame for first, stop in ranges for frame in range(first, stop)]
     assert covered == [frame for frame, flag in enumerate(flags) if flag]
     assert all(first < stop for first, stop in ranges)
-    assert all(stop < following for (_, stop), (following, _) in zip(ranges, ranges[1:], strict=False)), "neighbours are one range"
+    assert all(stop < following for (_, stop), (following, _) in pairwise(ranges)), "neighbours are one range"
 
 
 def test_ranges_of_nothing_and_of_everything() -> None:

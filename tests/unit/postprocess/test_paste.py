@@ -3,6 +3,8 @@
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from postprocess.mask import paste_mask
@@ -119,3 +121,123 @@ def test_mask_is_nothing_at_its_edge_everything_inside_and_smooth_between() -> N
     assert np.abs(np.diff(mask, axis=0)).max() < 0.12
     with pytest.raises(ValueError, match="x1 < x2"):
         paste_mask(256, (0.5, 0.2, 0.4, 0.8))
+
+
+def changed(frame: YuvImage, before: YuvImage) -> list[NDArray[np.int64]]:
+    return [plane.astype(np.int64) - old for plane, old in zip(frame.planes, before.planes, strict=True)]
+
+
+def odd_frame(subsampling: tuple[int, int], seed: int = 6) -> YuvImage:
+    rng = np.random.default_rng(seed)
+    sx, sy = subsampling
+    chroma = -(-75 // sy), -(-101 // sx)
+    y, u, v = (rng.integers(30, 226, shape, np.uint8) for shape in ((75, 101), chroma, chroma))
+    return YuvImage((y, u, v), subsampling, BT709)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.3, 3.0),
+    st.floats(-180, 180),
+    st.tuples(st.floats(-60, 160), st.floats(-60, 140)),
+    st.sampled_from([(2, 2), (2, 1), (1, 1)]),
+    st.integers(0, 255),
+)
+def test_no_plane_is_touched_outside_the_mask_wherever_the_face_is(
+    scale: float, angle_deg: float, centre: tuple[float, float], subsampling: tuple[int, int], level: int
+) -> None:
+    frame, before = odd_frame(subsampling), odd_frame(subsampling)
+    matrix = placement(scale, angle_deg, centre)
+    crop = crop_face(frame, matrix, SIZE_PX)
+    difference = mouth_difference(crop, np.full_like(crop.image, level), MASK)
+    if difference is None:
+        return
+    paste_back(frame, crop, difference)
+    sx, sy = subsampling
+    for plane, (divide_x, divide_y) in enumerate(((1, 1), (sx, sy), (sx, sy))):
+        y, x = np.mgrid[: frame.planes[plane].shape[0], : frame.planes[plane].shape[1]].astype(float)
+        at_luma = np.stack([x * divide_x, y * divide_y + (divide_y - 1) / 2])
+        in_crop = np.einsum("ij,jhw->ihw", matrix[:, :2], at_luma) + matrix[:, 2][:, None, None]
+        # Crop px: what pooling the difference reaches (DETAIL_BLUR), and what one sample of the plane does.
+        margin = 5 + 2 * scale * max(divide_x, divide_y)
+        outside = (in_crop < 0.25 * SIZE_PX - margin).any(0) | (in_crop > 0.75 * SIZE_PX + margin).any(0)
+        assert np.array_equal(frame.planes[plane][outside], before.planes[plane][outside]), f"plane {plane}"
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("angle_deg", [0.0, 37.0, 180.0])
+@pytest.mark.parametrize("subsampling", [(2, 2), (2, 1), (1, 1)])
+def test_constant_change_of_colour_has_the_same_value_everywhere_inside(scale: float, angle_deg: float, subsampling: tuple[int, int]) -> None:
+    frame, before = flat_frame(subsampling=subsampling), flat_frame(subsampling=subsampling)
+    matrix = placement(scale, angle_deg, (160, 120))
+    crop = crop_face(frame, matrix, SIZE_PX)
+    change = np.array([30, -20, 10])
+    difference = mouth_difference(crop, (crop.image.astype(int) + change).astype(np.uint8), MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference)
+    red, green, blue = change
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    expected = (219 * luma / 255, 224 * (blue - luma) / 1.8556 / 255, 224 * (red - luma) / 1.5748 / 255)
+    reach = round(0.12 * SIZE_PX / scale)  # well inside the mask's plateau, frame px
+    for plane, moved in enumerate(changed(frame, before)):
+        sx, sy = subsampling if plane else (1, 1)
+        inside = moved[(120 - reach) // sy : (120 + reach) // sy, (160 - reach) // sx : (160 + reach) // sx]
+        np.testing.assert_allclose(inside, expected[plane], atol=1.5)
+
+
+def test_large_change_replaces_the_frames_detail_by_the_generated_pixels() -> None:
+    """Noise of the frame must not shine through a mouth that is new."""
+    frame = textured_frame()
+    crop = crop_face(frame, placement(0.5, 0, (160, 120)), SIZE_PX)
+    difference = mouth_difference(crop, np.broadcast_to(np.array([230, 20, 40], np.uint8), crop.image.shape).copy(), MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference)
+    luma = 0.2126 * 230 + 0.7152 * 20 + 0.0722 * 40
+    mouth = frame.planes[0][105:135, 145:175].astype(float)
+    assert abs(mouth.mean() - (16 + 219 * luma / 255)) < 2
+    assert mouth.std() < 8, "of 40 before"
+
+
+def test_face_wholly_outside_the_frame_changes_nothing_and_fails_nothing() -> None:
+    frame, before = textured_frame(), textured_frame()
+    crop = crop_face(frame, placement(1, 0, (2000, -2000)), SIZE_PX)
+    difference = mouth_difference(crop, np.full_like(crop.image, 9), MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference)
+    assert not any(moved.any() for moved in changed(frame, before))
+
+
+def test_values_stop_at_the_ends_of_the_scale() -> None:
+    for level, patch in ((250, 255), (3, 0)):
+        frame = flat_frame((level, 128, 128))
+        crop = crop_face(frame, placement(1, 0, (160, 120)), SIZE_PX)
+        difference = np.full((SIZE_PX, SIZE_PX, 3), 200.0 if patch else -200.0, np.float32) * MASK[:, :, None]
+        paste_back(frame, crop, difference)
+        assert frame.planes[0][120, 160] == patch
+
+
+def test_pasting_what_the_crop_already_shows_is_nothing_to_do() -> None:
+    """Resampling alone must not count as a change, at any scale."""
+    for scale in (0.3, 1.0, 3.0):
+        crop = crop_face(textured_frame(), placement(scale, 15, (160, 120)), SIZE_PX)
+        assert mouth_difference(crop, crop.image, np.ones((SIZE_PX, SIZE_PX), np.float32)) is None
+
+
+def test_patch_of_another_size_is_a_programming_error() -> None:
+    crop = crop_face(flat_frame(), placement(1, 0, (160, 120)), SIZE_PX)
+    with pytest.raises(ValueError, match="128"):
+        mouth_difference(crop, np.zeros((64, 64, 3), np.uint8), MASK)
+
+
+@given(st.tuples(st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.6, 1), st.floats(0.6, 1)), st.floats(0.02, 0.2), st.sampled_from([96, 256]))
+def test_mask_of_any_region_is_zero_at_the_edge_and_a_cosine_inside(region: tuple[float, float, float, float], feather: float, size_px: int) -> None:
+    mask = paste_mask(size_px, region, feather)
+    assert mask.dtype == np.float32 and mask.min() >= 0 and mask.max() <= 1
+    centre = (np.arange(size_px) + 0.5) / size_px
+    x1, y1, x2, y2 = region
+    outside_x, outside_y = (centre <= x1) | (centre >= x2), (centre <= y1) | (centre >= y2)
+    assert not mask[:, outside_x].any() and not mask[outside_y].any()
+    # The steepest slope of a cosine ramp is pi / 2 over its width.
+    assert np.abs(np.diff(mask, axis=1)).max() <= np.pi / 2 / feather / size_px + 1e-6
+    with pytest.raises(ValueError, match="read-only"):
+        mask[0, 0] = 1

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocess.align import CROP_TEMPLATES, crop_template, frame_to_crop_matrix, invert_affine, warp
@@ -61,3 +61,53 @@ def test_shrinking_a_fine_pattern_gives_its_mean_and_no_moire() -> None:
 def test_identity_changes_nothing() -> None:
     image = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
     assert np.array_equal(warp(image, np.eye(2, 3), (50, 40), cv2.BORDER_REPLICATE), image)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.08, 3.0), st.floats(-180, 180), st.floats(-300, 300), st.floats(-300, 300))
+def test_warp_of_a_ramp_is_the_ramp_read_through_the_inverse(scale: float, angle_deg: float, x: float, y: float) -> None:
+    """A linear ramp is kept exactly by linear interpolation and by area means alike, so any shift shows."""
+    rows, columns = np.mgrid[:300, :400].astype(np.float32)
+    image = np.asarray(columns + 1000 * rows, np.float32)
+    c, s = scale * np.cos(np.deg2rad(angle_deg)), scale * np.sin(np.deg2rad(angle_deg))
+    matrix = np.array([[c, -s, x], [s, c, y]])
+    result = warp(image, matrix, (64, 48), cv2.BORDER_REPLICATE)
+    ry, rx = np.mgrid[:48, :64]
+    source = np.einsum("ij,jhw->ihw", invert_affine(matrix), np.stack([rx, ry, np.ones_like(rx)]).astype(float))
+    margin = 3 + 2 / scale
+    inside = ((source >= margin) & (source <= np.array([399, 299])[:, None, None] - margin)).all(0)
+    found_rows = np.round((result - np.clip(source[0], 0, 399)) / 1000, 6)
+    # cv2 places samples to 1/32 px of what it reads, which in the shrunk picture is 1/32 of `1 / scale` px.
+    tolerance = 0.05 * max(1.0, 1 / scale)
+    assert (np.abs(found_rows - source[1])[inside] < tolerance + 0.001 * 2 * tolerance).all()
+
+
+def test_warp_keeps_type_channels_and_border_rule() -> None:
+    image = np.full((40, 50, 3), 200, np.uint8)
+    for scale in (0.2, 1.0):
+        matrix = np.array([[scale, 0.0, 30.0], [0.0, scale, 30.0]])
+        black = warp(image, matrix, (64, 64), cv2.BORDER_CONSTANT)
+        filled = warp(image, matrix, (64, 64), cv2.BORDER_REPLICATE)
+        assert black.shape == filled.shape == (64, 64, 3) and black.dtype == filled.dtype == np.uint8
+        assert black[0, 0].tolist() == [0, 0, 0] and filled.min() == 200
+    assert warp(image[:, :, 0].astype(np.float32), np.eye(2, 3), (50, 40), cv2.BORDER_REPLICATE).dtype == np.float32
+
+
+def test_crop_far_outside_a_picture_that_is_shrunk_shows_its_nearest_edge() -> None:
+    image = np.zeros((400, 400), np.uint8)
+    image[:, -1] = 77
+    result = warp(image, np.array([[0.25, 0.0, -500.0], [0.0, 0.25, 0.0]]), (64, 64), cv2.BORDER_REPLICATE)
+    assert (result == 77).all()
+    assert not warp(image, np.array([[0.25, 0.0, -500.0], [0.0, 0.25, 0.0]]), (64, 64), cv2.BORDER_CONSTANT).any()
+
+
+def test_noisy_landmarks_get_the_transform_of_least_squares() -> None:
+    """The oracle is numpy's general solver on the four numbers of a similarity."""
+    template5 = crop_template("ffhq_512", 256)
+    landmarks5 = (template5 * 1.7 + np.random.default_rng(8).normal(0, 5, (5, 2)) + [300, 200]).astype(np.float32)
+    equations, wanted = [], []
+    for (px, py), (qx, qy) in zip(landmarks5.astype(float), template5.astype(float), strict=True):
+        equations += [[px, -py, 1, 0], [py, px, 0, 1]]
+        wanted += [qx, qy]
+    a, b, tx, ty = np.linalg.lstsq(np.array(equations), np.array(wanted), rcond=None)[0]
+    np.testing.assert_allclose(frame_to_crop_matrix(landmarks5, template5), [[a, -b, tx], [b, a, ty]], rtol=1e-6, atol=1e-6)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preprocess.letterbox import Letterbox
 
@@ -22,3 +24,27 @@ def test_centres_of_pixels_stay_centres_when_scaled() -> None:
     assert box.scaled_wh == (384, 216)
     np.testing.assert_allclose(box.points_to_frame(np.array([191.5, 107.5], np.float32)), [959.5, 539.5], atol=1e-3)
     assert box.place(np.full((216, 384, 3), 9, np.uint8))[216:].max() == 0
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([0, 90, 180, 270]), st.sampled_from([320, 640]))
+def test_any_picture_fits_and_its_corners_lead_back_to_the_frames(width: int, height: int, rotation_deg: int, size_px: int) -> None:
+    box = Letterbox.fit((width, height), rotation_deg, size_px)
+    assert max(box.scaled_wh) == size_px
+    assert min(box.scaled_wh) >= 1
+    assert box.place(np.zeros((box.scaled_coded_wh[1], box.scaled_coded_wh[0], 3), np.uint8)).shape == (size_px, size_px, 3)
+    right, bottom = box.scaled_wh[0] - 0.5, box.scaled_wh[1] - 0.5
+    corners = box.points_to_frame(np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]], np.float32))
+    expected = [(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)]
+    assert {tuple(np.round(corner, 1).tolist()) for corner in corners.astype(float)} == {tuple(np.round(corner, 1).tolist()) for corner in expected}
+
+
+@pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
+def test_marker_survives_scaling_and_turning_to_within_a_pixel(rotation_deg: int) -> None:
+    """The coded frame is shrunk four times, then turned: the marker's middle must come back from the square to where it was drawn."""
+    coded = np.zeros((240, 400, 3), np.uint8)
+    coded[52:60, 284:292] = 255  # centre 287.5, 55.5
+    box = Letterbox.fit((400, 240), rotation_deg, 100)
+    scaled = coded.reshape(60, 4, 100, 4, 3).mean((1, 3)).astype(np.uint8)
+    rows, columns = np.nonzero(box.place(scaled)[:, :, 0] > 128)
+    found = box.points_to_frame(np.array([columns.mean(), rows.mean()], np.float32))
+    np.testing.assert_allclose(found, [287.5, 55.5], atol=0.01)

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import librosa
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,3 +56,38 @@ def test_quiet_track_is_raised_to_the_loud_level_but_noise_is_not_made_to_speak(
     assert abs(loud_level_db(with_loud_level(quiet, -30.0)) - -30.0) < 0.5
     whisper = mel_of(NOISE * np.float32(1e-4))
     assert loud_level_db(with_loud_level(whisper, 0.0)) <= loud_level_db(whisper) + MAX_GAIN_DB + 0.5
+
+
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 399, 16_000])
+def test_track_of_any_length_has_a_column_for_each_hop_and_one(count: int) -> None:
+    assert mel_of(NOISE[:count]).shape == (80, 1 + count // 200)
+
+
+def test_stereo_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="mono"):
+        MelStream().push(np.zeros((2, 100), np.float32))
+
+
+@given(st.fractions(-2, 4), st.fractions(Fraction(-1, 5), Fraction(1, 5)))
+def test_window_is_the_same_whether_the_track_is_padded_or_not(time: Fraction, window_start_s: Fraction) -> None:
+    mel = np.random.default_rng(1).uniform(-3, 4, (80, 100)).astype(np.float32)
+    padded = np.full((80, 1100), -4, np.float32)
+    padded[:, 500:600] = mel
+    start = 500 + round((time + window_start_s) * 80)
+    assert np.array_equal(mel_window(mel, time, window_start_s), padded[:, start : start + 16])
+
+
+def test_window_over_an_hour_is_exact() -> None:
+    """30000/1001 frames a second: frame 107892 stands at 3599.9964 s, column 287999.7 of the track."""
+    mel = np.broadcast_to(np.arange(288_100, dtype=np.float32), (80, 288_100))
+    window = mel_window(mel, Fraction(107_892) * Fraction(1001, 30000), Fraction(0))
+    assert window[0, 0] == round(107_892 * 1001 * 80 / 30000)
+
+
+def test_loud_level_moves_every_band_by_the_same_decibels() -> None:
+    mel = mel_of(NOISE)
+    louder = with_loud_level(mel, -20.0)
+    inside = (louder > -4) & (louder < 4) & (mel > -4) & (mel < 4)
+    assert np.ptp((louder - mel)[inside]) < 1e-4
+    assert abs(float(np.abs(with_loud_level(louder, -20.0) - louder).max())) < 0.05, "a track at its level stays"
+    assert (with_loud_level(np.full((80, 50), -4, np.float32), -20.0) <= -4 + MAX_GAIN_DB * 0.08 + 1e-6).all()

@@ -1,9 +1,12 @@
 """The speaker's track, from made-up detections."""
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preprocess.track import choose_speaker
+from preprocess.track import box_overlap, choose_speaker
 
 FACE = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
 """Five points of a face in a box of 100 px."""
@@ -69,3 +72,52 @@ def test_no_faces_small_faces_and_weak_faces_are_absent() -> None:
     assert not choose_speaker([rows(row(0, 0, 15))] * 5, 25.0).is_present.any()
     assert not choose_speaker([rows(row(0, 0, score=0.4))] * 5, 25.0).is_present.any()
     assert choose_speaker([rows(row(0, 0))], 25.0).is_present.tolist() == [True]
+
+
+def test_speaker_who_leaves_does_not_become_a_bystander() -> None:
+    """Someone far smaller in the background is not the speaker come back."""
+    frames = [rows(row(0, 0, 200))] * 20 + [rows()] * 20 + [rows(row(500, 0, 60))] * 20
+    assert choose_speaker(frames, 25.0).is_present.tolist() == [True] * 20 + [False] * 40
+
+
+def test_track_is_as_long_as_the_video_and_zero_where_nobody_is() -> None:
+    frames = [rows()] * 30 + [rows(row(0, 0))] * 10 + [rows()] * 30
+    track = choose_speaker(frames, 25.0)
+    assert len(track) == 70
+    assert track.landmarks5.shape == (70, 5, 2)
+    assert not track.landmarks5[~track.is_present].any()
+    assert np.flatnonzero(track.is_present).tolist() == list(range(30, 40)), "nothing is made up before the first and behind the last detection"
+
+
+def test_no_frames_at_all_are_an_empty_track() -> None:
+    assert len(choose_speaker([], 25.0)) == 0
+
+
+@pytest.mark.parametrize("frame_rate", [1.0, 5.0, 23.976, 60.0, 240.0])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 50])
+def test_straight_movement_is_kept_to_its_very_ends(frame_rate: float, count: int) -> None:
+    truth = np.stack([row(2.0 * frame, 1.0 * frame) for frame in range(count)])
+    track = choose_speaker([rows(item) for item in truth], frame_rate)
+    assert track.is_present.all()
+    np.testing.assert_allclose(track.landmarks5.reshape(count, 10), truth[:, 5:], atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200), st.integers(5, 150), st.floats(0.3, 1.0)), max_size=3), max_size=25))
+def test_whatever_is_detected_the_track_stays_among_the_detections(faces: list[list[tuple[int, int, int, float]]]) -> None:
+    frames = [rows(*(row(x, y, size, score) for x, y, size, score in frame)) for frame in faces]
+    track = choose_speaker(frames, 25.0)
+    assert len(track) == len(frames)
+    assert np.isfinite(track.landmarks5).all()
+    if track.is_present.any():
+        seen = np.concatenate([frame for frame in frames if len(frame)])
+        reach = np.ptp(seen[:, 5:], axis=0).max()
+        points = track.landmarks5[track.is_present].reshape(-1, 10)
+        assert (points >= seen[:, 5:].min(0) - reach - 1).all() and (points <= seen[:, 5:].max(0) + reach + 1).all()
+
+
+def test_boxes_overlap_as_their_areas_say() -> None:
+    a = np.array([[0, 0, 10, 10], [0, 0, 2, 2]], np.float32)
+    b = np.array([[5, 0, 15, 10], [20, 20, 30, 30], [0, 0, 10, 10]], np.float32)
+    np.testing.assert_allclose(box_overlap(a, b), [[50 / 150, 0, 1], [0, 0, 4 / 100]], rtol=1e-6)
+    assert box_overlap(np.zeros((0, 4), np.float32), b).shape == (0, 3)

@@ -124,7 +124,7 @@ def probe_video(path: Path) -> VideoInfo:
                 range=int(context.color_range),
                 primaries=int(context.color_primaries or _UNSPECIFIED),
                 transfer=int(context.color_trc or _UNSPECIFIED),
-                matrix=int(context.colorspace),
+                matrix=int(context.colorspace or _UNSPECIFIED),  # 0 is RGB, which grey pictures claim and 4:2:0 cannot be
             ),
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,

@@ -27,3 +27,10 @@ def test_rgb_source_becomes_bt709_limited_and_says_so(name: str, tmp_path: Path)
         expected = 16 + 219 * luma / 255, 128 + 224 * (blue - luma) / 1.8556 / 255, 128 + 224 * (red - luma) / 1.5748 / 255
         found = y[row, column], u[row // 2, column // 2], v[row // 2, column // 2]
         np.testing.assert_allclose(found, expected, atol=2)
+
+
+def test_grey_source_does_not_claim_to_be_rgb(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64), 120, np.uint8))
+    info = probe_video(tmp_path / "grey.png")
+    assert info.working_pix_fmt == "yuv420p"
+    assert info.colour.matrix == 2, "unspecified; 0 would be RGB (ITU-T H.273), which no 4:2:0 stream may say"

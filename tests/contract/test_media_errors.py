@@ -26,11 +26,11 @@ READS: dict[str, Read] = {"video": probe_video, "audio": read_speech}
 
 @contextmanager
 def refused(error: type[InputError], name: str, match: str | None = None) -> Iterator[None]:
-    """Expect an error of exactly this class, with a good message, within a second."""
+    """Expect an error of exactly this class, with a good message, within seconds even on a busy machine."""
     started = time.monotonic()
     with pytest.raises(InputError, match=match) as caught:
         yield
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 3.0
     assert type(caught.value) is error
     message = str(caught.value)
     assert name in message
@@ -166,7 +166,7 @@ def test_picture_too_large(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(LimitExceeded, match="8200x4400"):
         probe_video(path)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 5.0
 
 
 SCRIPTS = {

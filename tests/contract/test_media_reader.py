@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -179,6 +180,25 @@ def test_runs_forwards_and_backwards_give_the_same_pixels_as_the_first_pass(made
             assert indices == numbers == [run.start + run.step * k for k in range(run.count)], run
             for number, copies in zip(numbers, planes, strict=True):
                 assert all(np.array_equal(actual, expected) for actual, expected in zip(copies, first_pass[number], strict=True)), (run, number)
+
+
+def test_reading_backwards_holds_no_more_frames_than_its_buffer(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = made("h264 mp4 with one long group")
+    index = index_of(info)
+    frame_bytes = 96 * 64 * 3 // 2
+    monkeypatch.setattr(reader_module, "REVERSE_BUFFER_BYTES", 10 * frame_bytes)
+    held: list[int] = []
+
+    def count(reader: VideoReader, picture: av.VideoFrame) -> av.VideoFrame:
+        held.append(1)
+        return picture
+
+    monkeypatch.setattr(VideoReader, "_prepare", count)
+    with VideoReader(info) as reader:
+        frames = reader.decode_run(index, Run(59, -1, 60))
+        for done in range(60):
+            assert next(frames).index == 59 - done
+            assert len(held) - done <= 10
 
 
 @pytest.mark.parametrize("name", ["h264 mp4 with B frames", "h264 mkv", "h264 ts", "vp9 webm with hidden frames"])

@@ -203,3 +203,17 @@ def write_wav(path: Path, samples: NDArray[np.float32], sample_rate_hz: int) -> 
         file.setframerate(sample_rate_hz)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
     return path
+
+
+SPEECH_RATE_HZ = 16_000
+"""Sample rate of `speech_like`."""
+
+
+def speech_like(duration_s: float, silent_s: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float32]:
+    """Return a buzz with vowel-like resonances, four syllables a second, -1..1."""
+    time = np.arange(int(duration_s * SPEECH_RATE_HZ)) / SPEECH_RATE_HZ
+    buzz = sum(np.sin(2 * np.pi * 120 * k * time) / (1 + ((120 * k - 700) / 500) ** 2) for k in range(1, 40))
+    syllables = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)
+    loud = ~((time >= silent_s[0]) & (time < silent_s[1]))
+    samples = np.asarray(buzz * syllables * loud)
+    return np.asarray(0.5 * samples / np.abs(samples).max(), np.float32)

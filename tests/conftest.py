@@ -1,11 +1,19 @@
-"""What every test is held to: no error in the log, no thread and no zombie left behind."""
+"""What every test is held to (no error in the log, no thread and no zombie left behind), and what whole renders need."""
 
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+
+from deploy.demo.clip import make_clip
+from deploy.local.server import LocalTriton
+from orchestrator.inference.client import TritonClient
+from orchestrator.session import start_embedded
+from orchestrator.settings import Settings
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +27,30 @@ def leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not zombies, f"zombies left behind: {zombies}"
     errors = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
     assert not errors, f"errors were logged: {errors}"
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[LocalTriton]:
+    with start_embedded(Settings(device="cpu")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(triton: LocalTriton) -> Iterator[TritonClient]:
+    with TritonClient(triton.grpc_address) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One second of a real face, 25 frames, 640 x 640."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    make_clip(path, duration_s=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2.5 s: syllables for a second, silence for 0.7 s, syllables again."""
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    return write_wav(path, speech_like(2.5, silent_s=(1.0, 1.7)), SPEECH_RATE_HZ)

@@ -96,8 +96,13 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         input_dims=MappingProxyType({tensor["name"]: _dims(tensor, batched=True) for tensor in metadata["inputs"]}),
         max_batch_size=max_batch_size,
         parameters=MappingProxyType(parameters),
-        instance_kinds=tuple(str(group.get("kind", "KIND_AUTO")) for group in config.get("instance_group", ())),
+        instance_kinds=instance_kinds(config),
     )
+
+
+def instance_kinds(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return Triton's KIND_CPU or KIND_GPU for each instance group of a model's configuration."""
+    return tuple(str(group.get("kind", "KIND_AUTO")) for group in config.get("instance_group", ()))
 
 
 def _compare(kind: str, spec: TensorSpec, found: Mapping[str, Any] | None, sizes: dict[str, int], batched: bool) -> list[str]:

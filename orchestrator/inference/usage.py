@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import instance_kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ def model_use(client: TritonClient, role: str) -> ModelUse:
     Raises:
         InferenceError: Triton cannot be reached or lacks the model.
     """
-    stats, config = client.statistics(role), client.config(role)
+    stats = client.statistics(role)
     items, batches = int(stats.get("inference_count", 0)), int(stats.get("execution_count", 0))
     spent = stats.get("inference_stats", {})
     return ModelUse(
         version=str(stats.get("version", "")),
-        instance_kinds=tuple(str(group.get("kind", "KIND_AUTO")) for group in config.get("instance_group", ())),
+        instance_kinds=instance_kinds(client.config(role)),
         inference_count=items,
         execution_count=batches,
         queue_s=int(spent.get("queue", {}).get("ns", 0)) / 1e9,

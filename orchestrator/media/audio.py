@@ -14,14 +14,11 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
-from orchestrator.media.container import open_media
+from orchestrator.media.container import declares_its_length, open_media
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream
 
 TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 """How much shorter than declared a track may decode before it counts as truncated, s."""
-
-_DECLARES_ITS_LENGTH = ("wav", "flac", "mov", "matroska", "caf", "aiff", "w64")
-"""Containers whose header states the real duration; in others it is an estimate that proves nothing."""
 
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
@@ -66,7 +63,7 @@ def read_speech(path: Path) -> Speech:
         if container.format.name == "wav":
             _refuse_truncated_wav(path)
         declared_s = Fraction(0)
-        if stream.duration and stream.time_base and any(name in container.format.name for name in _DECLARES_ITS_LENGTH):
+        if stream.duration and stream.time_base and declares_its_length(container):
             declared_s = stream.duration * Fraction(stream.time_base)
         for samples in _resampled(container, stream, "mono", SAMPLE_RATE_HZ):
             stream_of_columns.push(samples[0])

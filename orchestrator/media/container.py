@@ -20,8 +20,11 @@ FORMATS = ",".join(
 )
 """Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files."""
 
-_ONE_PICTURE = {"pattern_type": "none"}
-"""A picture named `a%03d.png` is that picture, not the sequence `a001.png`, `a002.png`, ... beside it."""
+_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, "pattern_type": "none"}
+"""With pattern type "none" a picture named `a%03d.png` is that picture, not the sequence `a001.png`, `a002.png`, ... beside it."""
+
+_DECLARES_ITS_LENGTH = ("mov", "matroska", "wav", "flac", "caf", "aiff", "w64")
+"""Containers whose header states the real duration; in others it is an estimate that proves nothing."""
 
 
 @contextmanager
@@ -37,9 +40,13 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     if path.stat().st_size == 0:
         raise UnreadableMedia(f"{path.name} is empty (0 bytes); upload it again.")
     # "file:" keeps a name such as "concat:a|b" from being read as a protocol; titles in another encoding than UTF-8 are no concern here.
-    options = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, **_ONE_PICTURE}
-    with translate_errors(path), av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+    with translate_errors(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace") as container:
         yield container
+
+
+def declares_its_length(container: InputContainer) -> bool:
+    """Tell whether a container's header states the real duration, so that less of it means a truncated file."""
+    return any(name in container.format.name for name in _DECLARES_ITS_LENGTH)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
-from orchestrator.media.container import open_media
+from orchestrator.media.container import declares_its_length, open_media
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
@@ -25,9 +25,6 @@ MIN_SIDE_PX = 32
 
 TAIL_TOLERANCE_S = Fraction(3, 4)
 """How much earlier than its header says a stream may end before the file counts as truncated, s."""
-
-_DECLARES_ITS_LENGTH = ("mov", "matroska")
-"""Containers whose header states the real duration; in others it is an estimate that proves nothing."""
 
 _UNSPECIFIED = 2
 """FFmpeg's number for "not tagged" in primaries, transfer and matrix."""
@@ -50,7 +47,7 @@ class ColourTags:
 BT709 = ColourTags(range=1, primaries=1, transfer=1, matrix=1)
 """What an RGB source is converted to: BT.709, limited range."""
 
-PALETTE_FORMATS = ("pal8", "monob", "monow")
+_PALETTE_FORMATS = ("pal8", "monob", "monow")
 """Pixel formats that are RGB behind a table."""
 
 
@@ -72,6 +69,11 @@ class VideoInfo:
     colour: ColourTags
     sample_aspect_ratio: Fraction
     is_still: bool
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the source is RGB, which is converted to `BT709`."""
+        return _is_rgb(self.pix_fmt)
 
     @property
     def working_pix_fmt(self) -> str:
@@ -119,7 +121,7 @@ def probe_video(path: Path) -> VideoInfo:
             pix_fmt=frame.format.name,
             codec=context.name,
             colour=BT709
-            if frame.format.is_rgb or context.pix_fmt in PALETTE_FORMATS
+            if _is_rgb(frame.format.name)
             else ColourTags(
                 range=int(context.color_range),
                 primaries=int(context.color_primaries or _UNSPECIFIED),
@@ -143,6 +145,10 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")
 
 
+def _is_rgb(pix_fmt: str) -> bool:
+    return av.VideoFormat(pix_fmt).is_rgb or pix_fmt in _PALETTE_FORMATS
+
+
 def _frame_rate(stream: VideoStream) -> Fraction:
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate and 0 < rate <= MAX_FRAME_RATE:
@@ -159,7 +165,7 @@ def _refuse_truncated(container: InputContainer, stream: VideoStream, path: Path
     """Compare where the stream's packets really end with where the header says, reading only the file's tail."""
     if not stream.duration and not container.duration:
         return
-    if not any(name in container.format.name for name in _DECLARES_ITS_LENGTH):
+    if not declares_its_length(container):
         return
     time_base = Fraction(stream.time_base or 1)
     start = stream.start_time or 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media.container import open_media, translate_errors
-from orchestrator.media.probe import BT709, SUBSAMPLING_XY, VideoInfo, video_stream
+from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, video_stream
 from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
 
 REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
@@ -200,12 +200,11 @@ class VideoReader:
         if picture.format.name != self._info.working_pix_fmt or (picture.width, picture.height) != self._info.size_wh:
             # Another size is a change in mid-stream; the output has one size.
             # swscale's own default for RGB is BT.601; what is YUV keeps the matrix it has.
-            is_rgb = self._info.colour is BT709
             converted = picture.reformat(
                 *self._info.size_wh,
                 format=self._info.working_pix_fmt,
-                dst_colorspace="ITU709" if is_rgb else None,
-                dst_color_range="MPEG" if is_rgb else None,
+                dst_colorspace="ITU709" if self._info.is_rgb else None,
+                dst_color_range="MPEG" if self._info.is_rgb else None,
             )
             converted.pts, converted.time_base = picture.pts, picture.time_base
             picture = converted

@@ -95,5 +95,5 @@ def _is_kept(graph: Graph, scores: Value, boxes: Value) -> Value:
 
 def _top(graph: Graph, values: Value) -> tuple[Value, Value]:
     """Return the `FACE_COUNT` largest of values [N, m], [N, K], and where they are, [N, K, 1], largest first."""
-    largest, index = graph.split("TopK", 2, values, graph.integers([FACE_COUNT]), axis=1)
+    largest, index = graph.multi_op("TopK", 2, values, graph.integers([FACE_COUNT]), axis=1)
     return largest, index.reshape(0, FACE_COUNT, 1)

@@ -128,13 +128,10 @@ class Graph:
 
     def op(self, kind: str, *inputs: "Value | ArrayLike", **attributes: Any) -> Value:
         """Append a node with one output; inputs that are not `Value`s become float32 constants."""
-        names = [x.name if isinstance(x, Value) else self.constant(x).name for x in inputs]
-        output = f"{kind.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, names, [output], **attributes))
-        return Value(self, output)
+        return self.multi_op(kind, 1, *inputs, **attributes)[0]
 
-    def split(self, kind: str, count: int, *inputs: "Value | ArrayLike", **attributes: Any) -> "tuple[Value, ...]":
-        """Append a node with `count` outputs, such as Split or TopK."""
+    def multi_op(self, kind: str, count: int, *inputs: "Value | ArrayLike", **attributes: Any) -> "tuple[Value, ...]":
+        """Append a node with `count` outputs, such as TopK; see `op`."""
         names = [x.name if isinstance(x, Value) else self.constant(x).name for x in inputs]
         outputs = [f"{kind.lower()}_{len(self._nodes)}_{index}" for index in range(count)]
         self._nodes.append(helper.make_node(kind, names, outputs, **attributes))

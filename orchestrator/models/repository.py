@@ -8,9 +8,6 @@ from tempfile import mkdtemp
 from orchestrator.errors import StorageError
 from orchestrator.models.packs import PACKS, Pack
 
-DEFAULT_REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
-"""The repository of a source tree."""
-
 
 def install_pack(pack: Pack, repository: Path) -> Path:
     """Build a pack's model into the repository and return its folder.

@@ -17,7 +17,6 @@ from orchestrator.inference.client import TritonClient, translate_errors
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.selftest import self_test
 from orchestrator.settings import Settings
-from tests.integration.conftest import client, triton  # noqa: F401 (fixtures)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +39,11 @@ def test_each_of_tritons_errors_becomes_one_of_ours(status: str | None, message:
     assert "host:1" in str(caught.value) and str(caught.value).endswith(".")
 
 
-def test_self_test_passes_on_the_projects_models(client: TritonClient) -> None:  # noqa: F811
+def test_self_test_passes_on_the_projects_models(client: TritonClient) -> None:
     assert set(self_test(client)) == {"face_detector", "lip_sync"}
 
 
-def test_requests_from_many_threads_each_get_their_own_answer(client: TritonClient) -> None:  # noqa: F811
+def test_requests_from_many_threads_each_get_their_own_answer(client: TritonClient) -> None:
     lip_model = LipModel(client)
     silence = np.full((80, 16), -4.0, np.float32)
     results: dict[int, Future[np.ndarray[Any, np.dtype[np.uint8]]]] = {}
@@ -61,7 +60,7 @@ def test_requests_from_many_threads_each_get_their_own_answer(client: TritonClie
         assert (future.result() == level).all(), "a flat picture stays flat"
 
 
-def test_wrong_shape_is_rejected_and_the_client_lives_on(client: TritonClient) -> None:  # noqa: F811
+def test_wrong_shape_is_rejected_and_the_client_lives_on(client: TritonClient) -> None:
     with pytest.raises(errors.InferenceRejected):
         client.infer("face_detector", {"image": np.zeros((1, 3, 3, 3), np.uint8)}, "faces").result()
     assert FaceDetector(client).detect(np.zeros((1, 384, 384, 3), np.uint8)).result().shape == (1, 16, 15)
@@ -82,7 +81,7 @@ def test_model_that_does_not_fit_its_role_is_refused_with_expected_and_found(tmp
         'output [ { name: "mouth", data_type: TYPE_FP32, dims: [3, 96, 96] } ]\n'
         "instance_group [ { kind: KIND_CPU } ]\n"
     )
-    with LocalTriton.start(settings.triton_home, tmp_path) as server, TritonClient(server.grpc_address) as client:  # noqa: F811
+    with LocalTriton.start(settings.triton_home, tmp_path) as server, TritonClient(server.grpc_address) as client:
         with pytest.raises(errors.ContractMismatch) as caught:
             LipModel(client)
         assert "expected input face UINT8 [S, S, 3], found face FP32 [3, 96, 96]" in str(caught.value)
@@ -94,7 +93,7 @@ def test_model_that_does_not_fit_its_role_is_refused_with_expected_and_found(tmp
 def test_triton_that_dies_fails_the_request_and_hangs_nobody() -> None:
     settings = Settings(device="cpu")
     server = LocalTriton.start(settings.triton_home, settings.model_repository)
-    with TritonClient(server.grpc_address) as client:  # noqa: F811
+    with TritonClient(server.grpc_address) as client:
         detector = FaceDetector(client)
         futures = [detector.detect(np.zeros((8, 384, 384, 3), np.uint8)) for _ in range(4)]
         server.stop()

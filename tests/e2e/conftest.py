@@ -10,8 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.conftest import client, clip, speech, triton  # noqa: F401 (fixtures)
-
 LIPSYNC = str(Path(sys.executable).with_name("lipsync"))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import wave
 from pathlib import Path
 
 import av
@@ -11,6 +10,7 @@ import pytest
 import tritonclient.grpc
 
 from deploy.local.server import LocalTriton
+from tests.clips import write_wav
 from tests.e2e.conftest import has_descendant, lipsync, running, wait_until
 
 
@@ -32,10 +32,7 @@ def bad_inputs(folder: Path, clip: Path) -> dict[str, Path]:
     whole = clip.read_bytes()
     files["truncated.mp4"].write_bytes(whole[: len(whole) // 2])
     files["empty.wav"].touch()
-    with wave.open(str(files["silentless.wav"]), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
+    write_wav(files["silentless.wav"], np.zeros(0, np.float32), 16_000)
     with av.open(str(files["blank.mp4"]), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width = stream.height = 128

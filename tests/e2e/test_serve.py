@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -12,16 +13,17 @@ import pytest
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.e2e.conftest import running, wait_until
-from tests.integration.conftest import speech_like, write_wav
 
 
-@pytest.fixture(scope="module")
-def service(triton: LocalTriton) -> Iterator[httpx.Client]:
+@contextmanager
+def serving(triton_address: str) -> Iterator[httpx.Client]:
+    """Run the service on a free port until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with running("serve", "--port", str(port), "--triton", triton.grpc_address) as process:
+    with running("serve", "--port", str(port), "--triton", triton_address) as process:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
 
             def answers() -> bool:
@@ -34,6 +36,12 @@ def service(triton: LocalTriton) -> Iterator[httpx.Client]:
             yield http
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def service(triton: LocalTriton) -> Iterator[httpx.Client]:
+    with serving(triton.grpc_address) as http:
+        yield http
 
 
 def post(service: httpx.Client, video: Path, audio: Path, **fields: str) -> httpx.Response:
@@ -84,7 +92,7 @@ def test_service_leaves_no_upload_behind(service: httpx.Client, clip: Path, spee
 
 
 def test_closing_the_connection_cancels_the_render(service: httpx.Client, clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    write_wav(tmp_path / "long.wav", speech_like(60.0))
+    write_wav(tmp_path / "long.wav", speech_like(60.0), SPEECH_RATE_HZ)
     before, inferred = set(Path("/tmp").glob("lipsync-render-*")), model_use(client, "lip_sync").inference_count
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=service.base_url, timeout=httpx.Timeout(30, read=2.5)) as impatient:
         post(impatient, clip, tmp_path / "long.wav", preset="ultrafast")
@@ -93,21 +101,7 @@ def test_closing_the_connection_cancels_the_render(service: httpx.Client, clip: 
 
 
 def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with running("serve", "--port", str(port), "--triton", "127.0.0.1:1") as process:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-
-            def answers() -> bool:
-                try:
-                    return http.get("/healthz").status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            wait_until(answers, "the service answers")
-            for answer in (http.get("/readyz"), post(http, clip, speech)):
-                assert (answer.status_code, answer.json()["code"]) == (503, "inference_unavailable")
-                assert answer.headers["retry-after"]
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+    with serving("127.0.0.1:1") as http:
+        for answer in (http.get("/readyz"), post(http, clip, speech)):
+            assert (answer.status_code, answer.json()["code"]) == (503, "inference_unavailable")
+            assert answer.headers["retry-after"]

@@ -18,7 +18,7 @@ from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.report import RenderReport
-from tests.integration.conftest import speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
 LOSSLESS = Encoding(lossless=True, preset="ultrafast")
 
@@ -201,6 +201,6 @@ def test_progress_names_the_stages_and_ends_complete(clip: Path, speech: Path, c
 
 
 def test_speech_shorter_than_a_frame_gives_one_frame(clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    write_wav(tmp_path / "blip.wav", speech_like(0.01))
+    write_wav(tmp_path / "blip.wav", speech_like(0.01), SPEECH_RATE_HZ)
     report = render(plan_render(clip, tmp_path / "blip.wav", tmp_path / "out.mp4"), client)
     assert report.frame_count == len(planes(tmp_path / "out.mp4")) == 1

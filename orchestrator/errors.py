@@ -9,6 +9,8 @@ RenderError(code, retryable)
    - LimitExceeded               limit_exceeded
    - InvalidOption               invalid_option
    - NoFaceFound                 no_face_found
+   - UnreadableModel             unreadable_model
+   - UnsuitableModel             unsuitable_model
  x InferenceError                Triton did not do its part
    - InferenceUnavailable        inference_unavailable    (retryable)
    - InferenceTimeout            inference_timeout        (retryable)
@@ -80,6 +82,18 @@ class NoFaceFound(InputError):
     """No frame of the video shows a face that can be rendered."""
 
     code = "no_face_found"
+
+
+class UnreadableModel(InputError):
+    """A model file is not ONNX, is damaged, or reaches for data outside its folder."""
+
+    code = "unreadable_model"
+
+
+class UnsuitableModel(InputError):
+    """A model file is not what the pack is for, or does not do what its role needs."""
+
+    code = "unsuitable_model"
 
 
 class InferenceError(RenderError):

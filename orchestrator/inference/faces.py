@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, ModelDescription, describe_model
-from preprocess.align import CROP_TEMPLATES, crop_template
+from orchestrator.inference.contract import FACE_DETECTOR, FACE_LANDMARKS, LIP_SYNC, ModelDescription, describe_model
+from orchestrator.inference.landmarks import LandmarkModel
+from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 from preprocess.mel import N_MELS, WINDOW_COLUMNS
 
 MAX_REQUEST_BYTES = 12 * 1024 * 1024
@@ -22,13 +23,21 @@ class FaceDetector:
     """The `face_detector` role."""
 
     def __init__(self, client: TritonClient) -> None:
-        """Check the model on Triton.
+        """Check the model on Triton, and the landmark model where the detector finds no points itself.
 
         Raises:
             InferenceUnavailable, ContractMismatch: see `describe_model`.
         """
         self._client = client
         self.description: ModelDescription = describe_model(client, FACE_DETECTOR)
+        self._landmarks: LandmarkModel | None = None
+        if self.description.parameters.get("landmarks", "5") == "none":
+            if not client.is_model_ready(FACE_LANDMARKS):
+                raise ContractMismatch(
+                    f"The face_detector model on {client.address} finds no landmarks and there is no face_landmarks model; "
+                    "install one (`lipsync models install pfld98 --from FILE`), or a detector with landmarks."
+                )
+            self._landmarks = LandmarkModel(client)
         self.size_px = self.description.sizes["S"]
         self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
 
@@ -38,7 +47,13 @@ class FaceDetector:
         Returns:
             Future (n, K, 15) float32: x1 y1 x2 y2 score and five points x y, px of the picture, best first, zero rows behind.
         """
-        return self._client.infer(FACE_DETECTOR, {"image": images}, "faces")
+        faces: Future[NDArray[np.float32]] = self._client.infer(FACE_DETECTOR, {"image": images}, "faces")
+        return faces if self._landmarks is None else self._landmarks.complete(images, faces)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models on Triton that detection uses."""
+        return (FACE_DETECTOR,) if self._landmarks is None else (FACE_DETECTOR, FACE_LANDMARKS)
 
 
 class LipModel:
@@ -63,6 +78,8 @@ class LipModel:
         if self.description.input_dims["audio"] != (1, N_MELS, WINDOW_COLUMNS):
             raise _parameter_mismatch("audio input", f"[1, {N_MELS}, {WINDOW_COLUMNS}]", str(list(self.description.input_dims["audio"])))
         self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
+        self.stretch = CROP_STRETCH.get(template, 1.0)
+        """How many times wider than high the crop shows the frame's pixels."""
         self.paste_region = _region(parameters["paste_region"])
         self.window_start_s = _number(parameters, "audio_window_start_s", Fraction(0))
         """Where a frame's mel window begins, relative to the frame, s."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC
+from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
@@ -97,7 +97,7 @@ def render(plan: RenderPlan, client: TritonClient, encoding: Encoding | None = N
     """
     info, speech, frame_count = plan.info, plan.speech, plan.frame_count
     detector, lip_model = FaceDetector(client), LipModel(client)
-    use_before = {role: model_use(client, role) for role in (FACE_DETECTOR, LIP_SYNC)}
+    use_before = {role: model_use(client, role) for role in (*detector.roles, LIP_SYNC)}
     with placed_when_complete(plan.out) as partial:
         analyse_clock = StageClock("analyse", 0, None)
         analysis = analyse(info, detector, frame_count, on_progress)
@@ -159,7 +159,7 @@ def _shots(reader: VideoReader, info: VideoInfo, analysis: Analysis, speech: Spe
     for index, frame in enumerate(frames):
         face_crop = window = None
         if track.is_present[frame.index]:
-            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5)
+            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5, lip_model.stretch)
             face_crop = crop_face(plane_views(frame.picture, colour), frame_to_crop, lip_model.size_px)
             window = mel_window(mel, Fraction(index) / info.frame_rate, lip_model.window_start_s)
         yield _Shot(index, frame, face_crop, window)

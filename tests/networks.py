@@ -156,3 +156,78 @@ def save_wav2lip(
         x = net.add("Reshape", x, net.integers(1, 3, size_px, size_px))
     inputs = [(names[0], (batch, 1, 80, 16)), (names[1], (batch, 6, size_px, size_px))]
     return net.save(path, inputs, [(x, names[2], (batch, 3, size_px, size_px))], opset)
+
+
+def save_edtalk(path: Path, width: int = 8) -> Path:
+    """Write a network with edtalk's inputs and habits: batch 1 everywhere, and convolutions whose weights are made from the item."""
+    net = Builder(3)
+    style = net.conv("source", (1, width), 3, (3, 2), 1)
+    style = net.add("Flatten", net.add("GlobalAveragePool", style), axis=1)
+    style = net.add("Mul", style, "weight")
+    x = net.conv("target", (3, width), 3, 2, 1)
+    x = modulated(net, x, style, width, 128)
+    x = net.add("Resize", x, "", net.weight(np.array([1, 1, 2, 2], np.float32)), mode="linear")
+    x = net.add("Sigmoid", net.conv(x, (width, 3), 3, 1, 1, relu=False))
+    inputs = [("source", (1, 1, 80, 16)), ("target", (1, 3, 256, 256)), ("weight", (1,))]
+    return net.save(path, inputs, [(x, "output", (1, 3, 256, 256))])
+
+
+def modulated(net: Builder, x: str, style: str, width: int, side: int) -> str:
+    """Return a StyleGAN2 convolution as GFPGAN and edtalk export it: the batch of one folded into channels and groups."""
+    scale = net.add(
+        "Reshape", net.add("Gemm", style, net.floats(width, width), net.weight(np.ones(width, np.float32))), net.integers(1, 1, width, 1, 1)
+    )
+    kernel = net.add("Mul", net.floats(1, width, width, 3, 3), scale)
+    power = net.add("ReduceSum", net.add("Mul", kernel, kernel), net.integers(2, 3, 4), keepdims=0)
+    demodulation = net.add("Reciprocal", net.add("Sqrt", net.add("Add", power, net.weight(np.array(1e-8, np.float32)))))
+    kernel = net.add("Mul", kernel, net.add("Reshape", demodulation, net.integers(1, width, 1, 1, 1)))
+    kernel = net.add("Reshape", kernel, net.integers(width, width, 3, 3))
+    folded = net.add("Reshape", x, net.integers(1, width, side, side))
+    return net.add("Relu", net.add("Conv", folded, kernel, kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=1))
+
+
+def save_enhancer(path: Path, size_px: int = 512, has_weight: bool = False, width: int = 4) -> Path:
+    """Write a network with GFPGAN's (or, with a weight, CodeFormer's) inputs and habits."""
+    net = Builder(4)
+    x = net.conv("input", (3, width), 3, 4, 1)
+    style = net.add("Flatten", net.add("GlobalAveragePool", x), axis=1)
+    x = modulated(net, x, style, width, size_px // 4)
+    if has_weight:
+        x = net.add("Mul", x, net.add("Cast", "weight", to=FLOAT))
+    x = net.add("Resize", x, "", net.weight(np.array([1, 1, 4, 4], np.float32)), mode="linear")
+    x = net.add("Tanh", net.conv(x, (width, 3), 1, relu=False))
+    path = net.save(path, [("input", (1, 3, size_px, size_px))], [(x, "output", (1, 3, size_px, size_px))])
+    if has_weight:
+        model = onnx.load(path)
+        model.graph.input.append(helper.make_tensor_value_info("weight", TensorProto.DOUBLE, [1]))
+        onnx.save(model, path)
+    return path
+
+
+def save_scripted(
+    path: Path,
+    outputs: Sequence[tuple[str, NDArray[np.float32]]],
+    shape: Sequence[int | str],
+    declared: Sequence[int | str] = ("N",),
+    name: str = "input",
+) -> Path:
+    """Write a detector that answers every picture with the same (rows, columns) tables, as outputs [N, rows, columns].
+
+    Args:
+        path: file to write.
+        outputs: name and table of each.
+        shape: declared shape of the input.
+        declared: leading axes of the declared outputs; () folds the batch into the rows.
+        name: of the input.
+    """
+    net = Builder()
+    nothing = net.add(
+        "Mul", net.add("Reshape", net.add("ReduceMean", name, axes=[1, 2, 3]), net.integers(-1, 1, 1)), net.weight(np.zeros(1, np.float32))
+    )
+    results = []
+    for label, table in outputs:
+        value = net.add("Add", net.weight(table[None].astype(np.float32)), nothing)
+        if not declared:
+            value = net.add("Reshape", value, net.integers(-1, table.shape[1]))
+        results.append((value, label, (*declared, *table.shape)))
+    return net.save(path, [(name, shape)], results)

@@ -60,7 +60,7 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
         ),
         FACE_ENHANCER: RoleContract(
             inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
-            outputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("enhanced", "UINT8", ("S", "S", 3)),),
             parameters=("crop_template",),
         ),
     }

@@ -164,7 +164,7 @@ class EdTalk:
             raise network.mismatch("edtalk", _EDTALK_EXPECTED)
         if not (_fits(source, *MEL_SHAPE) and _fits(target, 3, 256, 256) and len(weight.shape) <= 1):
             raise network.mismatch("edtalk", _EDTALK_EXPECTED)
-        check_floats(network, "edtalk", _EDTALK_EXPECTED)
+        check_floats(network, "edtalk", _EDTALK_EXPECTED, shared=("weight",))
         strength = EDTALK_WEIGHT if options.weight is None else options.weight
         if not 0.0 <= strength <= 1.0:
             raise InvalidOption(f"The weight {strength} cannot be used; give one between 0 and 1.")

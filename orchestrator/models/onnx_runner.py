@@ -12,6 +12,9 @@ import sys
 import numpy as np
 import onnxruntime as ort
 
+NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""Types that requests do not have to care about: their floats are float32."""
+
 
 def main(max_memory_bytes: int) -> None:
     """Answer requests until standard input ends."""
@@ -28,7 +31,7 @@ def main(max_memory_bytes: int) -> None:
                 opened = request["model"]
             with np.load(request["feeds"]) as feeds:
                 types = {tensor.name: tensor.type for tensor in session.get_inputs()}
-                inputs = {name: feeds[name].astype(np.float16) if types.get(name) == "tensor(float16)" else feeds[name] for name in feeds.files}
+                inputs = {name: feeds[name].astype(NUMPY_TYPES.get(types.get(name, ""), feeds[name].dtype)) for name in feeds.files}
             names = request["names"] or [tensor.name for tensor in session.get_outputs()]
             np.savez(request["results"], **dict(zip(names, session.run(names, inputs), strict=True)))
             error = None

@@ -11,6 +11,7 @@ from orchestrator.errors import InvalidOption
 from orchestrator.models import centerface, mouth_warp
 from orchestrator.models.anchor_free import Scrfd, YuNet
 from orchestrator.models.config import ModelConfig, Tensor
+from orchestrator.models.enhancers import Enhancer
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
 from orchestrator.models.lip_networks import EdTalk, Wav2Lip
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
@@ -168,6 +169,15 @@ _ALL = (
         source="tanshuai0219/EDTalk, exported as edtalk_256",
         reads="source [1,1,80,16]; target [1,3,256,256] RGB / 255; weight [1] (--weight, default 0.5)",
         fit=EdTalk.fit,
+    ),
+    Pack(
+        name="gfpgan",
+        role="face_enhancer",
+        summary="GFPGAN and CodeFormer: finer detail on an aligned face",
+        licence="Apache-2.0 (GFPGAN); non-commercial (CodeFormer)",
+        source="TencentARC/GFPGAN, sczhou/CodeFormer and their exports",
+        reads="(RGB - 127.5) / 127.5, 512 px, FFHQ alignment; CodeFormer's weight (--weight, default 0.5)",
+        fit=Enhancer.fit,
     ),
 )
 

@@ -100,13 +100,14 @@ def wrap(wrapping: Wrapping) -> Wrapped:
     return Wrapped(_assembled(wrapping, model, opset, append_scan), obstacle)
 
 
-def check_floats(network: Network, pack: str, expected: list[str]) -> None:
-    """Refuse a network that does not compute with floats.
+def check_floats(network: Network, pack: str, expected: list[str], shared: tuple[str, ...] = ()) -> None:
+    """Refuse a network that does not compute with floats; `shared` inputs may also be double.
 
     Raises:
         UnsuitableModel: an input or output has another element type.
     """
-    if any(tensor.dtype not in FLOATS for tensor in (*network.inputs, *network.outputs)):
+    types = {tensor.name: tensor.dtype for tensor in (*network.outputs, *network.inputs)}
+    if any(dtype not in (*FLOATS, TensorProto.DOUBLE) if name in shared else dtype not in FLOATS for name, dtype in types.items()):
         raise network.mismatch(pack, expected, "its element types differ")
 
 

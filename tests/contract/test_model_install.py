@@ -20,7 +20,7 @@ from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
 from orchestrator.settings import Settings
-from tests.networks import FACEFUSION_NAMES, save_wav2lip
+from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_wav2lip
 
 HOME = Settings().triton_home
 
@@ -216,3 +216,16 @@ def test_pack_says_what_it_needs(repository: Path) -> None:
         install("mouth-warp", repository, "x.onnx")
     with pytest.raises(errors.InvalidOption, match="give one of centerface"):
         find_pack("none")
+
+
+def test_network_that_makes_its_weights_from_the_item_runs_item_by_item_and_right(repository: Path, tmp_path: Path) -> None:
+    """StyleGAN convolutions, as in edtalk and GFPGAN, cannot take two items at once; inside the graph they run one after another."""
+    lips = install("edtalk", repository, save_edtalk(tmp_path / "edtalk.onnx"), weight=0.8)
+    face = install("gfpgan", repository, save_enhancer(tmp_path / "gfpgan.onnx"))
+    for version in (lips, face):
+        assert version.card["batching"].startswith("item by item (Conv")
+        assert version.card["proof"]["reference_difference"] <= 1
+    assert lips.card["options"] == {"weight": 0.8}
+    assert (face.role, face.card["parameters"]) == ("face_enhancer", {"crop_template": "ffhq_512"})
+    codeformer = install("gfpgan", repository, save_enhancer(tmp_path / "codeformer.onnx", has_weight=True))
+    assert codeformer.number == 2

@@ -33,7 +33,7 @@ def detect(pack: str, path: Path, size_px: int | None = SIZE_PX) -> tuple[NDArra
     session = onnxruntime.InferenceSession(wrap(wrapping).model.SerializeToString(), providers=["CPUExecutionProvider"])
     faces = session.run(None, {"image": np.full((2, side, side, 3), 90, np.uint8)})[0]
     np.testing.assert_array_equal(faces[0], faces[1])
-    return faces[0], dict(wrapping.config.parameters)
+    return np.asarray(faces[0]), dict(wrapping.config.parameters)
 
 
 def tables(sizes: dict[str, int], anchors: int) -> dict[str, NDArray[np.float32]]:
@@ -44,7 +44,7 @@ def tables(sizes: dict[str, int], anchors: int) -> dict[str, NDArray[np.float32]
 def one_face(faces: NDArray[np.float32]) -> NDArray[np.float32]:
     assert (faces[:, 4] > 0).tolist() == [True] + [False] * 15
     assert not faces[1:].any()
-    return faces[0]
+    return np.asarray(faces[0])
 
 
 @pytest.mark.parametrize("sides", [("H", "W"), (SIZE_PX, SIZE_PX)], ids=["free size", "fixed size"])

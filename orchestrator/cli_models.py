@@ -19,7 +19,10 @@ models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
 @models.command("install")
 def models_install(
     packs: Annotated[list[str] | None, typer.Argument(help="Packs to install; default: one for every role a render needs.")] = None,
-    source: Annotated[str | None, typer.Option("--from", metavar="FILE|URL", help="The published ONNX file, for packs that need one.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE|URL", help="The published ONNX file, or the folder of several."),
+    ] = None,
     digest: Annotated[str | None, typer.Option("--sha256", help="Digest the file must have.")] = None,
     size_px: Annotated[int | None, typer.Option("--size", help="Side of the square input, px, for networks that take any.")] = None,
     colour: Annotated[str | None, typer.Option(help="rgb or bgr: order of a lip network's channels, where it is not the usual one.")] = None,
@@ -35,10 +38,11 @@ def models_install(
         if missing_only and installed_pack(settings.model_repository, pack.role):
             continue
         options = PackOptions(size_px=size_px, colour=colour, weight=weight)
-        version = install_pack(pack, settings.model_repository, settings.triton_home, source, digest, options)
-        print(f"{pack.role}: {version}, proven in batches of {', '.join(map(str, version.card['proof']['batches']))}")
-        for note in _notes(version.card):
-            print(f"  {note}")
+        for version in install_pack(pack, settings.model_repository, settings.triton_home, source, digest, options):
+            proof = version.card.get("proof")
+            print(f"{version.role}: {version}, {'an ensemble' if proof is None else 'proven in batches of ' + ', '.join(map(str, proof['batches']))}")
+            for note in _notes(version.card):
+                print(f"  {note}")
 
 
 @models.command("list")
@@ -46,8 +50,8 @@ def models_list() -> None:
     """List the packs, and the versions installed; * is served."""
     repository = Settings().model_repository
     for pack in PACKS.values():
-        file = "--from FILE" if pack.needs_file else ""
-        print(f"{pack.name:13}{pack.role:16}{file:13}{pack.licence:36}{pack.summary}")
+        file = "--from FOLDER" if pack.members else "--from FILE" if pack.needs_file else ""
+        print(f"{pack.name:13}{pack.role:16}{file:15}{pack.licence:36}{pack.summary}")
     for role in installed_roles(repository):
         print(f"\n{role}")
         for version in read_versions(repository, role):
@@ -61,9 +65,10 @@ def models_verify(role: Annotated[str | None, typer.Argument(help="Role to verif
     settings = Settings()
     for name in [role] if role else installed_roles(settings.model_repository):
         version = _served(name)
-        if "proof" not in version.card and version.pack != "unknown" and version.pack not in PACKS:
-            continue
         proof = verify_version(version, settings.triton_home)
+        if proof is None:
+            print(f"{name}: {version} is an ensemble of {', '.join(version.card['members'])}")
+            continue
         against = "" if proof.reference_difference is None else f", against its network {proof.reference_difference:.2g}"
         print(f"{name}: {version} is sound (items of a batch apart {proof.batch_difference:.2g}{against}; {proof.runtime})")
 

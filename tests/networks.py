@@ -231,3 +231,64 @@ def save_scripted(
             value = net.add("Reshape", value, net.integers(-1, table.shape[1]))
         results.append((value, label, (*declared, *table.shape)))
     return net.save(path, [(name, shape)], results)
+
+
+def save_dinet(folder: Path, width: int = 8) -> Path:
+    """Write HeyGem's two networks into a folder: the generator, and WeNet's encoder with its lengths."""
+    net = Builder(6)
+    audio = net.conv(net.add("Unsqueeze", "audio", net.integers(1)), (1, width), 3, (4, 2), 1)
+    audio = net.add("GlobalAveragePool", audio)
+    x = net.conv(net.add("Concat", "mask_B", "B_img", axis=1), (6, width), 3, 2, 1)
+    x = net.add("Resize", net.add("Add", x, audio), "", net.weight(np.array([1, 1, 2, 2], np.float32)), mode="linear")
+    x = net.add("Sigmoid", net.conv(x, (width, 3), 3, 1, 1, relu=False))
+    picture = ("B", 3, 256, 256)
+    net.save(folder / "dinet.onnx", [("audio", ("B", 256, 20)), ("mask_B", picture), ("B_img", picture)], [(x, "output", picture)])
+
+    net = Builder(7)
+    x = net.conv(net.add("Unsqueeze", "speech", net.integers(1)), (1, width), 3, 2)
+    x = net.conv(x, (width, width), 3, 2)
+    x = net.add("Reshape", net.add("Transpose", x, perm=[0, 2, 1, 3]), net.integers(1, 79, width * 19))
+    x = net.add("Tanh", net.add("MatMul", x, net.floats(width * 19, 256)))
+    path = net.save(folder / "wenet.onnx", [("speech", (1, 321, 80))], [(x, "encoder_out", (1, 79, 256))])
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("speech_lengths", TensorProto.INT32, [1]))
+    onnx.save(model, path)
+    return folder
+
+
+def save_musetalk(folder: Path, width: int = 8) -> Path:
+    """Write MuseTalk's four networks into a folder: small, with the published shapes."""
+    net = Builder(8)
+    x = net.conv("pixels", (3, width), 3, 4, 1)
+    x = net.conv(net.conv(x, (width, width), 3, 2, 1), (width, 8), 1, relu=False)
+    net.save(folder / "vae_encoder.onnx", [("pixels", ("B", 3, 256, 256))], [(x, "moments", ("B", 8, 32, 32))])
+
+    net = Builder(9)
+    x = net.conv("latent", (8, width), 3, 1, 1)
+    tokens = net.add("Transpose", net.add("Reshape", x, net.integers(1, width, 1024)), perm=[0, 2, 1])
+    keys = net.add("MatMul", "audio", net.floats(384, width))
+    values = net.add("MatMul", "audio", net.floats(384, width))
+    weights = net.add("Softmax", net.add("MatMul", tokens, net.add("Transpose", keys, perm=[0, 2, 1])), axis=-1)
+    mixed = net.add("Transpose", net.add("Add", tokens, net.add("MatMul", weights, values)), perm=[0, 2, 1])
+    mixed = net.add("Add", net.add("Reshape", mixed, net.integers(1, width, 32, 32)), net.add("Cast", "timestep", to=FLOAT))
+    x = net.conv(mixed, (width, 4), 3, 1, 1, relu=False)
+    path = net.save(folder / "unet.onnx", [("latent", (1, 8, 32, 32)), ("audio", (1, 50, 384))], [(x, "mouth", (1, 4, 32, 32))])
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("timestep", TensorProto.INT64, [1]))
+    onnx.save(model, path)
+
+    net = Builder(10)
+    x = net.conv("latent", (4, width), 3, 1, 1)
+    x = net.add("Resize", x, "", net.weight(np.array([1, 1, 8, 8], np.float32)), mode="linear")
+    x = net.add("Tanh", net.conv(x, (width, 3), 3, 1, 1, relu=False))
+    net.save(folder / "vae_decoder.onnx", [("latent", ("B", 4, 32, 32))], [(x, "pixels", ("B", 3, 256, 256))])
+
+    net = Builder(11)
+    x = net.add("Transpose", "input_features", perm=[0, 2, 1])
+    x = net.add("Reshape", x, net.integers(1, 1500, 160))
+    layers = [net.add("Tanh", net.add("MatMul", x, net.floats(160, 384)))]
+    for _ in range(4):
+        layers.append(net.add("Tanh", net.add("MatMul", layers[-1], net.floats(384, 384))))
+    outputs = [(layer, f"hidden_states.{index}", (1, 1500, 384)) for index, layer in enumerate(layers)]
+    net.save(folder / "whisper_encoder.onnx", [("input_features", (1, 80, 3000))], outputs)
+    return folder

@@ -35,6 +35,7 @@ FACE_DETECTOR = "face_detector"
 LIP_SYNC = "lip_sync"
 FACE_LANDMARKS = "face_landmarks"
 FACE_ENHANCER = "face_enhancer"
+AUDIO_ENCODER = "audio_encoder"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
@@ -63,6 +64,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
             outputs=(TensorSpec("enhanced", "UINT8", ("S", "S", 3)),),
             parameters=("crop_template",),
         ),
+        AUDIO_ENCODER: RoleContract(
+            inputs=(TensorSpec("audio", "FP32", ("A", "B")),),
+            outputs=(TensorSpec("features", "FP32", ("F", "D")),),
+            parameters=("audio_frontend", "features_per_s"),
+        ),
     }
 )
 """Roles that are used where a model for them is there."""
@@ -75,7 +81,7 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks."""
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis."""
     max_batch_size: int

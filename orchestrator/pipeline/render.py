@@ -24,11 +24,11 @@ from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
+from orchestrator.pipeline.speech import speech_windows
 from orchestrator.pipeline.timeline import bounce_runs, output_frame_count
 from postprocess.mask import paste_mask
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix
-from preprocess.mel import mel_window, with_loud_level
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -154,14 +154,14 @@ def render_frames(info: VideoInfo, analysis: Analysis, speech: Speech, frame_cou
 def _shots(reader: VideoReader, info: VideoInfo, analysis: Analysis, speech: Speech, frame_count: int, lip_model: LipModel) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces."""
     track, colour = analysis.face_track, stream_colour(info)
-    mel = speech.mel if lip_model.loud_level_db is None else with_loud_level(speech.mel, lip_model.loud_level_db)
+    window_at = speech_windows(speech, lip_model)
     frames = (frame for run in bounce_runs(len(analysis.index), frame_count) for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames):
         face_crop = window = None
         if track.is_present[frame.index]:
             frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5, lip_model.stretch)
             face_crop = crop_face(plane_views(frame.picture, colour), frame_to_crop, lip_model.size_px)
-            window = mel_window(mel, Fraction(index) / info.frame_rate, lip_model.window_start_s)
+            window = window_at(Fraction(index) / info.frame_rate)
         yield _Shot(index, frame, face_crop, window)
 
 

@@ -3,31 +3,38 @@
 The published files and people lie beside the checkout in `../shared`; they are not part of it.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from deploy.local.server import LocalTriton
 from orchestrator.errors import ContractMismatch
+from orchestrator.inference.audio import AudioEncoder
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.landmarks import LandmarkModel
 from orchestrator.inference.selftest import self_test
+from orchestrator.media.audio import read_speech
 from orchestrator.media.writer import Encoding
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
 from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.speech import speech_windows
 from orchestrator.settings import Settings
 from preprocess.landmarks import five_points
 from preprocess.letterbox import Letterbox
+from preprocess.speech_features import kaldi_fbank
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.networks import FACEFUSION_NAMES, WAV2LIP_NAMES, save_wav2lip
+from tests.networks import FACEFUSION_NAMES, WAV2LIP_NAMES, save_dinet, save_musetalk, save_wav2lip
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS, MEDIA = SHARED / "models", SHARED / "media"
@@ -90,6 +97,85 @@ def test_full_size_wav2lip_renders(size_px: int, names: tuple[str, str, str], fi
     assert rows.min() > 185 and rows.max() < 335
     assert columns.min() > 225 and columns.max() < 410
     assert changed[rows.min() : rows.max(), columns.min() : columns.max()].mean() > 0.6
+
+
+def served_chain(folder: Path, face: NDArray[np.uint8], audio: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return what MuseTalk's own inference makes of a crop and its audio, with the networks in a folder."""
+    run = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx").run for name in ("vae_encoder", "unet", "vae_decoder")}
+    whole = face.astype(np.float32).transpose(2, 0, 1)[None] / 255
+    blanked = whole * (np.arange(256) < 128)[:, None]
+    latents = [run["vae_encoder"](None, {"pixels": ((x - 0.5) / 0.5).astype(np.float32)})[0][:, :4] * 0.18215 for x in (blanked, whole)]
+    position = np.arange(50)[:, None] / 10000 ** (np.arange(0, 384, 2) / 384)
+    code = np.stack([np.sin(position), np.cos(position)], axis=2).reshape(50, 384)
+    latent = np.concatenate(latents, axis=1).astype(np.float32)
+    feeds = {"latent": latent, "audio": (audio + code).astype(np.float32)[None], "timestep": np.zeros(1, np.int64)}
+    mouth = run["vae_decoder"](None, {"latent": (run["unet"](None, feeds)[0] / 0.18215).astype(np.float32)})[0]
+    return np.asarray(np.rint((mouth[0] / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speech: Path, tmp_path: Path) -> None:
+    """Four stand-in networks of the published shapes: the ensemble answers what the chain of the untouched files does."""
+    (tmp_path / "files").mkdir()
+    folder = save_musetalk(tmp_path / "files")
+    repository = tmp_path / "models"
+    install(repository, "centerface")
+    install(repository, "musetalk", folder)
+    with serving(repository) as client:
+        self_test(client)
+        lip_model = LipModel(client)
+        assert lip_model.encoder is not None
+        assert (lip_model.audio_dims, lip_model.encoder.feature_size) == ((50, 384), 1920)
+        assert lip_model.encoder.features_per_s == 50
+        windows = speech_windows(read_speech(speech), lip_model)
+        random = np.random.default_rng(3)
+        faces = [random.integers(0, 256, (256, 256, 3), np.uint8) for _ in range(3)]
+        heard = [windows(Fraction(index, 5)) for index in range(3)]
+        assert heard[0].shape == (10, 1920) and not heard[0][:4].any() and heard[0][4:].any(), "nothing before the track begins"
+        for face, window, mouth in zip(faces, heard, lip_model.generate(faces, heard).result(60), strict=True):
+            expected = served_chain(folder, face, window.reshape(50, 384))
+            assert np.abs(mouth.astype(int) - expected).max() <= 1
+        report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client, Encoding(preset="ultrafast"))
+    assert report.models["lip_sync"].inference_count == report.frame_count == 62
+
+
+def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    folder = save_dinet(tmp_path / "files")
+    repository = tmp_path / "models"
+    install(repository, "centerface")
+    install(repository, "dinet", folder)
+    with serving(repository) as client:
+        self_test(client)
+        lip_model = LipModel(client)
+        assert lip_model.encoder is not None and lip_model.audio_layout == "channels"
+        windows = speech_windows(read_speech(speech), lip_model)
+        assert windows(Fraction(1)).shape == (20, 256)
+        report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client, Encoding(preset="ultrafast"))
+    assert report.models["lip_sync"].inference_count == report.frame_count == 62
+
+
+def test_long_track_is_encoded_in_overlapping_segments_as_in_one(tmp_path: Path) -> None:
+    """10 s of speech in segments of 3.2 s: every feature that has its context is that of the whole track's filter banks."""
+    (tmp_path / "files").mkdir()
+    folder = save_dinet(tmp_path / "files")
+    install(tmp_path / "models", "dinet", folder)
+    waveform = speech_like(10.0)
+    with serving(tmp_path / "models") as client:
+        features = AudioEncoder(client).encode(waveform)
+    assert features.shape == (250, 256)
+    session = onnxruntime.InferenceSession(folder / "wenet.onnx")
+    banks = kaldi_fbank(waveform)
+    for first in (0, 79, 160):
+        alone = session.run(["encoder_out"], {"speech": banks[None, first * 4 : first * 4 + 321], "speech_lengths": np.full(1, 321, np.int32)})[0][0]
+        np.testing.assert_allclose(features[first : first + 79], alone, atol=1e-4)
+
+
+def test_lip_model_without_its_encoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    install(tmp_path / "models", "dinet", save_dinet(tmp_path / "files"))
+    shutil.rmtree(tmp_path / "models" / "audio_encoder")
+    with serving(tmp_path / "models") as client, pytest.raises(ContractMismatch, match="there is none"):
+        LipModel(client)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
 DEFAULT_SIZE_PX = 384
 """Side of the detector's input where the network takes any. A face has to be about 30 px wide in it: a twelfth of the frame's longer side."""
@@ -141,6 +141,7 @@ class Scrfd:
             raise network.mismatch("scrfd", _SCRFD_EXPECTED)
         check_floats(network, "scrfd", _SCRFD_EXPECTED)
         size_px = square_size(network, "scrfd", _SCRFD_EXPECTED, options)
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, size_px, size_px)})
         if all(len(tensor.shape) == 2 and tensor.shape[1] in (1, 4, 10) for tensor in network.outputs):
             raise network.mismatch(
                 "scrfd",

@@ -9,7 +9,7 @@ from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
 AUDIO_ENCODER = "audio_encoder"
 
@@ -66,6 +66,7 @@ class WhisperEncoder:
         if len(shape) != 3 or any(isinstance(size, int) and size not in (0, wanted) for size, wanted in zip(shape[1:], WHISPER_INPUT, strict=True)):
             raise network.mismatch("musetalk (audio encoder)", _WHISPER_EXPECTED)
         check_floats(network, "musetalk (audio encoder)", _WHISPER_EXPECTED)
+        network = resolve_outputs(network, {network.inputs[0].name: (1, *WHISPER_INPUT)})
         whole = [tensor for tensor in network.outputs if len(tensor.shape) == 4]
         single = [tensor for tensor in network.outputs if len(tensor.shape) == 3]
         for tensors, layers in ((whole[:1], whole[0].shape[2] if whole else 0), (single, len(single))):

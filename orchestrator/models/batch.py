@@ -23,7 +23,8 @@ _FOLDABLE = frozenset(
     {
         *("Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Floor", "Gather", "Greater", "Identity", "Less"),
         *("Max", "Min", "Mod", "Mul", "Neg", "Not", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "Reshape", "Slice", "Split", "Sqrt"),
-        *("Squeeze", "Sub", "Unsqueeze", "Where"),
+        *("Squeeze", "Sub", "Unsqueeze", "Where", "Abs", "And", "Flatten", "GatherND", "GreaterOrEqual", "LessOrEqual", "Or", "Pow"),
+        *("ReduceSum", "Round", "ScatterElements", "ScatterND", "Sign", "Tile", "Transpose", "Trilu"),
     }
 )
 """Operators that exporters compute shapes with."""

@@ -214,7 +214,11 @@ class Graph:
         for output in network.output:
             tensor = output.type.tensor_type
             shape = [axis.dim_value for axis in tensor.shape.dim] if tensor.HasField("shape") else None
-            body.output(outputs[output.name], f"item.{output.name}", tensor.elem_type, shape)
+            value = outputs[output.name]
+            if shape and shape[0] == 1:  # the batch of one: Scan puts the real one in its place
+                shape = shape[1:]
+                value = body.op("Reshape", value, Value(body, body._store_as(np.asarray(shape, np.int64), f"item.shape.{output.name}")))
+            body.output(value, f"item.{output.name}", tensor.elem_type, shape)
         self._initializers.extend(body._initializers)
         graph = helper.make_graph(body._nodes, "item", body._inputs, body._outputs)
         names = [f"scan.{output.name}" for output in network.output]
@@ -253,6 +257,10 @@ class Graph:
         model.ir_version = next(ir for opset, ir in _IR_VERSIONS if self.opset <= opset)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _store_as(self, array: NDArray[np.int64], name: str) -> str:
+        self._initializers.append(numpy_helper.from_array(array, name))
+        return name
 
     def _store(self, array: NDArray[np.float32] | NDArray[np.int64]) -> Value:
         key = (array.dtype.str, array.shape, array.tobytes())

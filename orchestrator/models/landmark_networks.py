@@ -12,7 +12,7 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,14 @@ class LandmarkNetwork:
     def fit(network: Network, options: PackOptions, family: LandmarkFamily) -> "LandmarkNetwork":
         """Raises UnsuitableModel when the network is another."""
         count = family.point_count * family.coordinates
-        shapes = {tensor.name: [size for size in tensor.shape[1:] if isinstance(size, int)] for tensor in network.outputs}
-        found = [name for name, rest in shapes.items() if prod(rest) == count]
         image = network.inputs[0].shape if len(network.inputs) == 1 else ()
         wanted = (3, family.size_px, family.size_px)
-        if not found or len(image) != 4 or any(isinstance(size, int) and size not in (0, side) for size, side in zip(image[1:], wanted, strict=True)):
+        if len(image) != 4 or any(isinstance(size, int) and size not in (0, side) for size, side in zip(image[1:], wanted, strict=True)):
+            raise network.mismatch(family.pack, family.expected)
+        network = resolve_outputs(network, {network.inputs[0].name: (1, *wanted)})
+        shapes = {tensor.name: [size for size in tensor.shape[1:] if isinstance(size, int)] for tensor in network.outputs}
+        found = [name for name, rest in shapes.items() if prod(rest) == count]
+        if not found:
             raise network.mismatch(family.pack, family.expected)
         if options.size_px not in (None, family.size_px):
             raise InvalidOption(f"{family.pack} takes crops of {family.size_px} px and no others; leave out --size.")

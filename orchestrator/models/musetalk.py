@@ -15,7 +15,7 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
 SIZE_PX = 256
 """Side of the crop."""
@@ -51,6 +51,7 @@ class VaeEncoder:
         expected = ["input FLOAT [N, 3, 256, 256]", "output FLOAT [N, 4, 32, 32] or [N, 8, 32, 32]"]
         if len(network.inputs) != 1 or not _is(network.inputs[0], 3, SIZE_PX, SIZE_PX):
             raise network.mismatch("musetalk (VAE encoder)", expected)
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, SIZE_PX, SIZE_PX)})
         output = network.outputs[0]
         if not (_is(output, 4, 32, 32) or _is(output, 8, 32, 32)):
             raise network.mismatch("musetalk (VAE encoder)", expected)

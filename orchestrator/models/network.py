@@ -158,7 +158,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path, file_bytes: int) -> 
         _check_size(path.name, total_bytes)
     for tensor in outside:
         external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        tensor.data_location = TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         del tensor.external_data[:]
 
 

@@ -13,7 +13,7 @@ from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels, draw_squeeze, feed_squeeze
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
 ULTRAFACE_PICTURE_SCALE = 2
 """Side of the picture sent, relative to the network's longer side: the landmark role is given faces cut out of the same picture."""
@@ -49,12 +49,15 @@ class UltraFace:
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "UltraFace":
         """Raises UnsuitableModel when the network is another."""
-        found = {tensor.shape[2]: tensor.name for tensor in network.outputs if len(tensor.shape) == 3}
         shape = network.inputs[0].shape if len(network.inputs) == 1 else ()
-        if len(network.outputs) != 2 or set(found) != {2, 4} or len(shape) != 4 or shape[1] != 3:
+        if len(network.outputs) != 2 or len(shape) != 4 or shape[1] != 3:
             raise network.mismatch("ultraface", _ULTRAFACE_EXPECTED)
         if not (isinstance(shape[2], int) and isinstance(shape[3], int) and shape[2] > 0 and shape[3] > 0):
             raise network.mismatch("ultraface", _ULTRAFACE_EXPECTED, "its anchor boxes are made for one size, which the file does not name")
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, shape[2], shape[3])})
+        found = {tensor.shape[2]: tensor.name for tensor in network.outputs if len(tensor.shape) == 3}
+        if set(found) != {2, 4}:
+            raise network.mismatch("ultraface", _ULTRAFACE_EXPECTED)
         check_floats(network, "ultraface", _ULTRAFACE_EXPECTED)
         return UltraFace(network, (shape[2], shape[3]), found[2], found[4])
 
@@ -116,14 +119,17 @@ class RetinaFace:
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "RetinaFace":
         """Raises UnsuitableModel when the network is another."""
+        if len(network.outputs) != 3:
+            raise network.mismatch("retinaface", _RETINAFACE_EXPECTED)
+        size_px = square_size(network, "retinaface", _RETINAFACE_EXPECTED, options)
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, size_px, size_px)})
         found = {tensor.shape[2]: tensor.name for tensor in network.outputs if len(tensor.shape) == 3}
-        if len(network.outputs) != 3 or set(found) != {4, 2, 10}:
+        if set(found) != {4, 2, 10}:
             raise network.mismatch("retinaface", _RETINAFACE_EXPECTED)
         check_floats(network, "retinaface", _RETINAFACE_EXPECTED)
-        size_px = square_size(network, "retinaface", _RETINAFACE_EXPECTED, options)
         count = 42 * (size_px // 32) ** 2
         declared = {tensor.shape[1] for tensor in network.outputs if isinstance(tensor.shape[1], int) and tensor.shape[1] > 0}
-        if declared - {count} and isinstance(network.inputs[0].shape[2], int):
+        if declared - {count}:
             raise network.mismatch("retinaface", _RETINAFACE_EXPECTED, f"it has {sorted(declared)} boxes, expected {count}")
         maker = next((node for node in network.model.graph.node if found[2] in node.output), None)
         return RetinaFace(network, size_px, found[4], found[2], found[10], maker is not None and maker.op_type == "Softmax")

@@ -14,7 +14,7 @@ from orchestrator.errors import UnsuitableModel
 from orchestrator.models.batch import NotBatchable, fix_shapes, make_batchable
 from orchestrator.models.config import ModelConfig
 from orchestrator.models.graph import FLOAT, Graph, Value
-from orchestrator.models.network import Network
+from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.opset import to_current_opset
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -79,7 +79,7 @@ def wrap(wrapping: Wrapping) -> Wrapped:
     network = wrapping.network
     shapes = wrapping.input_shapes
     model = _prepared(network, shapes)
-    opset = to_current_opset(model, _ranks(model, shapes))
+    opset = to_current_opset(model, _ranks(model))
     obstacle = None
     try:
         batched = _copy(model)
@@ -114,6 +114,23 @@ def check_floats(network: Network, pack: str, expected: list[str], shared: tuple
         raise network.mismatch(pack, expected, "its element types differ")
 
 
+def resolve_outputs(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> Network:
+    """Return the network with the sizes of its outputs worked out for one item, where the file names axes instead of telling them.
+
+    Tracers leave names like `Sigmoidscore_dim_1`. What cannot be worked out stays as declared.
+    """
+    if all(isinstance(size, int) and size > 0 for tensor in network.outputs for size in tensor.shape[1:]) and all(t.shape for t in network.outputs):
+        return network
+    model = _prepared(network, input_shapes)
+    try:
+        to_current_opset(model, _ranks(model))
+        known = fix_shapes(model, input_shapes).shapes
+    except (NotBatchable, UnsuitableModel):
+        return network
+    outputs = tuple(TensorInfo(tensor.name, tensor.dtype, known.get(tensor.name, tensor.shape)) for tensor in network.outputs)
+    return Network(network.file, network.sha256, network.model, network.inputs, outputs)
+
+
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -131,7 +148,7 @@ def _prepared(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> onnx.M
     return model
 
 
-def _ranks(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, int]:
+def _ranks(model: onnx.ModelProto) -> Mapping[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     ranks = {tensor.name: len(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):

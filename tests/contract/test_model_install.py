@@ -20,7 +20,7 @@ from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
 from orchestrator.settings import Settings
-from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_wav2lip
+from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_musetalk, save_wav2lip
 
 HOME = Settings().triton_home
 
@@ -231,3 +231,53 @@ def test_network_that_makes_its_weights_from_the_item_runs_item_by_item_and_righ
     assert (face.role, face.card["parameters"]) == ("face_enhancer", {"crop_template": "ffhq_512"})
     codeformer = install("gfpgan", repository, save_enhancer(tmp_path / "codeformer.onnx", has_weight=True))
     assert codeformer.number == 2
+
+
+def in_half_precision(path: Path) -> Path:
+    """Rewrite a file with FP16 weights, inputs and outputs."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+    return path
+
+
+def test_half_precision_and_weights_beside_the_file(repository: Path, tmp_path: Path) -> None:
+    half = install("wav2lip", repository, in_half_precision(small_wav2lip(tmp_path / "half.onnx", fixed_batch=True)))
+    assert half.card["proof"]["reference_difference"] <= 2
+    assert "input mel_spectrogram FLOAT16 [1, 1, 80, 16]" in half.card["network"]
+    model = onnx.load(small_wav2lip(tmp_path / "whole.onnx"))
+    (tmp_path / "beside").mkdir()
+    onnx.save_model(model, tmp_path / "beside" / "w.onnx", save_as_external_data=True, location="w.onnx.data", size_threshold=0)
+    beside = install("wav2lip", repository, tmp_path / "beside" / "w.onnx")
+    whole = install("wav2lip", repository, tmp_path / "whole.onnx")
+    assert beside.card["model_sha256"] == whole.card["model_sha256"], "where the weights lay makes no difference"
+
+
+def test_output_sizes_that_the_file_does_not_tell_are_worked_out(repository: Path, tmp_path: Path) -> None:
+    path = save_musetalk(tmp_path) / "vae_encoder.onnx"
+    model = onnx.load(path)
+    for axis in model.graph.output[0].type.tensor_type.shape.dim:
+        axis.dim_param = f"traced_{axis.dim_value}"
+    onnx.save(model, path)
+    install("musetalk", repository, tmp_path)
+    version = served_version(repository, "musetalk_vae_encoder")
+    assert version is not None and version.card["batching"] == "items together"
+
+
+def test_pack_of_several_files_is_installed_whole_or_not_at_all(repository: Path, tmp_path: Path) -> None:
+    install("mouth-warp", repository)
+    before = snapshot(repository)
+    folder = save_musetalk(tmp_path)
+    (folder / "vae_decoder.onnx").write_bytes((folder / "vae_encoder.onnx").read_bytes())
+    with pytest.raises(errors.UnsuitableModel, match=r"musetalk \(VAE decoder\)"):
+        install("musetalk", repository, folder)
+    (folder / "vae_decoder.onnx").unlink()
+    with pytest.raises(errors.MissingFile):
+        install("musetalk", repository, folder)
+    with pytest.raises(errors.InvalidOption, match="FOLDER"):
+        install("musetalk", repository, folder / "unet.onnx")
+    assert snapshot(repository) == before

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deploy.local.server import LocalTriton
-from orchestrator.errors import ContractMismatch
+from orchestrator.errors import ContractMismatch, UnsuitableModel
 from orchestrator.inference.audio import AudioEncoder
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import FaceDetector, LipModel
@@ -26,7 +26,10 @@ from orchestrator.inference.selftest import self_test
 from orchestrator.media.audio import read_speech
 from orchestrator.media.writer import Encoding
 from orchestrator.models.install import install_pack
-from orchestrator.models.packs import find_pack
+from orchestrator.models.network import read_network
+from orchestrator.models.options import PackOptions
+from orchestrator.models.packs import PACKS, find_pack
+from orchestrator.models.wrapping import wrap
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.speech import speech_windows
 from orchestrator.settings import Settings
@@ -186,6 +189,21 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("ultraface", "pfld98", "facemesh468", "yunet"):
         install(repository, name, MODELS / FILES[name])
     return repository
+
+
+@needs_shared
+@pytest.mark.parametrize("file", [*FILES.values(), "silero_vad_v6.onnx"])
+def test_published_file_fits_its_own_pack_and_no_other(file: str) -> None:
+    network = read_network(MODELS / file)
+    for name, pack in PACKS.items():
+        if pack.fit is None:
+            continue
+        if FILES.get(name) == file:
+            assert network.sha256 in pack.known_files
+            assert wrap(pack.fit(network, PackOptions())).obstacle is None, "its items run together"
+        else:
+            with pytest.raises(UnsuitableModel, match="does not fit"):
+                pack.fit(network, PackOptions())
 
 
 @needs_shared

@@ -335,6 +335,11 @@ def _reshape(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | N
     source, target = graph.shape(node.input[0]), graph.shape(node.output[0])
     before = math.prod(source[: axis.index]) * axis.outer
     found = _place(target, before)
+    is_between = found.size > 1 and found.outer == 1 and found.index > 0
+    if is_between and (found.index == len(target) - 1 or source[axis.index + 1 :] == target[found.index :]):
+        # The batch lies between two axes and could be folded into either: into the rows before it, unless what follows it is split (heads).
+        rows = target[found.index - 1]
+        found = _Axis(found.index - 1, rows, rows)
     shape = [-1 if index == found.index else size for index, size in enumerate(target)]
     if 0 in target:
         raise NotBatchable("a value is empty")

@@ -62,6 +62,19 @@ def attention(net: Builder) -> str:
     return net.add("Reshape", net.add("Transpose", mixed, perm=[0, 2, 1, 3]), net.integers(1, 36, 4))
 
 
+def attention_with_batch_second(net: Builder) -> str:
+    """Attention as torch's MultiheadAttention traces it: [tokens, 1, channels], its rows folded for Gemm and its heads into the batch."""
+    tokens = net.add("Transpose", net.add("Reshape", "x", net.integers(1, 4, 36)), perm=[2, 0, 1])
+    rows = net.add("Gemm", net.add("Reshape", tokens, net.integers(36, 4)), net.floats(4, 4))
+    projected = net.add("Reshape", rows, net.integers(36, 1, 4))
+    heads = net.add("Transpose", net.add("Reshape", projected, net.integers(36, 2, 2)), perm=[1, 0, 2])
+    weights = net.add("Softmax", net.add("MatMul", heads, net.add("Transpose", heads, perm=[0, 2, 1])), axis=-1)
+    mixed = net.add("Transpose", net.add("MatMul", weights, heads), perm=[1, 0, 2])
+    split = net.add("Reshape", mixed, net.integers(36, 1, 2, 2))
+    rows = net.add("Gemm", net.add("Reshape", split, net.integers(36, 4)), net.floats(4, 4))
+    return net.add("Transpose", net.add("Reshape", rows, net.integers(36, 1, 4)), perm=[1, 2, 0])
+
+
 def recurrent(net: Builder) -> str:
     """A GRU over rows whose initial state is a constant for one item."""
     sequence = net.add("Transpose", net.add("Reshape", "x", net.integers(1, 24, 6)), perm=[1, 0, 2])
@@ -92,6 +105,7 @@ HABITS: dict[str, Draw] = {
     "batch in the second axis": lambda n: n.add("Transpose", n.add("Relu", n.add("Transpose", "x", perm=[1, 0, 2, 3])), perm=[1, 0, 2, 3]),
     "attention over pixels": attention,
     "recurrent with a zero state": recurrent,
+    "attention with the batch second": attention_with_batch_second,
     "pads and splits": lambda n: n.add(
         "Add", *[n.add("Pad", "x", n.integers(0, 0, 1, 1, 0, 0, 1, 1)), n.add("Pad", "x", n.integers(0, 0, 2, 2, 0, 0, 0, 0))]
     ),

@@ -18,6 +18,7 @@ STATUS: Mapping[type[errors.RenderError], int] = MappingProxyType(
         errors.InferenceUnavailable: 503,
         errors.InferenceOverloaded: 503,
         errors.InferenceTimeout: 504,
+        errors.FetchFailed: 502,
         errors.StorageError: 507,
         errors.RenderCancelled: 499,
         errors.RenderError: 500,

@@ -10,11 +10,9 @@ RenderError(code, retryable)
    - InvalidOption               invalid_option
    - UrlRefused                  url_refused
    - NoFaceFound                 no_face_found
-   - FetchRefused                fetch_refused
    - IdempotencyConflict         idempotency_conflict
    - UnknownJob                  unknown_job
    - NotReady                    not_ready
- x FetchFailed                   fetch_failed             (retryable)
  x QueueFull                     queue_full               (retryable)
  x InferenceError                Triton did not do its part
    - InferenceUnavailable        inference_unavailable    (retryable)
@@ -99,12 +97,6 @@ class NoFaceFound(InputError):
     code = "no_face_found"
 
 
-class FetchRefused(InputError):
-    """A URL may not be fetched or called from here."""
-
-    code = "fetch_refused"
-
-
 class IdempotencyConflict(InputError):
     """An idempotency key or a client's code was used before, for another request."""
 
@@ -121,13 +113,6 @@ class NotReady(InputError):
     """A job has no result to give: it is not completed, or its retention has ended."""
 
     code = "not_ready"
-
-
-class FetchFailed(RenderError):
-    """A URL could not be fetched, or did not answer."""
-
-    code = "fetch_failed"
-    retryable = True
 
 
 class QueueFull(RenderError):

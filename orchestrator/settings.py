@@ -21,6 +21,21 @@ class Settings(BaseSettings):
         "auto", description="where the embedded Triton runs models; auto takes the CPU only where no GPU is visible"
     )
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
+    data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
+    database_url: str | None = Field(
+        None,
+        description="database of the jobs, postgresql://USER:PASSWORD@HOST/NAME when several hosts share them; unset is SQLite in the data folder",
+    )
+    host_name: str | None = Field(None, description="this host's name among those that share a database; unset makes one up once and keeps it")
+    max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait; further ones are refused with queue_full")
+    stall_s: float = Field(60.0, gt=0, description="a render in which nothing is finished for this long has stalled and is tried again, s")
+    max_attempts: int = Field(6, ge=1, description="attempts in a row that may fail without getting any further before the job fails")
+    free_space_floor_bytes: int = Field(1 << 30, ge=0, description="no new work is taken while less disk space than this is free, bytes")
+    track_cache_bytes: int = Field(1 << 30, ge=0, description="largest size of the face-track cache, bytes; the tracks used longest ago go first")
+    retention_s: float = Field(7 * 86400.0, gt=0, description="how long the result and inputs of a finished job are kept, s")
+    history_s: float = Field(90 * 86400.0, gt=0, description="how long a finished job itself is remembered, s")
+    webhook_secret: str = Field("", description="signs webhooks; empty sends them unsigned")
+    log_format: Literal["text", "json"] = Field("text", description="how the service logs; json is one object a line")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")
     max_concurrent_renders: int = Field(2, ge=1, le=64, description="renders the service runs at a time; further ones wait")
 

@@ -38,6 +38,34 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="how the service logs; json is one object a line")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")
     max_concurrent_renders: int = Field(2, ge=1, le=64, description="renders the service runs at a time; further ones wait")
+    host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
+    port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
+    public_url: str | None = Field(
+        None, description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's"
+    )
+    api_keys: str = Field("", description="API keys as NAME:KEY, separated by commas; a key has 16 characters or more")
+    api_keys_file: Path | None = Field(None, description="file with further API keys, one NAME:KEY a line")
+    model_aliases: str = Field(
+        "lipsync-2,lipsync-2-pro,lipsync-1.9.0-beta,sync-3", description="model names of /v2 requests that stand for the installed lip model"
+    )
+    fetch_hosts: str = Field(
+        "", description="hosts that input URLs and webhooks may name, separated by commas, * as a wildcard; empty is every public one"
+    )
+    fetch_networks: str = Field(
+        "", description="networks (CIDR, separated by commas) that input URLs and webhooks may reach although they are not public"
+    )
+    upload_stall_s: float = Field(30.0, gt=0, description="longest time without data from a client that sends a request, s")
+    upload_min_bytes_per_s: int = Field(
+        1024, ge=1, description="an upload that is slower on average, once it has lasted for the time above, is refused, bytes/s"
+    )
+    max_uploads: int = Field(256, ge=1, description="uploads that are received at a time; further ones wait")
+    max_duration_s: float = Field(4 * 3600.0, gt=0, description="longest video or speech accepted, s")
+    max_pixels: int = Field(8192 * 4352, ge=1024, description="largest frame accepted, width × height, px")
+    max_frames: int = Field(1_000_000, ge=1, description="most frames an input or output may have")
+    easy_data: Path | None = Field(
+        None,
+        description="folder shared with HeyGem / Duix.Avatar clients; unset is duix_avatar_data/face2face/temp in the home folder, as they have it",
+    )
 
 
 def settings_table() -> str:
@@ -45,7 +73,7 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.default.relative_to(_ROOT) if isinstance(field.default, Path) else field.default
-        rows.append(f"| `LIPSYNC_{name.upper()}` | {'' if default is None else f'`{default}`'} | {field.description} |")
+        rows.append(f"| `LIPSYNC_{name.upper()}` | {f'`{default}`' if default not in (None, '') else ''} | {field.description} |")
     return "\n".join(rows)
 
 

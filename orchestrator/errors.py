@@ -12,6 +12,7 @@ RenderError(code, retryable)
    - NoFaceFound                 no_face_found
    - IdempotencyConflict         idempotency_conflict
    - UnknownJob                  unknown_job
+   - UnknownRecord               unknown_record
    - NotReady                    not_ready
  x QueueFull                     queue_full               (retryable)
  x InferenceError                Triton did not do its part
@@ -26,6 +27,7 @@ RenderError(code, retryable)
    - StorageFull                 storage_full             (retryable)
  x RenderStalled                 stalled                  (retryable)
  x CrashLoop                     crash_loop
+ x RenderInterrupted             interrupted              (retryable)
  x RenderCancelled               cancelled
 
 The code is the same in the API, the logs and the reports; the message is one sentence that says what to do. A `ValueError` out of
@@ -107,6 +109,12 @@ class UnknownJob(InputError):
     """There is no job with this id."""
 
     code = "unknown_job"
+
+
+class UnknownRecord(InputError):
+    """There is no asset or batch with this id."""
+
+    code = "unknown_record"
 
 
 class NotReady(InputError):
@@ -198,6 +206,13 @@ class CrashLoop(RenderError):
     """The service's process died again and again while it worked on a job, without getting any further."""
 
     code = "crash_loop"
+
+
+class RenderInterrupted(RenderError):
+    """The service shuts down; what is finished is kept, and the render goes on later."""
+
+    code = "interrupted"
+    retryable = True
 
 
 class RenderCancelled(RenderError):

@@ -59,18 +59,17 @@ def render_command(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default LIPSYNC_HOST, 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default LIPSYNC_PORT, 8383.")] = None,
     triton: TritonOption = None,
 ) -> None:
-    """Serve renders over HTTP: POST /render."""
-    import uvicorn  # noqa: PLC0415 (a render need not wait for the web framework to load)
+    """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
+    from orchestrator.main import run_service  # noqa: PLC0415 (a render need not wait for the web framework to load)
 
-    from orchestrator.main import create_app  # noqa: PLC0415
-
-    settings = _settings(triton)
+    given = {"host": host, "port": port}
+    settings = _settings(triton).model_copy(update={name: value for name, value in given.items() if value is not None})
     with open_triton(settings) as client:
-        uvicorn.run(create_app(client, settings), host=host, port=port)
+        run_service(client, settings)
 
 
 @app.command("triton")

@@ -78,7 +78,7 @@ class Guard:
             except Problem as exc:
                 if exchange.status is None:
                     await problem(scope["path"], exc.status, exc.code, str(exc))(scope, receive, exchange.send)
-            except SlowReader:
+            except Aborted:
                 pass  # the server closes the connection of an answer that is not complete
         finally:
             route = getattr(scope.get("route"), "path", "-")
@@ -129,8 +129,8 @@ class Guard:
             raise too_large(self._limits.max_body_bytes)
 
 
-class SlowReader(Exception):
-    """A client takes no data."""
+class Aborted(Exception):
+    """An answer that has begun cannot be completed: the client takes no data, or there is no more to give."""
 
 
 class _Exchange:
@@ -184,7 +184,7 @@ class _Exchange:
         try:
             await asyncio.wait_for(self._send(message), self._limits.read_stall_s)
         except TimeoutError:
-            raise SlowReader from None
+            raise Aborted from None
 
     def _too_slow(self) -> Problem:
         return Problem(

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import StorageError, UnknownRecord
+from orchestrator.media.limits import MediaKind
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -105,8 +106,7 @@ class Asset(Document):
     path: Path
     """In the storage."""
     size_bytes: int
-    kind: str
-    """VIDEO, AUDIO or IMAGE."""
+    kind: MediaKind
     format: str
     duration_s: float | None = None
     frame_rate: float | None = None
@@ -123,6 +123,9 @@ class BatchItem(BaseModel):
     payload: dict[str, Any]
     job_id: str | None = None
     """None until it was handed over to the jobs."""
+    error_code: str | None = None
+    """Why it could not be handed over."""
+    error: str | None = None
 
 
 class Batch(Document):

@@ -161,7 +161,7 @@ def _routes(context: Context, client: TritonClient, registry: CollectorRegistry,
         render_router(context, readiness),
     ):
         app.include_router(router)
-    complete_document(app)
+    complete_document(app, bool(context.entrance.keys))
     return app
 
 

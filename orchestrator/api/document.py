@@ -14,18 +14,18 @@ BY_HAND: tuple[type[BaseModel], ...] = (GenerateRequest, V2Error, ProblemDetails
 """Bodies that no route declares as a parameter or a return type."""
 
 
-def complete_document(app: FastAPI) -> None:
-    """Have the application answer with the completed document."""
+def complete_document(app: FastAPI, needs_key: bool) -> None:
+    """Have the application answer with the completed document, which asks for an API key only where the service does."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, needs_key)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, needs_key: bool) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, definitions = models_json_schema([(model, "validation") for model in BY_HAND], ref_template="#/components/schemas/{model}")
     components = schema.setdefault("components", {}).setdefault("schemas", {})
@@ -36,6 +36,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for operations in schema["paths"].values():
         for operation in operations.values():
             _drop_foreign_error(operation.get("responses", {}))
+            if not needs_key:
+                operation.pop("security", None)
+                operation["responses"].pop("401", None)
     return schema
 
 

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from orchestrator import errors
 
@@ -123,9 +124,20 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, exc: HTTPException) -> Response:
         response = problem(request.url.path, exc.status_code, str(exc.detail).lower().replace(" ", "_"), f"{exc.detail}: {request.method}.")
         response.headers.update(exc.headers or {})
+        if exc.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed_methods(request))
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, exc: Exception) -> Response:
         detail = "The service has failed; look in its log for this request's id, and report it."
         return problem(request.url.path, 500, "internal_error", detail)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return what a path can be asked by: all of its routes, where Starlette names the first one's methods."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)

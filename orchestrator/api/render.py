@@ -1,6 +1,6 @@
 """`POST /render`: video and speech in one request, the MP4 comes back while it is rendered. For curl."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import anyio
@@ -62,11 +62,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
         missing = [name for name in ("video", "audio") if name not in form.files]
         if missing:
             raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
-        try:
-            options = RenderOptions.model_validate(dict(form.fields))
-        except ValidationError as exc:
-            raise Problem(422, "invalid_option", validation_sentence(exc)) from exc
-        options.encoding()
+        options = _options(form.fields)
         video, audio = form.files["video"].path, form.files["audio"].path
         await context.run(check_inputs, video, audio, context.media_limits)
         spec = JobSpec(video=str(video), audio=str(audio), options=options, interface="render", owner=context.owner_name(request))
@@ -85,6 +81,19 @@ def forget_live_renders(service: JobService) -> None:
     """Cancel and forget the renders of connections that a restart has cut."""
     for view in service.find(interface="render", limit=10_000):
         service.delete(view.id)
+
+
+def _options(fields: Mapping[str, str]) -> RenderOptions:
+    """Return the options that a form's text fields ask for."""
+    for name, text in fields.items():
+        if RenderOptions.model_fields[name].annotation is bool and text not in ("true", "false"):
+            raise Problem(422, "invalid_option", f"{name} must be true or false.")
+    try:
+        options = RenderOptions.model_validate(dict(fields))
+    except ValidationError as exc:
+        raise Problem(422, "invalid_option", validation_sentence(exc)) from exc
+    options.encoding()
+    return options
 
 
 class _LiveVideo:

@@ -1,11 +1,11 @@
 """`/v2/generate`: jobs as sync.so has them, so that its SDK works here; and cancel, events, result and live video, which it does not have."""
 
-from datetime import datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import APIKeyHeader
+from pydantic import Field
 from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file
@@ -13,7 +13,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses
 from orchestrator.api.uploads import idempotency_key, parse_json, read_json
 from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
-from orchestrator.api.v2_schema import Generation, GenerationStatus
+from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
 from orchestrator.errors import NotReady, UnknownJob
 from orchestrator.jobs.model import JobSpec, JobState, JobView
 
@@ -91,16 +91,18 @@ def v2_router(context: Context) -> APIRouter:
     @router.get("/generations", responses=error_responses(V2Error, 401, 422))
     async def list_generations(
         request: Request,
-        status: Annotated[list[str] | None, Query(description="States, given several times or separated by commas.")] = None,
+        status: Annotated[
+            list[Annotated[str, Field(pattern=listed(GenerationStatus))]] | None, Query(description="Given several times or separated by commas.")
+        ] = None,
         ids: Annotated[list[str] | None, Query(description="Ids, given several times or separated by commas.", max_length=1000)] = None,
         external_id: Annotated[str | None, Query(alias="externalId", max_length=255)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        before: Annotated[datetime | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
+        before: Annotated[Moment | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
     ) -> list[Generation]:
         """Return jobs, newest first."""
         owner, base_url = context.owner(request), context.base_url(request)
-        states = _states(_split(status))
-        wanted = _split(ids)
+        wanted, statuses = split(ids), split(status)
+        states = [state for state, shown_as in STATUS.items() if shown_as in statuses]
 
         def find() -> list[JobView]:
             if wanted:
@@ -110,9 +112,7 @@ def v2_router(context: Context) -> APIRouter:
                 views = [
                     view
                     for state in (states or _ANY)
-                    for view in context.service.find(
-                        interface="v2", client_code=external_id, owner=owner, state=state, limit=limit, before=_aware(before)
-                    )
+                    for view in context.service.find(interface="v2", client_code=external_id, owner=owner, state=state, limit=limit, before=before)
                 ]
             return sorted(views, key=lambda view: view.created_at, reverse=True)[:limit]
 
@@ -221,25 +221,9 @@ async def _spec(request: Request, context: Context, owner: str) -> JobSpec:
     return await context.run(build_spec, body, context, owner, video=paths.get("video"), audio=paths.get("audio"))
 
 
-def _split(values: list[str] | None) -> list[str]:
-    return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
-
-
-def _states(statuses: list[str]) -> list[JobState]:
-    """Return our states for sync.so's."""
-    for status in statuses:
-        if status not in get_args(GenerationStatus):
-            raise Problem(422, "invalid_request", f"There is no such status; use {', '.join(get_args(GenerationStatus))}.")
-    return [state for state, status in STATUS.items() if status in statuses]
-
-
 def _known(context: Context, job_id: str, owner: str | None) -> JobView | None:
     try:
         view = context.service.get(job_id)
     except UnknownJob:
         return None
     return view if owner in (None, view.spec.owner) else None
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment.astimezone() if moment is not None else None

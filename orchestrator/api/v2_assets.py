@@ -1,23 +1,24 @@
 """`/v2/assets`: files that are uploaded once and used by many jobs. A video among them is an avatar: its face track is made once and kept."""
 
-import base64
-import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import FileResponse, Response
+from pydantic import Field
 
 from orchestrator.api.answers import PLAYABLE
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses
 from orchestrator.api.uploads import StoredFile
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView
+from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView, listed, split
 from orchestrator.errors import MissingFile
 from orchestrator.jobs.records import Asset, new_id
 from orchestrator.media.limits import check_limits, summarise
+
+MAX_NAME_CHARACTERS = 255
 
 AssetId = Annotated[str, Path(description="The asset's id.", max_length=64)]
 
@@ -69,7 +70,12 @@ def assets_router(context: Context) -> APIRouter:
                             "required": ["file"],
                             "properties": {
                                 "file": {"type": "string", "format": "binary"},
-                                "name": {"type": "string", "maxLength": 255, "description": "In place of the file's name."},
+                                "name": {
+                                    "type": "string",
+                                    "minLength": 1,
+                                    "maxLength": MAX_NAME_CHARACTERS,
+                                    "description": "Not the file's.",
+                                },
                             },
                         }
                     }
@@ -80,35 +86,38 @@ def assets_router(context: Context) -> APIRouter:
     async def upload(request: Request) -> AssetView:
         """Upload a video, an image or a sound file."""
         form = await context.uploads.read_form(request, ("file",), ("name",))
+        name = form.fields.get("name")
+        if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+            raise Problem(422, "invalid_option", f"name must have 1 to {MAX_NAME_CHARACTERS} characters.")
         if "file" not in form.files:
             raise Problem(422, "invalid_request", "The form has no file; send the media as the part named file.")
-        asset = await context.run(_store, form.files["file"], form.fields.get("name"), context, context.owner_name(request))
+        asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
         return shown(asset, request)
 
     @router.get("", responses=error_responses(V2Error, 401, 422))
     async def list_assets(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 50,
-        cursor: Annotated[str | None, Query(max_length=64)] = None,
+        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,9}$", description="nextCursor of the page before.")] = None,
         search_query: Annotated[str | None, Query(alias="searchQuery", max_length=255)] = None,
         sort_by: Annotated[AssetSort, Query(alias="sortBy")] = "dateDesc",
-        types: Annotated[list[str] | None, Query(description="Kinds, given several times or separated by commas.")] = None,
-        project_id: Annotated[str | None, Query(alias="projectId", description="Not supported.")] = None,
+        types: Annotated[
+            list[Annotated[str, Field(pattern=listed(AssetType))]] | None, Query(description="Kinds, given several times or separated by commas.")
+        ] = None,
+        project_id: Annotated[str | None, Query(alias="projectId", include_in_schema=False)] = None,
     ) -> AssetPage:
         """Return assets."""
         if project_id is not None:
             raise Problem(422, "invalid_option", "There are no projects here; leave projectId out.")
-        kinds = [part.strip() for value in types or [] for part in value.split(",") if part.strip()]
-        if not set(kinds) <= set(get_args(AssetType)):
-            raise Problem(422, "invalid_request", f"There is no such type; use {', '.join(get_args(AssetType))}.")
-        start = _cursor_start(cursor)
+        kinds = split(types)
+        start = int(cursor or 0)
         found = await context.run(context.assets.all, context.owner(request))
         needle = (search_query or "").lower()
         found = [asset for asset in found if (not kinds or asset.kind in kinds) and needle in asset.name.lower()]
         field = sort_by.removesuffix("Asc").removesuffix("Desc")
         found.sort(key=_SORT_KEYS[field], reverse=sort_by.endswith("Desc"))
         stop = start + limit
-        following = base64.urlsafe_b64encode(str(stop).encode()).decode() if stop < len(found) else None
+        following = str(stop) if stop < len(found) else None
         return AssetPage(items=[shown(asset, request) for asset in found[start:stop]], nextCursor=following, totalCount=len(found))
 
     @router.get("/{asset_id}", responses=error_responses(V2Error, 401, 404, 422))
@@ -153,7 +162,7 @@ def _store(stored: StoredFile, name: str | None, context: Context, owner: str) -
             id=new_id(),
             owner=owner,
             created_at=datetime.now(UTC),
-            name=(name or stored.name)[:255],
+            name=(name or stored.name)[:MAX_NAME_CHARACTERS],
             path=stored.path,
             size_bytes=stored.size_bytes,
             kind=summary.kind,
@@ -164,15 +173,3 @@ def _store(stored: StoredFile, name: str | None, context: Context, owner: str) -
             height=summary.size_wh[1] if summary.size_wh else None,
         )
     )
-
-
-def _cursor_start(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    try:
-        start = int(base64.urlsafe_b64decode(cursor.encode()).decode())
-    except (ValueError, binascii.Error):
-        start = -1
-    if not 0 <= start <= 10**9:
-        raise Problem(422, "invalid_request", "The cursor is not one that this service gave; start from the first page.")
-    return start

@@ -17,7 +17,7 @@ from orchestrator.api.problems import Problem, V2Error, error_responses, validat
 from orchestrator.api.uploads import parse_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_jobs import build_spec, compact_json, generation
-from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest, Validated
+from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest, Moment, Validated
 from orchestrator.errors import FetchFailed, NotReady, QueueFull, RenderError, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView
 from orchestrator.jobs.records import Batch, BatchItem, new_id
@@ -107,11 +107,11 @@ def batch_router(context: Context) -> APIRouter:
     async def list_batches(
         request: Request,
         status: Annotated[BatchStatus | None, Query()] = None,
-        created_after: Annotated[datetime | None, Query()] = None,
-        created_before: Annotated[datetime | None, Query()] = None,
+        created_after: Annotated[Moment | None, Query()] = None,
+        created_before: Annotated[Moment | None, Query()] = None,
     ) -> list[BatchView]:
         """Return batches, newest first."""
-        after, before, base_url = _aware(created_after), _aware(created_before), context.base_url(request)
+        after, before, base_url = created_after, created_before, context.base_url(request)
 
         def shown() -> list[BatchView]:
             found = context.batches.all(context.owner(request))
@@ -307,7 +307,3 @@ def _shown(batch: Batch, context: Context, base_url: str) -> BatchView:
         webhookUrl=batch.webhook_url,
         outputUrl="" if pending else context.signed_url(f"{path}/output", path, base_url),
     )
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment.astimezone() if moment is not None else None

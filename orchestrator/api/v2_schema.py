@@ -1,9 +1,9 @@
 """sync.so's request and answer bodies, with what this service adds."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
@@ -13,6 +13,28 @@ AssetSort = Literal[
 ]  # fmt: skip
 
 MAX_URL = 8192
+
+
+def _refuse_number(value: Any) -> Any:
+    """Keep a number from being read as seconds since 1970."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("must be a date and time as in 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(datetime.astimezone)]
+"""A time in a query; one without a zone is this host's."""
+
+
+def listed(kind: Any) -> str:
+    """Return the pattern of one or more of a Literal's words, separated by commas."""
+    words = "|".join(get_args(kind))
+    return f"^({words})(,({words}))*$"
+
+
+def split(values: list[str] | None) -> list[str]:
+    """Return the words of parameters that are given several times or separated by commas."""
+    return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
 
 
 class _Request(BaseModel):

@@ -147,7 +147,28 @@ def _split(url: str, policy: FetchPolicy) -> tuple[str, str, int]:
         raise UrlRefused(f"The URL on {host} contains characters that must be percent-encoded; encode them.")
     if policy.hosts and not any(fnmatchcase(host.lower(), pattern.lower()) for pattern in policy.hosts):
         raise UrlRefused(f"Files are not fetched from {host}; upload the file, or add the host to LIPSYNC_FETCH_HOSTS.")
+    literal = _literal(host)
+    if literal is not None and not may_reach(literal, policy.networks):
+        raise _not_public(host)
     return parts.scheme, host, port or (443 if parts.scheme == "https" else 80)
+
+
+def _literal(host: str) -> IpAddress | None:
+    """Return the address that a host is, None for a name. IPv4 may be written in any way that the system's resolver takes: 127.1, 0x7f000001."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+def _not_public(host: str) -> UrlRefused:
+    return UrlRefused(
+        f"The host {host} is not on the public internet, and is not fetched from; upload the file, or add its network to LIPSYNC_FETCH_NETWORKS."
+    )
 
 
 class _Clock:
@@ -225,9 +246,7 @@ def _resolve(host: str, port: int, policy: FetchPolicy) -> list[IpAddress]:
         raise FetchFailed(f"The host {host} cannot be found; check the URL, or try again.") from exc
     addresses = list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
     if not all(may_reach(address, policy.networks) for address in addresses):
-        raise UrlRefused(
-            f"The host {host} is not on the public internet, and is not fetched from; upload the file, or add its network to LIPSYNC_FETCH_NETWORKS."
-        )
+        raise _not_public(host)
     return addresses
 
 

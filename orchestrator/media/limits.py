@@ -29,7 +29,7 @@ class MediaSummary:
 
     kind: MediaKind
     format: str
-    """FFmpeg's name of the container, the first where it has several."""
+    """FFmpeg's name of the container: mp4 for its whole family, else the first where it has several."""
     duration_s: Fraction | None
     """By the header, which may be wrong; None where it says nothing, and for an image."""
     size_wh: tuple[int, int] | None = None
@@ -44,7 +44,8 @@ def summarise(path: Path) -> MediaSummary:
         InputError: the file is missing, not media, damaged, or has neither picture nor sound.
     """
     with open_media(path) as container:
-        name = container.format.name.split(",")[0]
+        names = container.format.name.split(",")
+        name = "mp4" if "mp4" in names else names[0]
         has_video = any(av.stream.Disposition.attached_pic not in stream.disposition for stream in container.streams.video)
         has_audio = bool(container.streams.audio)
         duration_s = Fraction(container.duration, av.time_base) if container.duration and container.duration > 0 else None

@@ -21,7 +21,7 @@ from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, Bat
 from orchestrator.errors import FetchFailed, NotReady, QueueFull, RenderError, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView
 from orchestrator.jobs.records import Batch, BatchItem, new_id
-from orchestrator.jobs.signature import signature_headers
+from orchestrator.jobs.webhooks import headers, retry_delay_s
 from orchestrator.media.fetch import check_url, post
 
 log = logging.getLogger("lipsync.batch")
@@ -37,9 +37,6 @@ ANNOUNCE_S = 2.0
 
 RESUME_S = 60.0
 """Age from which a batch that is not handed over entirely was left so by a crash, s."""
-
-GIVE_UP_S = 86_400.0
-"""How long after a batch's end its webhook is tried, s."""
 
 BatchId = Annotated[str, Path(description="The batch's id.", max_length=64)]
 
@@ -201,21 +198,23 @@ class BatchAnnouncer:
         assert batch.webhook_url is not None
         policy, base_url = self._context.fetch_policy, self._context.base_url()
         body = compact_json(_shown(batch, self._context, base_url).model_dump(mode="json"))
-        headers = {"Content-Type": "application/json", **signature_headers(body, self._secret)}
+        failures = self._failures.get(batch.id, 0)
         try:
-            status = post(batch.webhook_url, body, headers, policy)
-            is_done = 200 <= status < 300
+            if 200 <= post(batch.webhook_url, body, headers(body, self._secret, int(time.time())), policy) < 300:
+                delay_s = None
+            else:
+                delay_s = retry_delay_s(failures + 1)
         except FetchFailed:
-            is_done = False
+            delay_s = retry_delay_s(failures + 1)
         except RenderError as exc:
             log.warning("the webhook of batch %s is given up: %s", batch.id, exc)
-            is_done = True
-        failures = self._failures[batch.id] = self._failures.get(batch.id, 0) + 1
-        if is_done or ((datetime.now(UTC) - batch.created_at).total_seconds() > GIVE_UP_S and failures > 1):
+            delay_s = None
+        if delay_s is None:
+            self._failures.pop(batch.id, None)
             self._context.batches.save(batch.model_copy(update={"is_announced": True}))
-            self._failures.pop(batch.id)
         else:
-            self._not_before[batch.id] = time.monotonic() + min(300.0, 2.0**failures)
+            self._failures[batch.id] = failures + 1
+            self._not_before[batch.id] = time.monotonic() + delay_s
 
 
 def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:

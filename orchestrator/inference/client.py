@@ -67,6 +67,13 @@ class TritonClient:
         """Close the connection; outstanding requests fail."""
         self._client.close()
 
+    def reconnect(self, address: str) -> None:
+        """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
+        with translate_errors(address):
+            old, self._client = self._client, triton.InferenceServerClient(address)
+        self.address = address
+        old.close()
+
     def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
         """Send a request and return the future value of one output.
 

@@ -42,6 +42,14 @@ class Storage:
         """Return a job's folder."""
         return self.root / "jobs" / job_id
 
+    def segments(self, job_id: str) -> Path:
+        """Return the folder of a job's finished segments."""
+        return self.job_folder(job_id) / "segments"
+
+    def result(self, job_id: str) -> Path:
+        """Return where a job's output is or will be."""
+        return self.job_folder(job_id) / "result.mp4"
+
     def free_bytes(self) -> int:
         """Return how many bytes can still be written."""
         with _translated(self.root):
@@ -103,7 +111,8 @@ class Incoming:
 
     def __init__(self, root: Path, name: str, max_bytes: int) -> None:
         self._root = root
-        self._name = safe_name(name)
+        self.name = name
+        """Name to keep it under, made safe when it is committed."""
         self._max_bytes = max_bytes
         self._size_bytes = 0
         self._hash = hashlib.sha256()
@@ -144,7 +153,7 @@ class Incoming:
             for there in folder.iterdir():
                 os.utime(there)  # young again: the clean-up must not take it from under a job that is about to be submitted
                 return there
-            place = folder / self._name
+            place = folder / safe_name(self.name)
             self._partial.replace(place)
             return place
 

@@ -36,6 +36,11 @@ class Watch:
         self._leave.set()
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped is not None
+
+    @property
     def is_leaving(self) -> bool:
         """Whether the render was asked to end at its next checkpoint."""
         return self._leave.is_set()

@@ -33,9 +33,10 @@ from orchestrator.api.v2_models import models_router
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import LIP_SYNC
+from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
-from orchestrator.jobs.service import Hooks, JobService
+from orchestrator.jobs.service import JobService
 from orchestrator.media.fetch import FetchPolicy, IpNetwork, fetch, post
 from orchestrator.media.limits import MediaLimits
 from orchestrator.models.repository import installed_pack
@@ -98,6 +99,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         stopping=stopping,
     )
     registry = CollectorRegistry()
+    service.register_metrics(registry)
     registry.register(TritonCollector(client))
     app = _routes(context, client, registry, _lifespan(service, context, settings))
     return Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))

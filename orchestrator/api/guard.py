@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +24,9 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 
 READ_STALL_S = 120.0
 """A client that takes no data of an answer for this long is dropped, s."""
+
+DRAIN_BYTES, DRAIN_S = 8 << 20, 1.0
+"""How much of a refused body is read, and for how long."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -68,7 +72,8 @@ class Guard:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        exchange = _Exchange(receive, send, self._limits, request_id, has_body)
+        awaits_go = headers.get("expect", "").lower() == "100-continue"  # and so has sent nothing of its body yet
+        exchange = _Exchange(receive, send, self._limits, request_id, has_body, awaits_go)
         started = time.monotonic()
         try:
             try:
@@ -136,12 +141,13 @@ class Aborted(Exception):
 class _Exchange:
     """One request and its answer, measured."""
 
-    def __init__(self, receive: Receive, send: Send, limits: Limits, request_id: str, has_body: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, limits: Limits, request_id: str, has_body: bool, awaits_go: bool) -> None:
         self._receive = receive
         self._send = send
         self._limits = limits
         self._request_id = request_id
         self._has_all = not has_body
+        self._may_drain = not awaits_go
         self._waited_s = 0.0
         self.received = 0
         self.sent = 0
@@ -170,6 +176,8 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.status >= 400 and self._may_drain:
+                await self._drain()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -186,7 +194,18 @@ class _Exchange:
         except TimeoutError:
             raise Aborted from None
 
+    async def _drain(self) -> None:
+        """Read the rest of a small body that is refused, or the client finds its connection reset before it has seen the answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                drained = 0
+                while not self._has_all and drained < DRAIN_BYTES:
+                    message = await self._receive()
+                    drained += len(message.get("body", b""))
+                    self._has_all = message["type"] != "http.request" or not message.get("more_body", False)
+
     def _too_slow(self) -> Problem:
+        self._may_drain = False
         return Problem(
             408, "upload_stalled", f"The request arrives too slowly; send at least {self._limits.min_bytes_per_s} bytes a second without long pauses."
         )

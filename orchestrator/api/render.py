@@ -104,6 +104,7 @@ class _LiveVideo:
         self._view = view
         self._revision = view.revision
         self._next_index = 0
+        self._frame_count = 0
         self._waiting: list[Segment] = []
 
     async def begin(self, request: Request) -> None:
@@ -126,7 +127,7 @@ class _LiveVideo:
                     segment = self._waiting.pop(0)
                     async for piece in _read(segment.path, 0 if segment.index == 0 else segment.init_bytes):
                         yield piece
-            if self._view.state != "completed" or self._next_index != self._view.segments_done:
+            if self._view.state != "completed" or self._frame_count != (self._view.report or {}).get("frame_count"):
                 raise Aborted  # the connection ends without the end of the body, which tells the client
         finally:
             await self.end()
@@ -143,10 +144,11 @@ class _LiveVideo:
             if context.stopping.is_set():
                 raise Problem(503, errors.RenderInterrupted.code, "The service shuts down; send the request again in a minute.")
             self._revision, self._view = await next_change(context, view.id, self._revision)
-        found = await context.run(context.service.segments, view.id)
-        self._waiting = [segment for segment in found if segment.index >= self._next_index]
-        if self._waiting:
-            self._next_index = self._waiting[-1].index + 1
+        if self._view.state == "completed" or self._view.segments_done > self._next_index:
+            found = await context.run(context.service.segments, view.id)
+            self._waiting = [segment for segment in found if segment.index >= self._next_index]
+            self._next_index += len(self._waiting)
+            self._frame_count += sum(segment.frame_count for segment in self._waiting)
         return bool(self._waiting) or view.state not in FINAL_STATES
 
     def _failure(self) -> Problem:

@@ -22,7 +22,7 @@ from orchestrator.models.packs import PACKS, find_pack
 from orchestrator.models.repository import install_pack, installed_pack
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
-from orchestrator.session import check_repository, device_config, open_triton, render
+from orchestrator.session import check_repository, device_config, render
 from orchestrator.settings import Settings
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -64,11 +64,15 @@ def serve(
     triton: TritonOption = None,
 ) -> None:
     """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
-    from orchestrator.main import run_service  # noqa: PLC0415 (a render need not wait for the web framework to load)
+    # A render need not wait for the web framework to load.
+    from orchestrator.embedded import supervised_triton  # noqa: PLC0415
+    from orchestrator.logs import set_up_logging  # noqa: PLC0415
+    from orchestrator.main import run_service  # noqa: PLC0415
 
     given = {"host": host, "port": port}
     settings = _settings(triton).model_copy(update={name: value for name, value in given.items() if value is not None})
-    with open_triton(settings) as client:
+    set_up_logging(settings.log_format)
+    with supervised_triton(settings) as client:
         run_service(client, settings)
 
 

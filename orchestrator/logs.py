@@ -5,7 +5,7 @@ import logging
 import sys
 from typing import Literal
 
-_EXTRA = ("job", "code")
+_EXTRA = ("job", "code", "request_id", "owner", "received", "sent")
 """What log records of this project may carry besides their message."""
 
 

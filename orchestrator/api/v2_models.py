@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request, Security
 
 from orchestrator.api.context import Context
 from orchestrator.api.problems import V2Error, error_responses
+from orchestrator.api.uploads import read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_jobs import build_spec
+from orchestrator.api.v2_jobs import build_spec, parse_request
 from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
 from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import check_audio, check_inputs, check_video
@@ -34,9 +35,16 @@ def models_router(context: Context, version: str) -> APIRouter:
         ]
         return [installed, *others]
 
-    @router.post("/analyze/cost", responses=error_responses(V2Error, 401, 404, 408, 413, 422, 500, 502, 507))
-    async def estimate_cost(body: GenerateRequest, request: Request) -> list[Cost]:
+    @router.post(
+        "/analyze/cost",
+        responses=error_responses(V2Error, 401, 404, 408, 413, 422, 500, 502, 507),
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}}}}
+        },
+    )
+    async def estimate_cost(request: Request) -> list[Cost]:
         """Return how many frames a request would have and how many seconds they would take, without making a job. Its URLs are fetched."""
+        body = parse_request(await read_json(request))
         return [await context.run(_estimate, body, context, context.owner_name(request))]
 
     return router

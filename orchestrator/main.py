@@ -21,6 +21,7 @@ from orchestrator.api.health import Readiness, health_router
 from orchestrator.api.keys import ApiKeys, LinkSigner
 from orchestrator.api.metrics import TritonCollector, metrics_router
 from orchestrator.api.page import page_router
+from orchestrator.api.page.docs import docs_router
 from orchestrator.api.problems import add_problem_handlers
 from orchestrator.api.render import forget_live_renders, render_router
 from orchestrator.api.server import listen, serve
@@ -146,6 +147,7 @@ def _routes(context: Context, client: TritonClient, registry: CollectorRegistry,
         title="Lip-sync render service",
         version=VERSION,
         description="Video of a person and speech in, the same video with lips that follow the speech out.",
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,  # type: ignore[arg-type]
     )
@@ -153,6 +155,7 @@ def _routes(context: Context, client: TritonClient, registry: CollectorRegistry,
     readiness = Readiness(client)
     for router in (
         page_router(),
+        docs_router(),
         health_router(readiness),
         metrics_router(context, registry),
         v2_router(context),

@@ -15,11 +15,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.keys import ApiKeys, LinkSigner
+from orchestrator.api.page.docs import DOCS_PATHS
 from orchestrator.api.problems import Problem, problem
 
 access_log = logging.getLogger("lipsync.access")
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", *DOCS_PATHS})
 """What anybody may see: it shows no job, and starts none."""
 
 READ_STALL_S = 120.0

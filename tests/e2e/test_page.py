@@ -101,6 +101,15 @@ def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: 
     page.close()
 
 
+@needs_browser
+def test_api_can_be_read_without_fetching_anything_from_elsewhere(browser: Browser, service: Service) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.goto(f"{service.url}/docs")
+    expect(page.locator("#operations-v2-generate_v2_generate_post")).to_be_visible()
+    assert not complaints
+    page.close()
+
+
 def test_page_may_run_its_own_script_and_nothing_else(service: Service) -> None:
     answer = httpx.get(service.url)
     policy = answer.headers["content-security-policy"]

@@ -32,7 +32,12 @@ def content_security_policy(html: str) -> str:
     )
 
 
+def content_hash(text: str) -> str:
+    """Return a script's or style's hash as a policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 def _hash(html: str, tag: str) -> str:
     found = re.search(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     assert found is not None
-    return f"'sha256-{base64.b64encode(hashlib.sha256(found.group(1).encode()).digest()).decode()}'"
+    return content_hash(found.group(1))

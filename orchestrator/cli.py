@@ -67,13 +67,13 @@ def serve(
     # A render need not wait for the web framework to load.
     from orchestrator.embedded import supervised_triton  # noqa: PLC0415
     from orchestrator.logs import set_up_logging  # noqa: PLC0415
-    from orchestrator.main import run_service  # noqa: PLC0415
+    from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
     given = {"host": host, "port": port}
     settings = _settings(triton).model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up_logging(settings.log_format)
-    with supervised_triton(settings) as client:
-        run_service(client, settings)
+    with open_listener(settings) as listener, supervised_triton(settings) as client:
+        run_service(client, settings, listener)
 
 
 @app.command("triton")

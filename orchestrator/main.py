@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -65,8 +66,6 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         StorageError: the data folder cannot be used.
     """
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
-    if not is_loopback(settings.host) and not keys:
-        raise InvalidOption(f"The service does not listen on {settings.host} without API keys; set LIPSYNC_API_KEYS, or listen on 127.0.0.1.")
     policy = fetch_policy(settings)
     limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
     assets = Records(settings.data / "assets", Asset)
@@ -106,25 +105,35 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     return Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))
 
 
-def run_service(client: TritonClient, settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+def open_listener(settings: Settings) -> socket.socket:
+    """Check what can be checked before anything is started, and open the listening socket.
 
     Raises:
-        InvalidOption: a setting has a value that cannot be used, or the port is taken.
-        StorageError: the data folder cannot be used.
+        InvalidOption: a setting has a value that cannot be used, the service would not be safe, or the port is taken.
     """
-    stopping = threading.Event()
+    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
+    if not is_loopback(settings.host) and not keys:
+        raise InvalidOption(f"The service does not listen on {settings.host} without API keys; set LIPSYNC_API_KEYS, or listen on 127.0.0.1.")
+    fetch_policy(settings)
     try:
-        listener = listen(settings.host, settings.port)
+        return listen(settings.host, settings.port)
     except OSError as exc:
         place = f"{settings.host} port {settings.port}"
         raise InvalidOption(f"The service cannot listen on {place} ({exc.strerror}); choose another with --port.") from exc
-    with listener:
-        port = listener.getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        app = create_app(client, settings, stopping, f"http://{host}:{port}")
-        log.info("listening on http://%s:%d", host, port)
-        serve(app, stopping, listener)
+
+
+def run_service(client: TritonClient, settings: Settings, listener: socket.socket) -> None:
+    """Serve on an open socket until SIGTERM or Ctrl-C.
+
+    Raises:
+        StorageError: the data folder cannot be used.
+    """
+    stopping = threading.Event()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    app = create_app(client, settings, stopping, url)
+    log.info("listening on %s", url)
+    serve(app, stopping, listener)
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:
@@ -156,7 +165,7 @@ def _routes(context: Context, client: TritonClient, registry: CollectorRegistry,
     for router in (
         page_router(),
         docs_router(),
-        health_router(readiness),
+        health_router(readiness, lambda: context.service.is_accepting),
         metrics_router(context, registry),
         v2_router(context),
         assets_router(context),

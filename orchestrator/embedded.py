@@ -5,11 +5,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from deploy.local.server import LocalTriton
 from orchestrator.errors import RenderError
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.selftest import check_ready
 from orchestrator.session import start_embedded
 from orchestrator.settings import Settings
 
@@ -22,6 +23,12 @@ MIN_BACK_OFF_S, MAX_BACK_OFF_S = 0.5, 30.0
 """Wait before a restart, doubled each time Triton does not live for `STABLE_S`, s."""
 
 STABLE_S = 60.0
+
+PROBE_S = 5.0
+"""How often to ask Triton whether it is ready, s."""
+
+HUNG_S = 60.0
+"""A Triton that lives but was not ready for this long is ended and started again, s."""
 
 
 class SupervisedTriton:
@@ -50,13 +57,13 @@ class SupervisedTriton:
         self._server.stop()
 
     def _supervise(self) -> None:
-        back_off_s, started_s = MIN_BACK_OFF_S, time.monotonic()
+        back_off_s = MIN_BACK_OFF_S
         while not self._closed.is_set():
-            try:
-                status = self._server.wait(POLL_S)
-            except subprocess.TimeoutExpired:
-                continue
-            log.error("Triton ended by itself with status %d; starting it again", status)
+            started_s = time.monotonic()
+            cause = self._wait_for_trouble()
+            if cause is None:
+                return
+            log.warning("%s; starting it again", cause)
             self._server.stop()
             back_off_s = MIN_BACK_OFF_S if time.monotonic() - started_s > STABLE_S else min(MAX_BACK_OFF_S, 2 * back_off_s)
             while not self._closed.wait(back_off_s):
@@ -68,9 +75,23 @@ class SupervisedTriton:
                     continue
                 self.client.reconnect(self._server.grpc_address)
                 self.restart_count += 1
-                started_s = time.monotonic()
                 log.info("Triton is back")
                 break
+
+    def _wait_for_trouble(self) -> str | None:
+        """Return why Triton has to be started again; None when the supervisor is closed."""
+        ready_s = probed_s = time.monotonic()
+        while not self._closed.is_set():
+            with suppress(subprocess.TimeoutExpired):
+                return f"Triton ended by itself with status {self._server.wait(POLL_S)}"
+            if time.monotonic() - probed_s > PROBE_S:
+                with suppress(RenderError):
+                    check_ready(self.client)
+                    ready_s = time.monotonic()
+                probed_s = time.monotonic()
+                if probed_s - ready_s > HUNG_S:
+                    return f"Triton lives but was not ready for {probed_s - ready_s:.0f} s"
+        return None
 
 
 @contextmanager

@@ -123,7 +123,7 @@ class Ledger:
             waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
             if waiting >= max_queued:
                 raise QueueFull(f"{waiting} jobs wait already, which is as many as this service lets wait; try again later.")
-            now = time.time()
+            now = round(time.time(), 6)  # as exact as a datetime is, which clients page by
             connection.execute(
                 sa.insert(JOBS).values(
                     id=job_id,

@@ -255,14 +255,20 @@ class Runner:
             self.frames_per_s = report["frames_per_s"] or self.frames_per_s
             self._metrics.rendered(report)
             values = {
-                "has_result": True,
-                "percent": 100,
+                "stage": "finish",
                 "done": report["frame_count"],
+                "total": report["frame_count"],
+                "percent": 100,
+                "eta_s": 0.0,
+                "faces_found": report["face_frame_count"],
+                "passed_through": sum(stop - first for first, stop in report["passed_through"]),
+                "segments_done": len(finished_segments(self._storage.segments(job_id))),
+                "has_result": True,
                 "report": json.dumps(report),
                 "error_code": None,
                 "error": None,
             }
-            return self._end(row, "completed", {**values, "stage": "finish", "eta_s": 0.0})
+            return self._end(row, "completed", values)
         segment_count = len(finished_segments(self._storage.segments(job_id)))
         failures = row["failures"] + 1 if segment_count <= row["reached"] else 1
         error = {"error_code": outcome["code"], "error": outcome["message"]}

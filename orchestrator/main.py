@@ -78,6 +78,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         fetch=lambda url, write, is_cancelled: fetch(url, write, policy, is_cancelled),
         post=lambda url, body, headers: post(url, body, headers, policy),
         webhook_body=webhook_body,
+        deliver=lambda view, result: deliver(view, result, easy_data),
         is_kept=lambda path: any(asset.path == path for asset in assets.all()),
     )
     service = JobService(settings, client, hooks)

@@ -224,6 +224,7 @@ class Runner:
         board.total_frames = plan.frame_count
         encoding = spec.options.encoding()
         report = render(plan, self._client, encoding, board.report, watch=watch, tracks=self._tracks, segments=self._storage.segments(row["id"]))
+        self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))
         return {**asdict(report), "output": "result.mp4"}
 
     def _input(self, row: Row, name: str, watch: Watch) -> Path:

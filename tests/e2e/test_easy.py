@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.e2e.conftest import wait_until
-from tests.e2e.service import Service, serving
+from tests.e2e.service import Service, frame_count, serving
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,13 @@ def test_desktop_client_gets_its_video(service: Service) -> None:
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_body_is_json_whatever_its_content_type(content_type: str, service: Service) -> None:
     assert submit(service, str(uuid.uuid4()), content_type, audio_url=None)["msg"] == "audio_url参数缺失"
+
+
+def test_video_is_in_the_folder_though_nobody_asks(service: Service) -> None:
+    code = str(uuid.uuid4())
+    submit(service, code)
+    wait_until(lambda: (service.easy_data / f"{code}-r.mp4").exists(), "the video appears", 90)
+    assert frame_count((service.easy_data / f"{code}-r.mp4").read_bytes()) == 25
 
 
 def test_missing_fields_are_named_in_the_clients_words(service: Service) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.api.context import Context
 from orchestrator.api.document import complete_document
-from orchestrator.api.easy import easy_router
+from orchestrator.api.easy import deliver, easy_router
 from orchestrator.api.guard import Entrance, Guard, Limits, is_loopback
 from orchestrator.api.health import Readiness, health_router
 from orchestrator.api.keys import ApiKeys, LinkSigner

@@ -54,7 +54,6 @@ class Hooks:
     webhook_body: Callable[[JobView], bytes] = _plain_body
     """The body announced at a job's end, in the shape of its interface."""
     deliver: Callable[[JobView, Path], None] = lambda view, result: None
-    """Brings the result where its interface wants it, before the job counts as completed. May be called again for the same job. What it raises fails the
-    attempt."""
+    """Brings the result where its interface wants it, before the job counts as completed. It may be called again for the same job."""
     is_kept: Callable[[Path], bool] = lambda path: False
     """Whether something other than a job (an asset) still needs a file under `inputs/`."""

@@ -85,7 +85,7 @@ def test_body_is_json_whatever_its_content_type(content_type: str, service: Serv
 def test_video_is_in_the_folder_though_nobody_asks(service: Service) -> None:
     code = str(uuid.uuid4())
     submit(service, code)
-    wait_until(lambda: (service.easy_data / f"{code}-r.mp4").exists(), "the video appears", 90)
+    wait_until((service.easy_data / f"{code}-r.mp4").exists, "the video appears", 90)
     assert frame_count((service.easy_data / f"{code}-r.mp4").read_bytes()) == 25
 
 

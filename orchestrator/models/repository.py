@@ -1,7 +1,9 @@
 """The model repository on disk: one folder a role, complete or not there."""
 
+import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -18,13 +20,15 @@ def install_pack(pack: Pack, repository: Path) -> Path:
         StorageError: the repository cannot be written, or the model's source cannot be fetched.
     """
     model, config = pack.build()
+    content = model.SerializeToString()
+    config = replace(config, parameters={**config.parameters, "model_sha256": hashlib.sha256(content).hexdigest()})
     try:
         repository.mkdir(parents=True, exist_ok=True)
         aside = Path(mkdtemp(prefix=f".{pack.role}.", dir=repository))
         try:
             aside.chmod(0o755)
             (aside / "1").mkdir()
-            (aside / "1" / "model.onnx").write_bytes(model.SerializeToString())
+            (aside / "1" / "model.onnx").write_bytes(content)
             (aside / "config.pbtxt").write_text(config.to_pbtxt("gpu"))
             (aside / "configs").mkdir()
             (aside / "configs" / "cpu.pbtxt").write_text(config.to_pbtxt("cpu"))

@@ -22,7 +22,7 @@ from orchestrator.errors import RenderError
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
-from orchestrator.session import check_repository, device_config, open_triton, render
+from orchestrator.session import check_repository, device_config, render
 from orchestrator.settings import Settings
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -58,18 +58,21 @@ def render_command(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default LIPSYNC_HOST, 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default LIPSYNC_PORT, 8383.")] = None,
     triton: TritonOption = None,
 ) -> None:
-    """Serve renders over HTTP: POST /render."""
-    import uvicorn  # noqa: PLC0415 (a render need not wait for the web framework to load)
+    """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
+    # A render need not wait for the web framework to load.
+    from orchestrator.embedded import supervised_triton  # noqa: PLC0415
+    from orchestrator.logs import set_up_logging  # noqa: PLC0415
+    from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
-    from orchestrator.main import create_app  # noqa: PLC0415
-
-    settings = _settings(triton)
-    with open_triton(settings) as client:
-        uvicorn.run(create_app(client, settings), host=host, port=port)
+    given = {"host": host, "port": port}
+    settings = _settings(triton).model_copy(update={name: value for name, value in given.items() if value is not None})
+    set_up_logging(settings.log_format)
+    with open_listener(settings) as listener, supervised_triton(settings) as client:
+        run_service(client, settings, listener)
 
 
 @app.command("triton")

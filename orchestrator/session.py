@@ -13,6 +13,7 @@ from orchestrator.pipeline.progress import OnProgress
 from orchestrator.pipeline.render import plan_render
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 
 
@@ -32,9 +33,10 @@ def render(
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
+    settings = settings or Settings()
     plan = plan_render(video, audio, out, on_progress)
-    with open_triton(settings or Settings()) as client:
-        return render_plan(plan, client, encoding, on_progress)
+    with open_triton(settings) as client:
+        return render_plan(plan, client, encoding, on_progress, tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The contract of each role: what a model must look like on Triton, and the check against what is really there."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -88,6 +90,8 @@ class ModelDescription:
     parameters: Mapping[str, str]
     instance_kinds: tuple[str, ...]
     """Triton's KIND_CPU or KIND_GPU for each instance group."""
+    identity: str
+    """Digest of version and configuration, which packs put the model file's own digest into: another model has another identity."""
 
 
 def describe_model(client: TritonClient, role: str) -> ModelDescription:
@@ -121,6 +125,7 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         max_batch_size=max_batch_size,
         parameters=MappingProxyType(parameters),
         instance_kinds=instance_kinds(config),
+        identity=hashlib.sha256(json.dumps([versions, config], sort_keys=True).encode()).hexdigest(),
     )
 
 

@@ -1,7 +1,7 @@
 """Audio in: a track's mel features for the lip model, and its samples once more for the output's own audio stream."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, groupby
@@ -48,8 +48,8 @@ class Speech:
     """(80, T) Wav2Lip mel features, 80 columns a second."""
 
 
-def read_speech(path: Path) -> Speech:
-    """Decode a track once, in pieces, into mel features.
+def read_speech(path: Path, tick: Callable[[], None] = lambda: None) -> Speech:
+    """Decode a track once, in pieces, into mel features. `tick` is called after each piece; what it raises ends the decoding.
 
     Raises:
         MissingFile: there is no such file.
@@ -67,6 +67,7 @@ def read_speech(path: Path) -> Speech:
             declared_s = stream.duration * Fraction(stream.time_base)
         for samples in _resampled(container, stream, "mono", SAMPLE_RATE_HZ):
             stream_of_columns.push(samples[0])
+            tick()
         duration_s = Fraction(stream_of_columns.sample_count, SAMPLE_RATE_HZ)
         if not duration_s:
             raise EmptyStream(f"{path.name} has an audio stream without a single sample; export the speech again.")

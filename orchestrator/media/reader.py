@@ -1,6 +1,6 @@
 """Decoding: frames of a video by their number, forwards and backwards, as editable YUV planes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -92,12 +92,15 @@ MISSING_PTS = -(2**63)
 class VideoReader:
     """A video opened for decoding. Not to be used by two threads at once.
 
+    `tick` is called between any two packets; what it raises ends the decoding.
+
     Raises:
         UnreadableMedia: FFmpeg cannot open the file.
     """
 
-    def __init__(self, info: VideoInfo) -> None:
+    def __init__(self, info: VideoInfo, tick: Callable[[], None] = lambda: None) -> None:
         self._info = info
+        self._tick = tick
         self._open()
         self.damaged_packet_count = 0
         """Packets the decoder could not use; the picture before is shown in their place."""
@@ -183,6 +186,7 @@ class VideoReader:
         self._is_fresh = False
         with translate_errors(self._info.path):
             for packet in self._container.demux(self._stream):
+                self._tick()
                 try:
                     yield from packet.decode()
                 except av.InvalidDataError:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import onnx
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models import centerface, mouth_warp, musetalk
+from orchestrator.models import centerface, lip_lines, mouth_warp, musetalk
 from orchestrator.models.anchor_free import Scrfd, YuNet
 from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
@@ -20,6 +20,7 @@ from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DB
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.prior_boxes import RetinaFace, UltraFace
+from orchestrator.models.sources import package_member
 from orchestrator.models.wrapping import Wrapping
 
 CROP_SIZE_PX = 256
@@ -76,7 +77,9 @@ def _mouth_warp() -> tuple[onnx.ModelProto, ModelConfig]:
             "paste_region": ",".join(map(str, mouth_warp.PASTE_REGION)),
         },
     )
-    return mouth_warp.build_mouth_warp(CROP_SIZE_PX), config
+    with package_member(lip_lines.SOURCE_PACKAGE, lip_lines.SOURCE_MEMBER) as file:
+        network = lip_lines.lip_network(file.read_bytes())
+    return mouth_warp.build_mouth_warp(network, CROP_SIZE_PX), config
 
 
 _ALL = (
@@ -152,9 +155,9 @@ _ALL = (
     Pack(
         name="mouth-warp",
         role="lip_sync",
-        summary="generated warp, no weights: opens and shapes the mouth",
+        summary="opens and shapes the mouth: a generated warp around MediaPipe's lip landmarks",
         licence="Apache-2.0",
-        source="this project",
+        source=f"this project; PyPI {lip_lines.SOURCE_PACKAGE}, {lip_lines.SOURCE_MEMBER}; google-ai-edge/mediapipe",
         reads="RGB uint8 crop and 16 columns of Wav2Lip mel",
         draw=_mouth_warp,
     ),

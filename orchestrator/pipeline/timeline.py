@@ -1,6 +1,6 @@
 """Which source frame is shown when: exact arithmetic on frame counts and fractions of seconds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from orchestrator.media.reader import Run
@@ -30,3 +30,11 @@ def bounce_runs(source_count: int, output_count: int) -> Iterator[Run]:
         yield Run(1, 1, count) if forwards else Run(source_count - 2, -1, count)
         left -= count
         forwards = not forwards
+
+
+def runs_from(runs: Iterable[Run], first: int) -> Iterator[Run]:
+    """Yield what follows the first `first` frames of runs."""
+    for run in runs:
+        if first < run.count:
+            yield Run(run.start + run.step * first, run.step, run.count - first)
+        first = max(0, first - run.count)

@@ -53,6 +53,11 @@ class FaceDetector:
         return faces if self._landmarks is None else self._landmarks.complete(images, faces)
 
     @property
+    def identity(self) -> str:
+        """What has to be the same for detections to be the same: see `ModelDescription.identity`."""
+        return " ".join([self.description.identity, *([self._landmarks.description.identity] if self._landmarks else [])])
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """The models on Triton that detection uses."""
         return (FACE_DETECTOR,) if self._landmarks is None else (FACE_DETECTOR, FACE_LANDMARKS)
@@ -96,6 +101,11 @@ class LipModel:
         """Where a frame's mel window begins, relative to the frame, s."""
         self.loud_level_db = float(_number(parameters, "audio_loud_level_db", None)) if "audio_loud_level_db" in parameters else None
         """Level loud speech is brought to before inference, dB; None leaves the track as it is."""
+
+    @property
+    def identity(self) -> str:
+        """What has to be the same for mouths to be the same: see `ModelDescription.identity`."""
+        return " ".join([self.description.identity, *([self.encoder.description.identity] if self.encoder else [])])
 
     def _find_encoder(self) -> AudioEncoder:
         if not self._client.is_model_ready(AUDIO_ENCODER):

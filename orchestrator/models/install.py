@@ -92,8 +92,9 @@ def _build_members(pack: Pack, folder: Path, options: PackOptions, runner: OnnxR
         raise InvalidOption(f"The pack {pack.name} has several files: give --from a FOLDER with {', '.join(pack.members)}.")
     built = [_build(pack, fit, folder / name, None, str(folder / name), options, runner) for name, fit in pack.members.items()]
     if pack.ensemble is not None:
-        config, text = pack.ensemble()
-        card = {**_facts(pack, config), "batching": "items together"}
+        config = pack.ensemble.config
+        card = {**_facts(pack, config), "batching": "items together", "model_sha256": _digest_of([str(one.card["model_sha256"]) for one in built])}
+        text = pack.ensemble.to_pbtxt(_with_origin(config, pack, card))
         built.append(_Built(config.role, {"config.pbtxt": text, "configs/cpu.pbtxt": text}, card, None))
     return sorted(built, key=lambda one: one.role == pack.role)
 
@@ -134,7 +135,7 @@ def _prove(
         "proof": asdict(proof),
         **facts,
     }
-    return _Built(config.role, configurations(config), card, path)
+    return _Built(config.role, configurations(_with_origin(config, pack, card)), card, path)
 
 
 def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Version]:
@@ -176,6 +177,12 @@ def _put(repository: Path, built: _Built) -> Version:
     return version
 
 
+def _with_origin(config: ModelConfig, pack: Pack, card: Mapping[str, Any]) -> ModelConfig:
+    """Return a configuration that says what the model is to who asks Triton for it: another file has another configuration."""
+    origin = {"pack": pack.name, "licence": pack.licence, "model_sha256": str(card["model_sha256"])}
+    return replace(config, parameters={**config.parameters, **origin})
+
+
 def verify_version(version: Version, triton_home: Path) -> Proof | None:
     """Prove an installed version again: its file is the one that was installed, and its batches are real; with its network at hand, all.
 
@@ -188,7 +195,7 @@ def verify_version(version: Version, triton_home: Path) -> Proof | None:
         StorageError: there is no ONNX Runtime.
     """
     card, path = version.card, version.folder / MODEL_FILE
-    if "members" in card and "model_sha256" not in card:
+    if "members" in card and "proof" not in card:
         return None
     if "model_sha256" not in card:
         raise InvalidOption(f"{version.role} {version} was installed before models were proven; install it again.")
@@ -242,6 +249,10 @@ def _config_of(card: Mapping[str, Any]) -> ModelConfig:
         tuple(Tensor(tensor["name"], tensor["data_type"], tuple(tensor["dims"])) for tensor in card[kind]) for kind in ("inputs", "outputs")
     )
     return ModelConfig(str(card["role"]), inputs, outputs, int(card["max_batch_size"]), 0, card["parameters"])
+
+
+def _digest_of(digests: Sequence[str]) -> str:
+    return sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

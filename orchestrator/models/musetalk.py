@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.models.config import ModelConfig, Tensor
+from orchestrator.models.ensemble import Ensemble, EnsembleStep
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
@@ -199,9 +200,8 @@ def _is(tensor: TensorInfo, *tail: int) -> bool:
     return all(not isinstance(size, int) or size == wanted for size, wanted in zip(tensor.shape[1:], tail, strict=True))
 
 
-def ensemble_config() -> tuple[ModelConfig, str]:
-    """Return the `lip_sync` model's view from outside, and the ensemble that makes it, as text of its configuration."""
-    config = ModelConfig(
+ENSEMBLE = Ensemble(
+    ModelConfig(
         role="lip_sync",
         inputs=(Tensor("face", "TYPE_UINT8", (SIZE_PX, SIZE_PX, 3)), Tensor("audio", "TYPE_FP32", AUDIO_SHAPE)),
         outputs=(Tensor("mouth", "TYPE_UINT8", (SIZE_PX, SIZE_PX, 3)),),
@@ -214,21 +214,11 @@ def ensemble_config() -> tuple[ModelConfig, str]:
             "audio_window_start_s": str(WINDOW_START_S),
             "paste_region": "0.02,0.44,0.98,1.0",
         },
-    )
-    steps = (
-        ("musetalk_vae_encoder", ("face",), "latents"),
-        ("musetalk_unet", ("latents", "audio"), "mouth_latents"),
-        ("musetalk_vae_decoder", ("mouth_latents",), "mouth"),
-    )
-    tensors = [
-        f'{kind} [ {{ name: "{tensor.name}", data_type: {tensor.data_type}, dims: {list(tensor.dims)} }} ]'
-        for kind, group in (("input", config.inputs), ("output", config.outputs))
-        for tensor in group
-    ]
-    lines = ['name: "lip_sync"', 'platform: "ensemble"', f"max_batch_size: {MAX_BATCH}", *tensors, "ensemble_scheduling {"]
-    for model, inputs, output in steps:
-        maps = " ".join(f'input_map {{ key: "{name}" value: "{name}" }}' for name in inputs)
-        lines.append(f'  step [ {{ model_name: "{model}" model_version: -1 {maps} output_map {{ key: "{output}" value: "{output}" }} }} ]')
-    lines.append("}")
-    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in sorted(config.parameters.items())]
-    return config, "\n".join(lines) + "\n"
+    ),
+    (
+        EnsembleStep("musetalk_vae_encoder", ("face",), "latents"),
+        EnsembleStep("musetalk_unet", ("latents", "audio"), "mouth_latents"),
+        EnsembleStep("musetalk_vae_decoder", ("mouth_latents",), "mouth"),
+    ),
+)
+"""The `lip_sync` role, made of three networks."""

@@ -14,6 +14,7 @@ from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.dinet import Dinet
 from orchestrator.models.enhancers import Enhancer
+from orchestrator.models.ensemble import Ensemble
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
 from orchestrator.models.lip_networks import EdTalk, Wav2Lip
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
@@ -51,8 +52,8 @@ class Pack:
     """PyPI requirement and member that carry the file, where there are."""
     members: Mapping[str, Fit] = field(default_factory=dict)
     """For packs of several files: how each, by its name in the folder, is recognised."""
-    ensemble: Callable[[], tuple[ModelConfig, str]] | None = None
-    """For packs whose role is an ensemble of the members: its view from outside, and its configuration."""
+    ensemble: Ensemble | None = None
+    """For packs whose role is an ensemble of the members."""
     known_files: Mapping[str, str] = field(default_factory=dict)
     """Digest of published files and what they are."""
 
@@ -201,7 +202,7 @@ _ALL = (
             "vae_decoder.onnx": musetalk.VaeDecoder.fit,
             "whisper_encoder.onnx": WhisperEncoder.fit,
         },
-        ensemble=musetalk.ensemble_config,
+        ensemble=musetalk.ENSEMBLE,
     ),
     Pack(
         name="gfpgan",

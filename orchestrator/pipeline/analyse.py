@@ -60,7 +60,7 @@ def analyse(
         InferenceError: Triton failed.
     """
     watch = watch or Watch()
-    key = tracks.key(info.path, detector.description.identity, watch.tick) if tracks else ""
+    key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
     if detections is None or not detections.covers(max_frames):
         detections = _detect(info, detector, max_frames, on_progress, watch)

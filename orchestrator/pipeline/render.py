@@ -176,7 +176,7 @@ def _fingerprint(plan: RenderPlan, encoding: Encoding, detector: FaceDetector, l
         "frame_count": plan.frame_count,
         "frame_rate": str(plan.info.frame_rate),
         "size_wh": list(plan.info.working_size_wh),
-        "models": [detector.description.identity, lip_model.description.identity],
+        "models": [detector.identity, lip_model.identity],
     }
 
 

@@ -298,3 +298,16 @@ def test_refusal_on_the_command_line_is_a_code_a_sentence_and_the_table(reposito
     assert lines[1].split() == ["expected", "found"]
     assert lines[2].split("  ")[-1] == "input mel_spectrogram FLOAT [batch_size, 1, 80, 16]"
     assert not repository.exists(), "nothing was begun"
+
+
+def test_configuration_says_which_file_it_serves(repository: Path, tmp_path: Path) -> None:
+    """Two files of one shape differ in what Triton says about them, so nothing made with one is taken for the other's."""
+    texts = []
+    for name, width in (("a.onnx", 0.03), ("b.onnx", 0.04)):
+        version = install("wav2lip", repository, save_wav2lip(tmp_path / name, width=width))
+        config = text_format.Parse((repository / "lip_sync" / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        assert (parameters["pack"], parameters["model_sha256"]) == ("wav2lip", version.card["model_sha256"])
+        assert parameters["licence"].startswith("non-commercial")
+        texts.append(parameters)
+    assert texts[0] != texts[1]

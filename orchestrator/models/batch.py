@@ -579,7 +579,7 @@ def _rules() -> dict[str, _Rule]:
         (
             "Abs Acos Asin Atan BitShift BiasGelu Cast Ceil Celu Clip Cos Cosh Dropout Elu Erf Exp FastGelu Floor Gelu HardSigmoid HardSwish "
             "Identity IsInf IsNaN LeakyRelu Log Mish Neg Not QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
-            "Softsign Sqrt Tan Tanh ThresholdedRelu",
+            "Softsign Sqrt Tan Tanh ThresholdedRelu QuantizeLinear DequantizeLinear",
             _same,
         ),
         (

@@ -46,11 +46,11 @@ def swap_channels(graph: Graph, planar: Value) -> Value:
 
 
 def draw_uint8(graph: Graph, planar: Value, size_px: int, bgr: bool) -> Value:
-    """Return [N, S, S, 3] uint8 RGB from planar [N, 3, S, S] 0..255: limited and rounded."""
+    """Return [N, S, S, 3] uint8 RGB from planar [N, 3, S, S] 0..255: limited and rounded. The cast comes last: TensorRT has no other uint8."""
     planar = planar.reshape(-1, 3, size_px, size_px)
     if bgr:
         planar = swap_channels(graph, planar)
-    return graph.op("Round", planar.clip(0.0, 255.0)).cast(2).transpose(0, 2, 3, 1)
+    return graph.op("Round", planar.clip(0.0, 255.0)).transpose(0, 2, 3, 1).cast(2)
 
 
 def read_uint8(planar: NDArray[np.float32], size_px: int, bgr: bool) -> NDArray[np.uint8]:

@@ -15,8 +15,8 @@ from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels, draw_squeeze, feed_squeeze
 from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
-ULTRAFACE_PICTURE_SCALE = 2
-"""Side of the picture sent, relative to the network's longer side: the landmark role is given faces cut out of the same picture."""
+ULTRAFACE_PICTURE_PX = 640
+"""Least side of the picture sent, also where the network's own is smaller: the landmark role is given faces cut out of the same picture."""
 
 _ULTRAFACE_EXPECTED = [
     "input FLOAT [N, 3, 240, 320] or [N, 3, 480, 640]",
@@ -64,7 +64,8 @@ class UltraFace:
     @property
     def size_px(self) -> int:
         """Side of the square picture."""
-        return max(self.shape_hw) * ULTRAFACE_PICTURE_SCALE
+        side = max(self.shape_hw)
+        return side * max(1, ULTRAFACE_PICTURE_PX // side)
 
     @property
     def config(self) -> ModelConfig:

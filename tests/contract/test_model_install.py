@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def test_roll_back_is_one_command_and_versions_stay(repository: Path, tmp_path: 
     assert [version.is_served for version in read_versions(repository, "lip_sync")] == [True, False]
     use_version(repository, "lip_sync", find_version(repository, "wav2lip").number)
     assert served_by(repository, "lip_sync") == [2]
+    assert [path.name for path in repository.iterdir() if path.is_dir()] == ["lip_sync"], "Triton takes every folder for a model"
     with pytest.raises(errors.InvalidOption, match="mouth-warp/1, wav2lip/2"):
         find_version(repository, "mouth-warp/7")
 
@@ -311,3 +313,29 @@ def test_configuration_says_which_file_it_serves(repository: Path, tmp_path: Pat
         assert parameters["licence"].startswith("non-commercial")
         texts.append(parameters)
     assert texts[0] != texts[1]
+
+
+def test_two_installs_at_a_time_make_two_whole_versions(repository: Path, tmp_path: Path) -> None:
+    files = [small_wav2lip(tmp_path / "a.onnx"), save_wav2lip(tmp_path / "b.onnx", width=0.04)]
+    (tmp_path / ".models.lip_sync.left_by_a_killed_one").mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        numbers = [version.number for version in pool.map(lambda file: install("wav2lip", repository, file), files)]
+    versions = read_versions(repository, "lip_sync")
+    assert [version.number for version in versions] == [1, 2]
+    assert {version.card["file"] for version in versions} == {"a.onnx", "b.onnx"}
+    assert sum(version.is_served for version in versions) == 1 and set(numbers) <= {1, 2}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_operator_set_newer_than_the_servers_is_lowered_if_its_operators_exist_there(repository: Path, tmp_path: Path) -> None:
+    version = install("wav2lip", repository, small_wav2lip(tmp_path / "new.onnx", opset=23))
+    assert version.card["opset"] == 21
+    assert onnx.load(version.folder / "model.onnx").ir_version == 10
+    model = onnx.load(tmp_path / "new.onnx")
+    last = model.graph.node[-1]
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(96, np.float32), "scale"))
+    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("RMSNormalization", [last.input[0], "scale"], ["normal"]))
+    model.graph.node[-1].input[0] = "normal"
+    onnx.save(model, tmp_path / "newer.onnx")
+    with pytest.raises(errors.UnsuitableModel, match="RMSNormalization"):
+        install("wav2lip", repository, tmp_path / "newer.onnx")

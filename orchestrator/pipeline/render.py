@@ -19,6 +19,7 @@ from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
 from orchestrator.media.segment import assemble, encoder_version
@@ -64,7 +65,14 @@ class RenderPlan:
     """Time it took to read the inputs, s."""
 
 
-def plan_render(video: Path, audio: Path, out: Path, on_progress: OnProgress | None = None, watch: Watch | None = None) -> RenderPlan:
+def plan_render(
+    video: Path,
+    audio: Path,
+    out: Path,
+    on_progress: OnProgress | None = None,
+    watch: Watch | None = None,
+    limits: MediaLimits = UNLIMITED,
+) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
     Args:
@@ -73,9 +81,10 @@ def plan_render(video: Path, audio: Path, out: Path, on_progress: OnProgress | N
         out: MP4 to write.
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
+        limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
 
     Raises:
-        InputError: a file is missing, not media, damaged or empty.
+        InputError: a file is missing, not media, damaged, empty or too large.
         InvalidOption: the output is one of the inputs.
         StorageError: the output's folder cannot be written.
     """
@@ -85,8 +94,10 @@ def plan_render(video: Path, audio: Path, out: Path, on_progress: OnProgress | N
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
-    speech = read_speech(audio, (watch or Watch()).tick)
+    speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
     frame_count = output_frame_count(speech.info.duration_s, info.frame_rate)
+    if frame_count > limits.max_frames:
+        raise too_many_frames(frame_count, limits)
     return RenderPlan(info, speech, out, frame_count, clock.elapsed_s)
 
 

@@ -105,6 +105,20 @@ def check_inputs(video: Path, audio: Path, limits: MediaLimits) -> None:
         raise too_many_frames(round(frames), limits)
 
 
+def check_local(video: str | Path, audio: str | Path, limits: MediaLimits) -> None:
+    """Check those inputs of a render that are files already; one that is text is a URL that is yet to be fetched.
+
+    Raises:
+        InputError: see `check_video` and `check_audio`.
+    """
+    if isinstance(video, Path) and isinstance(audio, Path):
+        check_inputs(video, audio, limits)
+    elif isinstance(video, Path):
+        check_video(video, limits)
+    elif isinstance(audio, Path):
+        check_audio(audio, limits)
+
+
 def check_limits(path: Path, summary: MediaSummary, limits: MediaLimits) -> None:
     """Check a file's size in time and space.
 

@@ -1,6 +1,7 @@
 """`POST /render`: video and speech in one request, the MP4 comes back while it is rendered. For curl."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -133,7 +134,7 @@ class _LiveVideo:
 
     async def end(self) -> None:
         """Cancel the job if it has not ended, and forget it."""
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), suppress(errors.UnknownJob):
             await self._context.run(self._context.service.delete, self._view.id)
 
     async def _look(self) -> bool:

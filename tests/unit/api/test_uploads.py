@@ -102,6 +102,35 @@ def test_damaged_form_is_refused_and_leaves_nothing(files: dict[str, Any], data:
     assert not leftovers(tmp_path)
 
 
+PIECES = [
+    b"--x",
+    b"--",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b":",
+    b";",
+    b"Content-Disposition: form-data",
+    b'name="video"',
+    b'name="model"',
+    b'filename="a"',
+    b"=",
+    b'"',
+    b"\xff",
+]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=30).map(b"".join))
+def test_whatever_arrives_is_a_form_or_a_refusal_and_leaves_nothing_half_done(body: bytes, tmp_path: Path) -> None:
+    uploads = Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 2)
+    try:
+        run(partial(read, uploads, request_of(body, {"content-type": "multipart/form-data; boundary=x"}, 7)))
+    except Problem as exc:
+        assert str(exc).endswith(".")
+    assert not leftovers(tmp_path)
+
+
 def test_file_that_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LimitExceeded):
         form_of(tmp_path, {"video": b"x" * (MAX_BYTES + 1)}, {}, 65536)

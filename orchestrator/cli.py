@@ -16,17 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 
 from deploy.local.server import run_foreground
+from orchestrator.cli_models import models
 from orchestrator.errors import RenderError
 from orchestrator.media.writer import Encoding
-from orchestrator.models.packs import PACKS, find_pack
-from orchestrator.models.repository import install_pack, installed_pack
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.session import check_repository, device_config, render
 from orchestrator.settings import Settings
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
 app.add_typer(models, name="models")
 _stderr = Console(stderr=True)
 _DEFAULTS = Encoding()
@@ -97,28 +95,6 @@ def triton_command(
             metrics_port=metrics_port,
         )
     )
-
-
-@models.command("install")
-def models_install(
-    packs: Annotated[list[str] | None, typer.Argument(help="Packs to install; default: the packs for every role.")] = None,
-    missing_only: Annotated[bool, typer.Option("--missing", help="Leave roles alone that have a model.")] = False,
-) -> None:
-    """Build models into the repository."""
-    repository = _settings(None).model_repository
-    for pack in [find_pack(name) for name in packs or PACKS]:
-        if missing_only and installed_pack(repository, pack.role):
-            continue
-        print(f"{pack.role}: {pack.name} -> {install_pack(pack, repository)}")
-
-
-@models.command("list")
-def models_list() -> None:
-    """List the packs and which of them are installed."""
-    repository = _settings(None).model_repository
-    for pack in PACKS.values():
-        mark = "*" if installed_pack(repository, pack.role) == pack.name else " "
-        print(f"{mark} {pack.name:14}{pack.role:16}{pack.licence:12}{pack.summary} ({pack.source})")
 
 
 def main() -> NoReturn:

@@ -14,6 +14,8 @@ RenderError(code, retryable)
    - UnknownJob                  unknown_job
    - UnknownRecord               unknown_record
    - NotReady                    not_ready
+   - UnreadableModel             unreadable_model
+   - UnsuitableModel             unsuitable_model
  x QueueFull                     queue_full               (retryable)
  x InferenceError                Triton did not do its part
    - InferenceUnavailable        inference_unavailable    (retryable)
@@ -128,6 +130,18 @@ class QueueFull(RenderError):
 
     code = "queue_full"
     retryable = True
+
+
+class UnreadableModel(InputError):
+    """A model file is not ONNX, is damaged, or reaches for data outside its folder."""
+
+    code = "unreadable_model"
+
+
+class UnsuitableModel(InputError):
+    """A model file is not what the pack is for, or does not do what its role needs."""
+
+    code = "unsuitable_model"
 
 
 class InferenceError(RenderError):

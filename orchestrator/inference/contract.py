@@ -35,6 +35,9 @@ class RoleContract:
 
 FACE_DETECTOR = "face_detector"
 LIP_SYNC = "lip_sync"
+FACE_LANDMARKS = "face_landmarks"
+FACE_ENHANCER = "face_enhancer"
+AUDIO_ENCODER = "audio_encoder"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
@@ -49,7 +52,28 @@ CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
         ),
     }
 )
-"""The roles of a render, by the name of their model on Triton."""
+"""The roles every render needs, by the name of their model on Triton."""
+
+OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
+    {
+        FACE_LANDMARKS: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("landmarks", "FP32", ("P", 2)),),
+            parameters=("scheme", "crop_scale"),
+        ),
+        FACE_ENHANCER: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("enhanced", "UINT8", ("S", "S", 3)),),
+            parameters=("crop_template",),
+        ),
+        AUDIO_ENCODER: RoleContract(
+            inputs=(TensorSpec("audio", "FP32", ("A", "B")),),
+            outputs=(TensorSpec("features", "FP32", ("F", "D")),),
+            parameters=("audio_frontend", "features_per_s"),
+        ),
+    }
+)
+"""Roles that are used where a model for them is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +83,7 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces."""
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis."""
     max_batch_size: int
@@ -77,7 +101,7 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         InferenceUnavailable: Triton cannot be reached.
         ContractMismatch: there is no such model, or it differs; the message has expected and found.
     """
-    contract = CONTRACTS[role]
+    contract = {**CONTRACTS, **OPTIONAL_CONTRACTS}[role]
     metadata, config = client.metadata(role), client.config(role)
     max_batch_size = int(config.get("max_batch_size", 0))
     problems: list[str] = []

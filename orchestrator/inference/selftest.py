@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -40,7 +41,11 @@ def self_test(client: TritonClient) -> Mapping[str, RoleStatus]:
     size_px = lip_model.size_px
     level = np.linspace(40, 215, size_px, dtype=np.uint8)
     crop = np.stack([np.broadcast_to(level, (size_px, size_px))] * 3, axis=-1)
-    silence = np.full((N_MELS, WINDOW_COLUMNS), -MAX_ABS, np.float32)
+    if lip_model.encoder is None:
+        silence = np.full((N_MELS, WINDOW_COLUMNS), -MAX_ABS, np.float32)
+    else:
+        count = prod(lip_model.audio_dims) // lip_model.encoder.feature_size
+        silence = np.zeros((count, lip_model.encoder.feature_size), np.float32)
     mouths = lip_model.generate([crop, crop], [silence, silence]).result()
     if mouths.shape != (2, size_px, size_px, 3) or mouths.dtype != np.uint8 or np.ptp(mouths) == 0:
         raise ContractMismatch(

@@ -66,6 +66,7 @@ class StageClock:
         self._reported = time.monotonic()
         if self._on_progress is None:
             return
-        speed = (done - self._first) / self.elapsed_s if done > self._first else 0.0
+        elapsed_s = self.elapsed_s
+        speed = (done - self._first) / elapsed_s if done > self._first and elapsed_s > 0 else 0.0
         eta_s = (self._total - done) / speed if speed and self._total else None
         self._on_progress(Progress(self._stage, done, self._total, speed, eta_s, self._faces_found, self._passed_through, self._segment_count))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC
+from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
@@ -29,13 +29,13 @@ from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.speech import speech_windows
 from orchestrator.pipeline.timeline import bounce_runs, output_frame_count, runs_from
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import paste_mask
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix
-from preprocess.mel import mel_window, with_loud_level
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -129,7 +129,7 @@ def render(
     watch, encoding = watch or Watch(), encoding or Encoding()
     info, speech, frame_count = plan.info, plan.speech, plan.frame_count
     detector, lip_model = FaceDetector(client), LipModel(client)
-    use_before = {role: model_use(client, role) for role in (FACE_DETECTOR, LIP_SYNC)}
+    use_before = {role: model_use(client, role) for role in (*detector.roles, LIP_SYNC)}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
         analysis = analyse(info, detector, frame_count, on_progress, watch=watch, tracks=tracks)
@@ -221,15 +221,15 @@ def _shots(
 ) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces."""
     track, colour = analysis.face_track, stream_colour(info)
-    mel = speech.mel if lip_model.loud_level_db is None else with_loud_level(speech.mel, lip_model.loud_level_db)
+    window_at = speech_windows(speech, lip_model)
     runs = runs_from(bounce_runs(len(analysis.index), frame_count), first_frame)
     frames = (frame for run in runs for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames, first_frame):
         face_crop = window = None
         if track.is_present[frame.index]:
-            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5)
+            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5, lip_model.stretch)
             face_crop = crop_face(plane_views(frame.picture, colour), frame_to_crop, lip_model.size_px)
-            window = mel_window(mel, Fraction(index) / info.frame_rate, lip_model.window_start_s)
+            window = window_at(Fraction(index) / info.frame_rate)
         yield _Shot(index, frame, face_crop, window)
 
 
@@ -266,7 +266,7 @@ def _paste(
     if difference is None:
         return picture, False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from
-    paste_back(plane_views(picture, colour), face_crop, difference)
+    paste_back(plane_views(picture, colour), face_crop, difference, mask)
     return picture, True
 
 

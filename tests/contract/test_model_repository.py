@@ -8,6 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from orchestrator.inference.contract import CONTRACTS
+from orchestrator.models.repository import served_version
 from orchestrator.settings import Settings
 
 ONNX_TYPES: dict[int, str] = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
@@ -16,6 +17,12 @@ CONFIGS = {"gpu": "config.pbtxt", "cpu": "configs/cpu.pbtxt"}
 
 def folder(role: str) -> Path:
     return Settings().model_repository / role
+
+
+def model_file(role: str) -> Path:
+    version = served_version(Settings().model_repository, role)
+    assert version is not None
+    return version.folder / "model.onnx"
 
 
 @pytest.mark.parametrize("device", CONFIGS)
@@ -38,7 +45,7 @@ def test_config_parses_and_asks_for_the_right_device_batching_and_warm_up(role: 
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_config_model_and_contract_agree(role: str, device: str) -> None:
     config = text_format.Parse((folder(role) / CONFIGS[device]).read_text(), model_config_pb2.ModelConfig())
-    graph = onnx.load(folder(role) / "1" / "model.onnx").graph
+    graph = onnx.load(model_file(role)).graph
     sizes: dict[str, int] = {}
     for declared, tensors, specs in (
         (config.input, graph.input, CONTRACTS[role].inputs),
@@ -59,7 +66,7 @@ def test_config_model_and_contract_agree(role: str, device: str) -> None:
 
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_model_uses_standard_operators_up_to_opset_18_and_no_weights_as_inputs(role: str) -> None:
-    model = onnx.load(folder(role) / "1" / "model.onnx")
+    model = onnx.load(model_file(role))
     onnx.checker.check_model(model, full_check=True)
     assert [(opset.domain, opset.version <= 18) for opset in model.opset_import] == [("", True)]
     assert not {value.name for value in model.graph.input} & {tensor.name for tensor in model.graph.initializer}

@@ -18,6 +18,7 @@ from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
 from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
@@ -61,6 +62,7 @@ class RenderPlan:
     sync_mode: SyncMode
     speech_frames: int
     """Frames the speech takes."""
+    limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
 
@@ -77,6 +79,7 @@ def plan_render(
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
     sync_mode: SyncMode = "bounce",
+    limits: MediaLimits = UNLIMITED,
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -87,9 +90,10 @@ def plan_render(
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
         sync_mode: what happens where video and speech differ in length.
+        limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
 
     Raises:
-        InputError: a file is missing, not media, damaged or empty.
+        InputError: a file is missing, not media, damaged, empty or too large.
         InvalidOption: the output is one of the inputs.
         StorageError: the output's folder cannot be written.
     """
@@ -99,8 +103,11 @@ def plan_render(
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
-    speech = read_speech(audio, (watch or Watch()).tick)
-    return RenderPlan(info, speech, out, sync_mode, speech_frame_count(speech.info.duration_s, info.frame_rate), clock.elapsed_s)
+    speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
+    speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
+    if speech_frames > limits.max_frames:
+        raise too_many_frames(speech_frames, limits)
+    return RenderPlan(info, speech, out, sync_mode, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
@@ -134,12 +141,15 @@ def render(
     use_before = {role: model_use(client, role) for role in (*detector.roles, LIP_SYNC)}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
-        frames_needed = source_frames_needed(plan.sync_mode, plan.speech_frames)
+        # One more than the limit shows that there are too many, however many there are.
+        frames_needed = min(source_frames_needed(plan.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
         analysis = analyse(info, detector, frames_needed, on_progress, watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(analysis.face_track.is_present.sum())
         shown = timeline(plan.sync_mode, len(analysis.index), plan.speech_frames)
         frame_count = shown.frame_count
+        if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
+            raise too_many_frames(frame_count, plan.limits)
 
         folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, detector, lip_model))
         first = sum(segment.file.frame_count for segment in folder.finished)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
@@ -105,7 +106,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except RenderError as exc:
-        _stderr.print(f"[bold red]{exc.code}[/]: {exc}", highlight=False, soft_wrap=True)
+        _stderr.print(f"[bold red]{exc.code}[/]: {escape(str(exc))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)
 

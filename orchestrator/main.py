@@ -19,6 +19,7 @@ from orchestrator.api.document import complete_document
 from orchestrator.api.easy import deliver, easy_router
 from orchestrator.api.guard import Entrance, Guard, Limits, is_loopback
 from orchestrator.api.health import Readiness, health_router
+from orchestrator.api.holds import Holds
 from orchestrator.api.keys import ApiKeys, LinkSigner
 from orchestrator.api.metrics import TritonCollector, metrics_router
 from orchestrator.api.page import page_router
@@ -68,7 +69,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     policy = fetch_policy(settings)
     limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
-    assets = Records(settings.data / "assets", Asset)
+    assets, holds = Records(settings.data / "assets", Asset), Holds()
     easy_data = settings.easy_data or Path.home() / "duix_avatar_data" / "face2face" / "temp"
 
     def webhook_body(view: JobView) -> bytes:
@@ -79,13 +80,14 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         post=lambda url, body, headers: post(url, body, headers, policy),
         webhook_body=webhook_body,
         deliver=lambda view, result: deliver(view, result, easy_data),
-        is_kept=lambda path: any(asset.path == path for asset in assets.all()),
+        is_kept=lambda path: holds.has(path) or any(asset.path == path for asset in assets.all()),
     )
     service = JobService(settings, client, hooks)
     context = Context(
         service=service,
         storage=service.storage,
-        uploads=Uploads(service.storage, settings.max_upload_bytes, settings.max_uploads),
+        uploads=Uploads(service.storage, holds, settings.max_upload_bytes, settings.max_uploads),
+        holds=holds,
         assets=assets,
         batches=Records(settings.data / "batches", Batch),
         entrance=Entrance(keys, LinkSigner.load(settings.data), _host_names(settings.public_url)),

@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi.responses import FileResponse, StreamingResponse
 
 from orchestrator.api.context import Context
-from orchestrator.errors import NotReady
+from orchestrator.errors import NotReady, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView, Segment
 
 WAIT_S = 1.0
@@ -46,7 +46,10 @@ def event_stream(context: Context, view: JobView, shown: Callable[[JobView], str
         seen, current, silent_s = view.revision, view, 0.0
         while current.state not in FINAL_STATES and not context.stopping.is_set():
             before = seen
-            seen, current = await next_change(context, view.id, seen)
+            try:
+                seen, current = await next_change(context, view.id, seen)
+            except UnknownJob:
+                return  # it was deleted
             if seen != before:
                 yield _event(current, shown)
                 silent_s = 0.0

@@ -12,6 +12,7 @@ import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 from orchestrator.api.guard import Entrance, request_state
+from orchestrator.api.holds import Holds
 from orchestrator.api.uploads import Uploads
 from orchestrator.errors import UnknownJob
 from orchestrator.jobs.model import JobView
@@ -34,6 +35,7 @@ class Context:
     service: JobService
     storage: Storage
     uploads: Uploads
+    holds: Holds
     assets: Records[Asset]
     batches: Records[Batch]
     entrance: Entrance

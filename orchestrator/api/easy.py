@@ -16,12 +16,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from orchestrator.api.context import Context
+from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
 from orchestrator.jobs.model import JobSpec, JobState, JobView, RenderOptions
 from orchestrator.media.fetch import check_url
-from orchestrator.media.limits import check_audio, check_inputs, check_video
+from orchestrator.media.limits import check_local
 
 log = logging.getLogger("lipsync.easy")
 
@@ -208,24 +209,19 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         if before.spec.request != asked:
             raise Refused("code已被其他任务使用。 This code was used for another task; use a new one.")
         return
-    video, audio = _source(video_url, "video_url", context), _source(audio_url, "audio_url", context)
-    limits = context.media_limits
-    if isinstance(video, Path) and isinstance(audio, Path):
-        check_inputs(video, audio, limits)
-    elif isinstance(video, Path):
-        check_video(video, limits)
-    elif isinstance(audio, Path):
-        check_audio(audio, limits)
-    spec = JobSpec(
-        video=str(video),
-        audio=str(audio),
-        options=RenderOptions(sync_mode="bounce" if pn else "loop"),
-        interface="easy",
-        client_code=code,
-        owner=owner,
-        request=asked,
-    )
-    context.service.submit(spec, idempotency_key=f"easy:{code}")
+    with context.holds.holding() as hold:
+        video, audio = _source(video_url, "video_url", context, hold), _source(audio_url, "audio_url", context, hold)
+        check_local(video, audio, context.media_limits)
+        spec = JobSpec(
+            video=str(video),
+            audio=str(audio),
+            options=RenderOptions(sync_mode="bounce" if pn else "loop"),
+            interface="easy",
+            client_code=code,
+            owner=owner,
+            request=asked,
+        )
+        context.service.submit(spec, idempotency_key=f"easy:{code}")
 
 
 def _switch(body: Mapping[str, Any], name: str, default: int) -> int:
@@ -238,7 +234,7 @@ def _switch(body: Mapping[str, Any], name: str, default: int) -> int:
     return int(value)
 
 
-def _source(value: str, name: str, context: Context) -> str | Path:
+def _source(value: str, name: str, context: Context, hold: Hold) -> str | Path:
     """Return an input's URL, or a copy of its file: clients remove some files right after they have submitted them."""
     if value.startswith(("http://", "https://")):
         check_url(value, context.fetch_policy)
@@ -258,7 +254,7 @@ def _source(value: str, name: str, context: Context) -> str | Path:
                     sink.write(piece)
         except OSError as exc:
             raise Refused(f"{name}文件不可读。 The file cannot be read.") from exc
-        return sink.commit()
+        return hold.add(sink.commit())
 
 
 def _task(view: JobView) -> TaskState:

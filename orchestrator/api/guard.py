@@ -159,7 +159,8 @@ class _Exchange:
             return await self._receive()  # what is waited for now is that the client goes, which may take as long as it likes
         started = time.monotonic()
         try:
-            message = await asyncio.wait_for(self._receive(), self._limits.stall_s)
+            async with asyncio.timeout(self._limits.stall_s):
+                message = await self._receive()
         except TimeoutError:
             raise self._too_slow() from None
         self._waited_s += time.monotonic() - started
@@ -191,7 +192,8 @@ class _Exchange:
         else:
             self.sent += len(message.get("body", b""))
         try:
-            await asyncio.wait_for(self._send(message), self._limits.read_stall_s)
+            async with asyncio.timeout(self._limits.read_stall_s):
+                await self._send(message)
         except TimeoutError:
             raise Aborted from None
 

@@ -1,6 +1,7 @@
 """`POST /render`: video and speech in one request, the MP4 comes back while it is rendered. For curl."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -58,15 +59,14 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
     async def post_render(request: Request) -> Response:
         """Render a video with lips that follow the speech. Closing the connection cancels the render."""
         await context.run(readiness.check)
-        form = await context.uploads.read_form(request, ("video", "audio"), tuple(RenderOptions.model_fields))
-        missing = [name for name in ("video", "audio") if name not in form.files]
-        if missing:
-            raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
-        options = _options(form.fields)
-        video, audio = form.files["video"].path, form.files["audio"].path
-        await context.run(check_inputs, video, audio, context.media_limits)
-        spec = JobSpec(video=str(video), audio=str(audio), options=options, interface="render", owner=context.owner_name(request))
-        live = _LiveVideo(context, await context.run(context.service.submit, spec))
+        async with context.uploads.form(request, ("video", "audio"), tuple(RenderOptions.model_fields)) as form:
+            missing = [name for name in ("video", "audio") if name not in form.files]
+            if missing:
+                raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
+            options, video, audio = _options(form.fields), form.files["video"].path, form.files["audio"].path
+            await context.run(check_inputs, video, audio, context.media_limits)
+            spec = JobSpec(video=str(video), audio=str(audio), options=options, interface="render", owner=context.owner_name(request))
+            live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:
             await live.begin(request)
         except BaseException:
@@ -134,7 +134,7 @@ class _LiveVideo:
 
     async def end(self) -> None:
         """Cancel the job if it has not ended, and forget it."""
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), suppress(errors.UnknownJob):
             await self._context.run(self._context.service.delete, self._view.id)
 
     async def _look(self) -> bool:

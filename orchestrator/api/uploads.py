@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from orchestrator.api.holds import Hold, Holds
 from orchestrator.api.problems import Problem
 from orchestrator.jobs.storage import Incoming, Storage
 
@@ -51,14 +52,16 @@ class Form:
 class Uploads:
     """Receives forms, a bounded number at a time; a form that comes later waits unread until it is its turn."""
 
-    def __init__(self, storage: Storage, max_file_bytes: int, max_uploads: int) -> None:
+    def __init__(self, storage: Storage, holds: Holds, max_file_bytes: int, max_uploads: int) -> None:
         self._storage = storage
+        self._holds = holds
         self._max_file_bytes = max_file_bytes
         self._slots = anyio.CapacityLimiter(max_uploads)
         self._writers = anyio.CapacityLimiter(4)
 
-    async def read_form(self, request: Request, files: Collection[str], fields: Collection[str]) -> Form:
-        """Read a multipart form.
+    @asynccontextmanager
+    async def form(self, request: Request, files: Collection[str], fields: Collection[str]) -> AsyncIterator[Form]:
+        """Read a multipart form. Its files are held until the block ends, by when a job or an asset must name them.
 
         Args:
             request: not read yet.
@@ -72,20 +75,21 @@ class Uploads:
         media_type, options = parse_options_header(request.headers.get("content-type", ""))
         if media_type != b"multipart/form-data" or not options.get(b"boundary"):
             raise Problem(415, "unsupported_media_type", "Send the request as multipart/form-data.")
-        async with self._slots:
-            with ExitStack() as open_files:
-                reader = _FormReader(options[b"boundary"], files, fields)
-                try:
-                    async for chunk in request.stream():
-                        reader.feed(chunk)
-                        await self._store(reader, open_files)
-                    reader.finish()
-                except FormParserError as exc:
-                    raise Problem(422, "invalid_request", "The multipart form is damaged; send it again.") from exc
-                await self._store(reader, open_files)
-                return Form(reader.fields, dict(reader.stored))
+        reader = _FormReader(options[b"boundary"], files, fields)
+        with self._holds.holding() as hold:
+            async with self._slots:
+                with ExitStack() as open_files:
+                    try:
+                        async for chunk in request.stream():
+                            reader.feed(chunk)
+                            await self._store(reader, open_files, hold)
+                        reader.finish()
+                    except FormParserError as exc:
+                        raise Problem(422, "invalid_request", "The multipart form is damaged; send it again.") from exc
+                    await self._store(reader, open_files, hold)
+            yield Form(reader.fields, dict(reader.stored))
 
-    async def _store(self, reader: "_FormReader", open_files: ExitStack) -> None:
+    async def _store(self, reader: "_FormReader", open_files: ExitStack, hold: Hold) -> None:
         """Write what has been gathered, and put files that are complete in their place."""
         while (part := reader.next_part()) is not None:
             if part.sink is None:
@@ -95,7 +99,7 @@ class Uploads:
                 part.size_bytes += len(data)
                 await self._on_thread(part.sink.write, data)
             if part.is_complete:
-                reader.stored[part.name] = StoredFile(await self._on_thread(part.sink.commit), part.file_name, part.size_bytes)
+                reader.stored[part.name] = StoredFile(hold.add(await self._on_thread(part.sink.commit)), part.file_name, part.size_bytes)
                 reader.drop(part)
 
     async def _on_thread(self, function: Any, *arguments: Any) -> Any:

@@ -1,5 +1,7 @@
 """`/v2/generate`: jobs as sync.so has them, so that its SDK works here; and cancel, events, result and live video, which it does not have."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Security
@@ -79,8 +81,8 @@ def v2_router(context: Context) -> APIRouter:
     async def generate(request: Request) -> Generation:
         """Accept a job. It is on disk when this answers; URLs are fetched afterwards, by the job."""
         owner, key = context.owner_name(request), idempotency_key(request)
-        spec = await _spec(request, context, owner)
-        view = await context.run(context.service.submit, spec, idempotency_key=key)
+        async with _spec(request, context, owner) as spec:
+            view = await context.run(context.service.submit, spec, idempotency_key=key)
         return shown(view, context.base_url(request))
 
     @router.get("/generate/{job_id}", responses=error_responses(V2Error, 401, 404, 422))
@@ -202,23 +204,23 @@ def v2_router(context: Context) -> APIRouter:
     return router
 
 
-async def _spec(request: Request, context: Context, owner: str) -> JobSpec:
+@asynccontextmanager
+async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator[JobSpec]:
     """Read a request in either form."""
     media_type, _ = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"application/json":
         body = parse_request(await read_json(request))
-        return await context.run(build_spec, body, context, owner)
+        yield await context.run(build_spec, body, context, owner)
+        return
     if media_type != b"multipart/form-data":
         raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
-    form = await context.uploads.read_form(request, ("video", "audio"), FORM_FIELDS)
-    fields: dict[str, Any] = dict(form.fields)
-    for name in ("input", "options", "segments"):
-        if name in fields:
-            fields[name] = parse_json(fields[name])
-    fields.setdefault("input", [])
-    body = parse_request(fields)
-    paths = {name: stored.path for name, stored in form.files.items()}
-    return await context.run(build_spec, body, context, owner, video=paths.get("video"), audio=paths.get("audio"))
+    async with context.uploads.form(request, ("video", "audio"), FORM_FIELDS) as form:
+        fields: dict[str, Any] = {"input": [], **form.fields}
+        for name in ("input", "options", "segments"):
+            if name in form.fields:
+                fields[name] = parse_json(form.fields[name])
+        paths = {name: stored.path for name, stored in form.files.items()}
+        yield await context.run(build_spec, parse_request(fields), context, owner, video=paths.get("video"), audio=paths.get("audio"))
 
 
 def _known(context: Context, job_id: str, owner: str | None) -> JobView | None:

@@ -85,13 +85,13 @@ def assets_router(context: Context) -> APIRouter:
     )
     async def upload(request: Request) -> AssetView:
         """Upload a video, an image or a sound file."""
-        form = await context.uploads.read_form(request, ("file",), ("name",))
-        name = form.fields.get("name")
-        if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-            raise Problem(422, "invalid_option", f"name must have 1 to {MAX_NAME_CHARACTERS} characters.")
-        if "file" not in form.files:
-            raise Problem(422, "invalid_request", "The form has no file; send the media as the part named file.")
-        asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
+        async with context.uploads.form(request, ("file",), ("name",)) as form:
+            name = form.fields.get("name")
+            if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+                raise Problem(422, "invalid_option", f"name must have 1 to {MAX_NAME_CHARACTERS} characters.")
+            if "file" not in form.files:
+                raise Problem(422, "invalid_request", "The form has no file; send the media as the part named file.")
+            asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
         return shown(asset, request)
 
     @router.get("", responses=error_responses(V2Error, 401, 422))

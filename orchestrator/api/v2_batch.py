@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from orchestrator.api.answers import json_line
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, validation_sentence
-from orchestrator.api.uploads import parse_json
+from orchestrator.api.uploads import StoredFile, parse_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_jobs import build_spec, compact_json, generation
 from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest, Moment, Validated
@@ -79,20 +79,12 @@ def batch_router(context: Context) -> APIRouter:
     )
     async def create(request: Request) -> BatchView | Validated:
         """Check every line, then accept them all, or none."""
-        form = await context.uploads.read_form(request, ("input",), ("webhook_url", "dry_run"))
-        if "input" not in form.files:
-            raise Problem(422, "invalid_request", "The form has no input; send a file of JSON lines as the part named input.")
-        dry_run = form.fields.get("dry_run", "false").lower()
+        owner = context.owner_name(request)
+        async with context.uploads.form(request, ("input",), ("webhook_url", "dry_run")) as form:
+            items = await context.run(_read_items, form.files.get("input"), context, owner)
+        dry_run, webhook_url = form.fields.get("dry_run", "false").lower(), form.fields.get("webhook_url")
         if dry_run not in ("true", "false"):
             raise Problem(422, "invalid_option", "dry_run must be true or false.")
-        stored, owner = form.files["input"], context.owner_name(request)
-        try:
-            if stored.size_bytes > MAX_BATCH_BYTES:
-                raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
-            items = await context.run(lambda: list(_items(stored.path.read_bytes(), context, owner)))
-        finally:
-            await context.run(context.storage.remove_input, stored.path)
-        webhook_url = form.fields.get("webhook_url")
         if webhook_url is not None:
             check_url(webhook_url, context.fetch_policy)
         if dry_run == "true":
@@ -215,6 +207,18 @@ class BatchAnnouncer:
         else:
             self._failures[batch.id] = failures + 1
             self._not_before[batch.id] = time.monotonic() + delay_s
+
+
+def _read_items(stored: StoredFile | None, context: Context, owner: str) -> list[BatchItem]:
+    """Check an uploaded file of JSON lines and return its requests; the file itself is not kept."""
+    if stored is None:
+        raise Problem(422, "invalid_request", "The form has no input; send a file of JSON lines as the part named input.")
+    try:
+        if stored.size_bytes > MAX_BATCH_BYTES:
+            raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
+        return list(_items(stored.path.read_bytes(), context, owner))
+    finally:
+        context.storage.remove_input(stored.path)
 
 
 def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:

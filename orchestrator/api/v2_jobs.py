@@ -14,7 +14,7 @@ from orchestrator.api.v2_schema import AudioInput, GenerateRequest, Generation, 
 from orchestrator.errors import InvalidOption, MissingFile
 from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority, RenderOptions
 from orchestrator.media.fetch import check_url
-from orchestrator.media.limits import check_audio, check_inputs, check_video
+from orchestrator.media.limits import check_local
 
 STATUS: Mapping[JobState, GenerationStatus] = {
     "queued": "PENDING",
@@ -109,7 +109,7 @@ def build_spec(
     for kind in ("video", "audio"):
         if kind not in sources:
             raise InvalidOption(f"The request has no {kind}; send one video and one audio.")
-    _check_local(sources["video"], sources["audio"], context)
+    check_local(sources["video"], sources["audio"], context.media_limits)
     if request.webhookUrl is not None:
         check_url(request.webhookUrl, context.fetch_policy)
     return JobSpec(
@@ -192,13 +192,3 @@ def _source(item: VideoInput | AudioInput, context: Context, owner: str) -> str 
     if not context.storage.holds(asset.path):
         raise MissingFile("The file of this asset is gone; upload it again.")
     return asset.path
-
-
-def _check_local(video: str | Path, audio: str | Path, context: Context) -> None:
-    limits = context.media_limits
-    if isinstance(video, Path) and isinstance(audio, Path):
-        check_inputs(video, audio, limits)
-    elif isinstance(video, Path):
-        check_video(video, limits)
-    elif isinstance(audio, Path):
-        check_audio(audio, limits)

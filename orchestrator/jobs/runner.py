@@ -217,11 +217,12 @@ class Runner:
         spec = JobSpec.model_validate_json(row["spec"])
         self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
         video, audio = (self._input(row, name, watch) for name in ("video", "audio"))
+        settings = self._settings
+        limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
-            settings = self._settings
-            check_inputs(video, audio, MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames))
-        plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch)
-        board.total_frames = plan.frame_count
+            check_inputs(video, audio, limits)
+        plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch, spec.options.sync_mode, limits)
+        board.total_frames = plan.expected_frame_count
         encoding = spec.options.encoding()
         report = render(plan, self._client, encoding, board.report, watch=watch, tracks=self._tracks, segments=self._storage.segments(row["id"]))
         self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))

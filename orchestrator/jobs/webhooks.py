@@ -5,7 +5,7 @@ import hmac
 
 SIGNATURE_HEADER = "Sync-Signature"
 
-RETRY_DELAYS_S = (1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800, *([3600] * 23))
+RETRY_DELAYS_S = (1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800, *([3600] * 24))
 """Time before each further delivery, s: a receiver may be away for a day."""
 
 

@@ -1,5 +1,7 @@
 """What a media file is, by its header and first frames, and whether it is small enough to be worked on."""
 
+import math
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,10 @@ class MediaLimits:
     max_duration_s: float
     max_pixels: int
     max_frames: int
+
+
+UNLIMITED = MediaLimits(math.inf, sys.maxsize, sys.maxsize)
+"""For files of one's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,21 @@ def check_inputs(video: Path, audio: Path, limits: MediaLimits) -> None:
     picture, speech = check_video(video, limits), check_audio(audio, limits)
     frames = (speech.duration_s or 0) * (picture.frame_rate or 25)
     if frames > limits.max_frames:
-        raise LimitExceeded(f"The result would have {round(frames)} frames; at most {limits.max_frames} are rendered, so send shorter speech.")
+        raise too_many_frames(round(frames), limits)
+
+
+def check_local(video: str | Path, audio: str | Path, limits: MediaLimits) -> None:
+    """Check those inputs of a render that are files already; one that is text is a URL that is yet to be fetched.
+
+    Raises:
+        InputError: see `check_video` and `check_audio`.
+    """
+    if isinstance(video, Path) and isinstance(audio, Path):
+        check_inputs(video, audio, limits)
+    elif isinstance(video, Path):
+        check_video(video, limits)
+    elif isinstance(audio, Path):
+        check_audio(audio, limits)
 
 
 def check_limits(path: Path, summary: MediaSummary, limits: MediaLimits) -> None:
@@ -115,3 +135,8 @@ def check_limits(path: Path, summary: MediaSummary, limits: MediaLimits) -> None
     frames = duration_s * (summary.frame_rate or 0)
     if frames > limits.max_frames:
         raise LimitExceeded(f"{path.name} has {round(frames)} frames; at most {limits.max_frames} are accepted, so cut it.")
+
+
+def too_many_frames(frame_count: int, limits: MediaLimits) -> LimitExceeded:
+    """Return the error of a result that would be too long."""
+    return LimitExceeded(f"The result would have {frame_count} frames; at most {limits.max_frames} are rendered, so send shorter speech.")

@@ -162,6 +162,15 @@ def test_many_requests_at_once_are_all_accepted_and_can_all_be_cancelled(service
     wait_until(lambda: not jobs_left(service), "every job is forgotten")
 
 
+def test_clients_with_the_same_files_do_not_take_them_from_each_other(service: Service, clip: Path, tmp_path: Path) -> None:
+    """Each render deletes its job at its end, and with it the inputs, unless another needs them."""
+    speech = write_wav(tmp_path / "short.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    with ThreadPoolExecutor(3) as clients:
+        answers = list(clients.map(lambda _: post(service, clip, speech, preset="ultrafast"), range(9)))
+    assert [answer.status_code for answer in answers] == [200] * 9
+    assert {frame_count(answer.content) for answer in answers} == {10}
+
+
 def test_service_leaves_no_file_open_and_no_child(service: Service, clip: Path, speech: Path) -> None:
     process = psutil.Process(service.process.pid)
 

@@ -83,6 +83,29 @@ def test_files_sent_with_the_sdk_come_back_as_a_video(service: Service, media: P
     assert frame_count(answer.content) == 38
 
 
+def test_form_may_hold_a_part_of_the_request_and_its_options_as_json(service: Service, media: Path, assets: dict[str, str]) -> None:
+    fields = {
+        "model": "lipsync-2",
+        "input": json.dumps([{"type": "video", "assetId": assets["clip.mp4"]}]),
+        "options": json.dumps({"sync_mode": "bounce", "crf": 35, "preset": "ultrafast"}),
+        "externalId": "order-7",
+    }
+    with (media / "speech.wav").open("rb") as audio:
+        job = service.http.post("/v2/generate", data=fields, files={"audio": audio}).json()
+    assert job["options"] == {"sync_mode": "bounce", "crf": 35, "preset": "ultrafast"}
+    assert [found["id"] for found in service.http.get("/v2/generations?externalId=order-7").json()] == [job["id"]]
+    assert service.ended(job["id"])["status"] == "COMPLETED"
+
+
+def test_events_end_when_the_job_is_deleted(service: Service, assets: dict[str, str]) -> None:
+    generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets, "long.wav"))
+    with httpx.stream("GET", service.job(generation.id)["eventsUrl"], timeout=60) as events:
+        lines = events.iter_lines()
+        assert next(lines) == "retry: 2000"
+        service.http.delete(f"/v2/generate/{generation.id}")
+        assert [line for line in lines if line.startswith("data: ")]
+
+
 def test_urls_are_fetched_and_the_webhook_is_signed_and_outlasts_a_receiver_that_is_down(service: Service, site: str) -> None:
     with receiving(status=503) as receiver:
         hook = f"{receiver.url}/hook"

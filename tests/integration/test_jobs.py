@@ -1,19 +1,14 @@
 """Jobs on the real Triton and the real DBOS, over SQLite and PostgreSQL, in this process and in processes that are killed."""
 
 import json
-import resource
-import signal
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-import av
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -33,106 +28,12 @@ from orchestrator.errors import (
 from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
-from orchestrator.jobs.model import JobSpec, JobView, RenderOptions
+from orchestrator.jobs.model import JobSpec, JobView
 from orchestrator.jobs.service import Hooks, JobService
 from orchestrator.jobs.webhooks import sign
-from orchestrator.media.writer import Encoding
-from orchestrator.pipeline.render import plan_render, render
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.e2e.conftest import wait_until
-from tests.postgres import running_postgres
-
-FAST = RenderOptions(preset="ultrafast", crf=30)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    with running_postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    """A database of the test's own; None is SQLite in the data folder."""
-    if request.param == "sqlite":
-        return None
-    url: str = request.getfixturevalue("postgres")
-    import psycopg
-
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload, unused-ignore]
-    return url.rsplit("/", 1)[0] + f"/{name}"
-
-
-@pytest.fixture(scope="session")
-def small_clip(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clip at 256 x 256, so that tests of the jobs do not wait for pixels."""
-    path = tmp_path_factory.mktemp("small") / "clip.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"crf": "16", "preset": "veryfast"})
-        stream.width = stream.height = 256
-        stream.pix_fmt = "yuv420p"
-        for frame in source.decode(video=0):
-            picture = frame.reformat(256, 256, format="yuv420p")
-            picture.pict_type = av.video.frame.PictureType.NONE
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="session")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
-    folder = tmp_path_factory.mktemp("sounds")
-
-    def sound(duration_s: float) -> Path:
-        path = folder / f"{duration_s:g}.wav"
-        return path if path.exists() else write_wav(path, speech_like(duration_s), SPEECH_RATE_HZ)
-
-    return sound
-
-
-@pytest.fixture
-def spec(small_clip: Path, sounds: Callable[[float], Path]) -> Callable[..., JobSpec]:
-    def make(duration_s: float = 1.0, **more: Any) -> JobSpec:
-        return JobSpec.model_validate({"video": small_clip, "audio": sounds(duration_s), "options": FAST, **more})
-
-    return make
-
-
-@contextmanager
-def working(settings: Settings, client: TritonClient, hooks: Hooks | None = None) -> Iterator[JobService]:
-    service = JobService(settings, client, hooks)
-    service.start()
-    try:
-        yield service
-    finally:
-        service.close(6)
-
-
-def options(data: Path, **more: Any) -> Settings:
-    return Settings.model_validate({"data": data, "free_space_floor_bytes": 0, "device": "cpu", **more})
-
-
-def wait_for(service: JobService, job_id: str, condition: Callable[[JobView], bool], timeout_s: float = 90) -> JobView:
-    deadline, seen = time.monotonic() + timeout_s, -1
-    while True:
-        seen, view = service.wait_change(job_id, seen, 5)
-        if condition(view):
-            return view
-        assert time.monotonic() < deadline and (view.state not in ("completed", "failed", "cancelled")), f"never: {view}"
-
-
-def is_over(view: JobView) -> bool:
-    return view.state in ("completed", "failed", "cancelled")
-
-
-def expected(spec: JobSpec, client: TritonClient, out: Path) -> bytes:
-    """Return what an undisturbed render of a spec gives."""
-    encoding = Encoding(crf=spec.options.crf, preset=spec.options.preset, lossless=spec.options.lossless)
-    render(plan_render(Path(spec.video), Path(spec.audio), out), client, encoding)
-    return out.read_bytes()
+from tests.jobs import busy_threads, expected, is_over, options, wait_for, working
 
 
 def test_job_is_what_a_render_is_and_says_how_far_it_is(
@@ -294,10 +195,6 @@ def test_cancel_frees_triton_and_the_decoder_within_two_seconds(
             service.get(job.id)
 
 
-def busy_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "decode" in thread.name or "segment" in thread.name]
-
-
 def test_input_by_url_is_fetched_once_checked_and_deleted_with_its_job(
     small_clip: Path, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
 ) -> None:
@@ -395,146 +292,6 @@ def test_triton_that_stays_away_fails_the_job_with_its_code(spec: Callable[..., 
         failed = wait_for(service, service.submit(spec()).id, is_over)
     assert (failed.state, failed.error_code, failed.attempts) == ("failed", "inference_unavailable", 2)
     assert failed.error and failed.error.endswith(".")
-
-
-class Worker:
-    """A process that works on jobs, and this process's look into its database."""
-
-    def __init__(self, settings: Mapping[str, Any], specs: Mapping[str, JobSpec]) -> None:
-        self.settings = options(Path(settings["data"]), **{key: value for key, value in settings.items() if key != "data"})
-        self._told = {
-            "settings": {**settings, "free_space_floor_bytes": 0, "device": "cpu"},
-            "specs": {key: spec.model_dump(mode="json") for key, spec in specs.items()},
-            "grace_s": 6,
-        }
-        self._client = TritonClient("127.0.0.1:1")
-        self.view = JobService(self.settings, self._client)
-        self.process: subprocess.Popen[str] | None = None
-        self._log = Path(settings["data"]).with_suffix(".log")
-
-    def start(self) -> "subprocess.Popen[str]":
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.jobs_process", json.dumps(self._told)], stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n", self.log()
-        return self.process
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
-        assert self.process is not None and self.process.stdout is not None
-        self.process.send_signal(number)
-        status = self.process.wait(30)
-        self.process.stdout.close()
-        self.process = None
-        return status
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def close(self) -> None:
-        if self.process is not None:
-            self.kill()
-        self.view.close(0)
-        self._client.close()
-
-
-@contextmanager
-def worker(settings: Mapping[str, Any], specs: Mapping[str, JobSpec]) -> Iterator[Worker]:
-    with closing(Worker(settings, specs)) as made:
-        yield made
-
-
-def only_job(worker: Worker) -> JobView:
-    (job,) = worker.view.find()
-    return job
-
-
-def test_job_killed_in_the_middle_goes_on_from_its_last_segment_to_the_same_bits(
-    database_url: str | None, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
-) -> None:
-    wanted = spec(8.0)
-    settings = {"data": str(tmp_path / "data"), "triton": client.address, "database_url": database_url}
-    with worker(settings, {"job": wanted}) as service:
-        service.start()
-        segments = service.view.storage.segments(only_job(service).id)
-        wait_until(lambda: len(list(segments.glob("*.mp4"))) >= 2, "two segments")
-        service.kill()
-        stamps = {path: path.stat().st_mtime_ns for path in segments.glob("0*.mp4")}
-        percent = only_job(service).percent
-        assert only_job(service).state == "running" and stamps
-        service.start()
-        done = wait_for(service.view, only_job(service).id, is_over)
-        assert (done.state, done.attempts, done.segments_done) == ("completed", 2, 4), service.log()
-        assert done.percent >= percent
-        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "no finished segment is rendered again"
-        assert service.view.result(done.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
-        assert service.kill(signal.SIGTERM) == 0
-        assert '"job": "' in service.log() and str(tmp_path) not in service.log(), "logs carry the job's id and no path of its user"
-
-
-def test_sigterm_leaves_at_a_checkpoint_and_the_next_start_goes_on(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
-    wanted = spec(8.0)
-    with worker({"data": str(tmp_path / "data"), "triton": client.address}, {"job": wanted, "later": spec(0.2, priority="batch")}) as service:
-        process = service.start()
-        job_id = next(view.id for view in service.view.find() if view.spec.priority == "interactive")
-        wait_for(service.view, job_id, lambda view: view.stage == "render" and view.done > 5)
-        started_s = time.monotonic()
-        assert service.kill(signal.SIGTERM) == 0
-        assert time.monotonic() - started_s < 12
-        assert not psutil.pid_exists(process.pid)
-        left = service.view.get(job_id)
-        assert (left.state, left.queue_position) == ("queued", 1), service.log()
-        assert not list(service.view.storage.segments(job_id).glob("*.partial"))
-        service.start()
-        done = wait_for(service.view, job_id, is_over)
-        assert done.state == "completed"
-        assert service.view.result(job_id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
-
-
-@pytest.mark.usefixtures("nothing_left_of_triton")
-def test_killed_triton_is_started_again_and_its_jobs_are_retried(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
-    wanted = spec(8.0)
-    with worker({"data": str(tmp_path / "data")}, {"job": wanted}) as service:
-        process = service.start()
-        job_id = only_job(service).id
-        wait_for(service.view, job_id, lambda view: view.segments_done >= 1)
-        triton = next(child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "tritonserver")
-        triton.kill()
-        retried = wait_for(service.view, job_id, lambda view: view.error_code is not None or view.attempts > 1)
-        assert retried.error_code in ("inference_unavailable", None)
-        done = wait_for(service.view, job_id, is_over)
-        assert (done.state, done.attempts >= 2) == ("completed", True), service.log()
-        assert service.view.result(job_id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
-        assert "starting it again" in service.log()
-        assert service.kill(signal.SIGTERM) == 0
-
-
-@pytest.fixture
-def nothing_left_of_triton() -> Iterator[None]:
-    memory = set(Path("/dev/shm").iterdir())
-    yield
-    wait_until(lambda: set(Path("/dev/shm").iterdir()) <= memory, "Triton's shared memory is gone", timeout_s=30)
-
-
-def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(
-    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
-) -> None:
-    """A limit on the size of files stands in for a full disk: the system gives it the same way, and it can be lifted."""
-    large = spec(2.0, options=RenderOptions(lossless=True, preset="ultrafast"))
-    with worker({"data": str(tmp_path / "data"), "triton": client.address, "max_attempts": 2}, {"large": large}) as service:
-        service.start()
-        assert service.process is not None
-        limits = psutil.Process(service.process.pid)
-        limits.rlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
-        failed = wait_for(service.view, only_job(service).id, is_over)
-        assert (failed.state, failed.error_code, failed.attempts) == ("failed", "storage_full", 2), (failed, service.log())
-        assert not service.view.storage.job_folder(failed.id).exists()
-        limits.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        retried = service.view.submit(large)
-        service.kill(signal.SIGTERM)
-        service.start()
-        assert wait_for(service.view, retried.id, is_over).state == "completed"
 
 
 def test_database_that_cannot_be_reached_is_a_storage_error(client: TritonClient, tmp_path: Path) -> None:

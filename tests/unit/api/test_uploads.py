@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
+from orchestrator.api.holds import Holds
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import WRITE_BYTES, Form, Uploads, idempotency_key, parse_json, read_json
 from orchestrator.errors import LimitExceeded
@@ -36,10 +37,14 @@ def request_of(body: bytes, headers: dict[str, str], piece_bytes: int) -> Reques
 def form_of(storage: Path, files: dict[str, Any], data: dict[str, str], piece_bytes: int = 1000, alter: Callable[[bytes], bytes] = bytes) -> Form:
     sent = httpx.Request("POST", "http://test/", files=files, data=data)
     request = request_of(alter(sent.read()), {"content-type": sent.headers["content-type"]}, piece_bytes)
-    uploads = Uploads(Storage(storage), MAX_BYTES, 2)
+    holds = Holds()
+    uploads = Uploads(Storage(storage), holds, MAX_BYTES, 2)
 
     async def read() -> Form:
-        return await uploads.read_form(request, ("video", "audio"), ("model", "crf"))
+        async with uploads.form(request, ("video", "audio"), ("model", "crf")) as form:
+            assert all(holds.has(stored.path) for stored in form.files.values())
+        assert not any(holds.has(stored.path) for stored in form.files.values())
+        return form
 
     return asyncio.run(read())
 
@@ -97,6 +102,35 @@ def test_damaged_form_is_refused_and_leaves_nothing(files: dict[str, Any], data:
     assert not leftovers(tmp_path)
 
 
+PIECES = [
+    b"--x",
+    b"--",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b":",
+    b";",
+    b"Content-Disposition: form-data",
+    b'name="video"',
+    b'name="model"',
+    b'filename="a"',
+    b"=",
+    b'"',
+    b"\xff",
+]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=30).map(b"".join))
+def test_whatever_arrives_is_a_form_or_a_refusal_and_leaves_nothing_half_done(body: bytes, tmp_path: Path) -> None:
+    uploads = Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 2)
+    try:
+        run(partial(read, uploads, request_of(body, {"content-type": "multipart/form-data; boundary=x"}, 7)))
+    except Problem as exc:
+        assert str(exc).endswith(".")
+    assert not leftovers(tmp_path)
+
+
 def test_file_that_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LimitExceeded):
         form_of(tmp_path, {"video": b"x" * (MAX_BYTES + 1)}, {}, 65536)
@@ -105,11 +139,16 @@ def test_file_that_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) ->
 
 
 def test_what_is_no_form_is_refused(tmp_path: Path) -> None:
-    uploads = Uploads(Storage(tmp_path), MAX_BYTES, 2)
+    uploads = Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 2)
     for content_type in ("application/json", "multipart/form-data", "multipart/mixed; boundary=x", ""):
         with pytest.raises(Problem) as caught:
-            run(partial(uploads.read_form, request_of(b"x", {"content-type": content_type}, 10), ("video",), ()))
+            run(partial(read, uploads, request_of(b"x", {"content-type": content_type}, 10)))
         assert caught.value.status == 415
+
+
+async def read(uploads: Uploads, request: Request) -> Form:
+    async with uploads.form(request, ("video",), ()) as form:
+        return form
 
 
 def run(function: Callable[[], Awaitable[Any]]) -> Any:
@@ -121,7 +160,7 @@ def run(function: Callable[[], Awaitable[Any]]) -> Any:
 
 def test_uploads_beyond_the_limit_wait_unread_until_it_is_their_turn(tmp_path: Path) -> None:
     sent = httpx.Request("POST", "http://test/", files={"video": b"data"})
-    body, uploads = sent.read(), Uploads(Storage(tmp_path), MAX_BYTES, 1)
+    body, uploads = sent.read(), Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 1)
     first_may_end, reads = asyncio.Event(), []
 
     def request(number: int) -> Request:
@@ -134,9 +173,9 @@ def test_uploads_beyond_the_limit_wait_unread_until_it_is_their_turn(tmp_path: P
         return Request({"type": "http", "method": "POST", "headers": [(b"content-type", sent.headers["content-type"].encode())]}, receive)
 
     async def main() -> None:
-        first = asyncio.create_task(uploads.read_form(request(1), ("video",), ()))
+        first = asyncio.create_task(read(uploads, request(1)))
         await asyncio.sleep(0.05)
-        second = asyncio.create_task(uploads.read_form(request(2), ("video",), ()))
+        second = asyncio.create_task(read(uploads, request(2)))
         await asyncio.sleep(0.05)
         assert reads == [1]
         first_may_end.set()

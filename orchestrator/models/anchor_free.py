@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, grid
+from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, map_grid
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
@@ -22,18 +22,20 @@ STRIDES = (8, 16, 32)
 """Input pixels to a cell of each map."""
 
 _YUNET_EXPECTED = [
-    "input FLOAT [N, 3, H, W], H = W, multiples of 32",
+    "input FLOAT [N, 3, H, W], multiples of 32",
     *(f"output {kind}_{stride} FLOAT [N, cells, {size}]" for kind, size in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)) for stride in STRIDES),
 ]
 
 _SCRFD_EXPECTED = [
-    "input FLOAT [N, 3, S, S], S a multiple of 32",
-    *(f"output FLOAT [N, 2 (S / {stride})^2, {size}]" for size in (1, 4, 10) for stride in STRIDES),
+    "input FLOAT [N, 3, H, W], multiples of 32",
+    *(f"output FLOAT [N, 2 H/{stride} W/{stride}, {size}]" for size in (1, 4, 10) for stride in STRIDES),
 ]
 
 
-def square_size(network: Network, pack: str, expected: list[str], options: PackOptions) -> int:
-    """Return the side of the input of a network with one picture [N, 3, S, S].
+def input_shape(network: Network, pack: str, expected: list[str], options: PackOptions) -> tuple[int, int]:
+    """Return height and width of the input of a network with one picture [N, 3, H, W].
+
+    The role's pictures are square. In an oblong input they lie at the top left, black beside or below.
 
     Raises:
         UnsuitableModel: the network has other inputs.
@@ -44,16 +46,38 @@ def square_size(network: Network, pack: str, expected: list[str], options: PackO
     _, channels, height, width = network.inputs[0].shape
     if isinstance(channels, int) and channels not in (0, 3):
         raise network.mismatch(pack, expected)
-    sides = {side for side in (height, width) if isinstance(side, int) and side > 0}
-    if len(sides) > 1:
-        raise network.mismatch(pack, expected, "its picture is not square")
-    fixed = next(iter(sides), None)
-    if fixed is not None and options.size_px not in (None, fixed):
-        raise InvalidOption(f"{network.file} takes pictures of {fixed} px and no others; leave out --size, or export it with free height and width.")
-    size_px = fixed or options.size_px or DEFAULT_SIZE_PX
-    if size_px % 32 or not 96 <= size_px <= 2048:
-        raise InvalidOption(f"A detector's picture of {size_px} px cannot be used; give --size a multiple of 32 between 96 and 2048.")
-    return size_px
+    fixed = [side for side in (height, width) if isinstance(side, int) and side > 0]
+    if fixed and options.size_px not in (None, min(fixed)):
+        raise InvalidOption(
+            f"{network.file} takes pictures of {min(fixed)} px and no others; leave out --size, or export it with free height and width."
+        )
+    usual = min(fixed, default=options.size_px or DEFAULT_SIZE_PX)
+    shape_hw = tuple(side if isinstance(side, int) and side > 0 else usual for side in (height, width))
+    if any(side % 32 or not 96 <= side <= 2048 for side in shape_hw):
+        wanted = "multiples of 32 between 96 and 2048"
+        raise InvalidOption(f"A detector's picture of {shape_hw[1]}x{shape_hw[0]} px cannot be used; sides (--size) have to be {wanted}.")
+    return shape_hw[0], shape_hw[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The picture of a detector network and the role's square one in it."""
+
+    shape_hw: tuple[int, int]
+
+    @property
+    def size_px(self) -> int:
+        """Side of the role's picture."""
+        return min(self.shape_hw)
+
+    @property
+    def border_hw(self) -> tuple[int, int]:
+        """Black rows below and columns to the right of it."""
+        return self.shape_hw[0] - self.size_px, self.shape_hw[1] - self.size_px
+
+    def cells(self, stride: int, anchors: int = 1) -> NDArray[np.float32]:
+        """Return (n, 2) column and row of each cell of a map, each repeated for its anchors."""
+        return map_grid(self.shape_hw, stride, anchors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +85,7 @@ class YuNet:
     """libfacedetection's YuNet (ShiqiYu/libfacedetection.train; also OpenCV's face_detection_yunet_2023mar)."""
 
     network: Network
-    size_px: int
+    picture: Picture
     shared_inputs: tuple[str, ...] = ()
     min_score: float = 0.5
     max_overlap: float = 0.3
@@ -74,22 +98,22 @@ class YuNet:
         if not {f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES} <= names:
             raise network.mismatch("yunet", _YUNET_EXPECTED)
         check_floats(network, "yunet", _YUNET_EXPECTED)
-        return YuNet(network, square_size(network, "yunet", _YUNET_EXPECTED, options))
+        return YuNet(network, Picture(input_shape(network, "yunet", _YUNET_EXPECTED, options)))
 
     @property
     def config(self) -> ModelConfig:
-        return detector_config(self.size_px, has_landmarks=True)
+        return detector_config(self.picture.size_px, has_landmarks=True)
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, self.size_px, self.size_px)}
+        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
 
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image)})
+        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
+        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
         boxes, scores, points = [], [], []
         for stride in STRIDES:
-            cells = grid(self.size_px, stride)
+            cells = self.picture.cells(stride)
             count = len(cells)
             cls, obj = (outputs[f"{kind}_{stride}"].reshape(-1, count, 1).clip(0.0, 1.0) for kind in ("cls", "obj"))
             scores.append(graph.op("Sqrt", cls * obj))
@@ -102,14 +126,14 @@ class YuNet:
         finish_detector(graph, all_boxes, all_scores, all_points, self.min_score, self.max_overlap)
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"])}
+        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         boxes, scores, points = [], [], []
         for stride in STRIDES:
-            side = self.size_px // stride
-            y, x = np.divmod(np.arange(side * side), side)
-            cls, obj, box, kps = (outputs[f"{kind}_{stride}"].reshape(side * side, -1) for kind in ("cls", "obj", "bbox", "kps"))
+            height, width = (side // stride for side in self.picture.shape_hw)
+            y, x = np.divmod(np.arange(height * width), width)
+            cls, obj, box, kps = (outputs[f"{kind}_{stride}"].reshape(height * width, -1) for kind in ("cls", "obj", "bbox", "kps"))
             scores.append(np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1)))
             cx, cy = (x + box[:, 0]) * stride, (y + box[:, 1]) * stride
             w, h = np.exp(box[:, 2]) * stride, np.exp(box[:, 3]) * stride
@@ -123,7 +147,7 @@ class Scrfd:
     """InsightFace's SCRFD with five points (deepinsight/insightface, detection/scrfd)."""
 
     network: Network
-    size_px: int
+    picture: Picture
     scores: tuple[str, ...]
     """Names of the outputs, by stride."""
     boxes: tuple[str, ...]
@@ -140,8 +164,8 @@ class Scrfd:
         if len(network.outputs) not in (6, 9):
             raise network.mismatch("scrfd", _SCRFD_EXPECTED)
         check_floats(network, "scrfd", _SCRFD_EXPECTED)
-        size_px = square_size(network, "scrfd", _SCRFD_EXPECTED, options)
-        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, size_px, size_px)})
+        picture = Picture(input_shape(network, "scrfd", _SCRFD_EXPECTED, options))
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, *picture.shape_hw)})
         if all(len(tensor.shape) == 2 and tensor.shape[1] in (1, 4, 10) for tensor in network.outputs):
             raise network.mismatch(
                 "scrfd",
@@ -155,22 +179,22 @@ class Scrfd:
             groups[size] = tuple(tensor.name for tensor in sorted(found, key=lambda tensor: _row_order(tensor, network)))
         if len(groups[1]) != 3 or len(groups[4]) != 3 or len(groups[10]) not in (0, 3):
             raise network.mismatch("scrfd", _SCRFD_EXPECTED)
-        return Scrfd(network, size_px, groups[1], groups[4], groups[10])
+        return Scrfd(network, picture, groups[1], groups[4], groups[10])
 
     @property
     def config(self) -> ModelConfig:
-        return detector_config(self.size_px, has_landmarks=bool(self.points))
+        return detector_config(self.picture.size_px, has_landmarks=bool(self.points))
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, self.size_px, self.size_px)}
+        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
 
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image)})
+        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
+        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
         boxes, scores, points = [], [], []
         for index, stride in enumerate(STRIDES):
-            centres = grid(self.size_px, stride, anchors=2) * stride
+            centres = self.picture.cells(stride, anchors=2) * stride
             count = len(centres)
             scores.append(outputs[self.scores[index]].reshape(-1, count, 1))
             reach = outputs[self.boxes[index]].reshape(-1, count, 4) * float(stride)
@@ -181,13 +205,13 @@ class Scrfd:
         finish_detector(graph, graph.concat(boxes, axis=1), graph.concat(scores, axis=1), joined, self.min_score, self.max_overlap)
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"])}
+        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         rows = []
         for index, stride in enumerate(STRIDES):
-            side = self.size_px // stride
-            y, x = (np.repeat(part * stride, 2) for part in np.divmod(np.arange(side * side), side))
+            height, width = (side // stride for side in self.picture.shape_hw)
+            y, x = (np.repeat(part * stride, 2) for part in np.divmod(np.arange(height * width), width))
             score = outputs[self.scores[index]].reshape(-1)
             left, top, right, bottom = outputs[self.boxes[index]].reshape(-1, 4).T * stride
             columns = [x - left, y - top, x + right, y + bottom, score]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.models.anchor_free import square_size
+from orchestrator.models.anchor_free import Picture, input_shape
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, grid
+from orchestrator.models.detection import candidate_rows, detector_config, finish_detector
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
@@ -31,8 +31,8 @@ _CHANNELS = (1, 2, 2, 10)
 """Channels of the four maps, in the order of the network's outputs."""
 
 _EXPECTED = [
-    "input FLOAT [N, 3, S, S], S a multiple of 32",
-    *(f"output FLOAT [N, {count}, S/4, S/4] ({what})" for count, what in zip(_CHANNELS, ("heat", "size", "offset", "points"), strict=True)),
+    "input FLOAT [N, 3, H, W], multiples of 32",
+    *(f"output FLOAT [N, {count}, H/4, W/4] ({what})" for count, what in zip(_CHANNELS, ("heat", "size", "offset", "points"), strict=True)),
 ]
 
 
@@ -41,7 +41,7 @@ class CenterFace:
     """Star-Clouds/CenterFace."""
 
     network: Network
-    size_px: int
+    picture: Picture
     shared_inputs: tuple[str, ...] = ()
     min_score: float = 0.3
     max_overlap: float = 0.3
@@ -56,51 +56,51 @@ class CenterFace:
         check_floats(network, "centerface", _EXPECTED)
         if network.inputs[0].shape[2:] == (32, 32):  # what the published file declares; it takes any multiple of 32
             free = Network(network.file, network.sha256, network.model, (_free(network),), network.outputs)
-            return CenterFace(network, square_size(free, "centerface", _EXPECTED, options))
-        return CenterFace(network, square_size(network, "centerface", _EXPECTED, options))
+            return CenterFace(network, Picture(input_shape(free, "centerface", _EXPECTED, options)))
+        return CenterFace(network, Picture(input_shape(network, "centerface", _EXPECTED, options)))
 
     @property
     def config(self) -> ModelConfig:
-        return detector_config(self.size_px, has_landmarks=True)
+        return detector_config(self.picture.size_px, has_landmarks=True)
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, self.size_px, self.size_px)}
+        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
 
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image)})
+        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
+        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
         heat, scale, offset, points = (outputs[tensor.name] for tensor in self.network.outputs)
-        side = self.size_px // _STRIDE
+        count = self.picture.shape_hw[0] * self.picture.shape_hw[1] // _STRIDE**2
         is_peak = graph.op("Equal", heat, graph.op("MaxPool", heat, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
-        scores = graph.op("Where", is_peak, heat, 0.0).reshape(-1, side * side, 1)
+        scores = graph.op("Where", is_peak, heat, 0.0).reshape(-1, count, 1)
         size_yx, offset_yx, points_yx = (
-            maps.reshape(-1, count, side * side).transpose(0, 2, 1) for maps, count in ((scale, 2), (offset, 2), (points, 10))
+            maps.reshape(-1, channels, count).transpose(0, 2, 1) for maps, channels in ((scale, 2), (offset, 2), (points, 10))
         )
         size_yx = graph.op("Exp", size_yx) * float(_STRIDE)
-        cells_yx = grid(self.size_px, _STRIDE)[None, :, ::-1]
+        cells_yx = self.picture.cells(_STRIDE)[None, :, ::-1]
         start_yx = (offset_yx + cells_yx + 0.5) * float(_STRIDE) - size_yx * 0.5
         corners_yx = graph.concat([start_yx, start_yx + size_yx], axis=2)
         placed_yx = points_yx * graph.concat([size_yx] * 5, axis=2) + graph.concat([start_yx] * 5, axis=2)
         boxes, points_xy = (
-            graph.op("Gather", values, graph.integers(np.arange(count) ^ 1), axis=2) for values, count in ((corners_yx, 4), (placed_yx, 10))
+            graph.op("Gather", values, graph.integers(np.arange(size) ^ 1), axis=2) for values, size in ((corners_yx, 4), (placed_yx, 10))
         )
         finish_detector(graph, boxes, scores, points_xy, self.min_score, self.max_overlap)
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"])}
+        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         heat, scale, offset, points = (outputs[tensor.name][0] for tensor in self.network.outputs)
-        side = self.size_px // _STRIDE
+        height, width = (side // _STRIDE for side in self.picture.shape_hw)
         padded = np.pad(heat[0], 1, constant_values=-np.inf)
-        neighbourhood = np.max([padded[y : y + side, x : x + side] for y in range(3) for x in range(3)], axis=0)
+        neighbourhood = np.max([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
         score = np.where(heat[0] == neighbourhood, heat[0], 0)
-        row, column = np.mgrid[:side, :side]
+        row, column = np.mgrid[:height, :width]
         h, w = np.exp(scale) * _STRIDE
         y1, x1 = (row + offset[0] + 0.5) * _STRIDE - h / 2, (column + offset[1] + 0.5) * _STRIDE - w / 2
         xy = [part for i in range(5) for part in (x1 + points[2 * i + 1] * w, y1 + points[2 * i] * h)]
-        flat = [np.stack(maps, axis=-1).reshape(side * side, -1) for maps in ([x1, y1, x1 + w, y1 + h], [score], xy)]
+        flat = [np.stack(maps, axis=-1).reshape(height * width, -1) for maps in ([x1, y1, x1 + w, y1 + h], [score], xy)]
         return candidate_rows(*flat)
 
 

@@ -93,11 +93,6 @@ def _top(graph: Graph, values: Value, count: int) -> tuple[Value, Value]:
     return largest, index.reshape(0, count, 1)
 
 
-def grid(size_px: int, stride: int, anchors: int = 1) -> NDArray[np.float32]:
-    """Return (n, 2) column and row of each cell of a square map, row by row, each repeated for its anchors."""
-    return map_grid((size_px, size_px), stride, anchors)
-
-
 def map_grid(shape_hw: tuple[int, int], stride: int, anchors: int = 1) -> NDArray[np.float32]:
     """Return (n, 2) column and row of each cell of the map of a picture of `shape_hw`, row by row, each repeated for its anchors."""
     rows, columns = np.mgrid[: -(-shape_hw[0] // stride), : -(-shape_hw[1] // stride)]

@@ -19,18 +19,21 @@ class Pixels:
     bgr: bool = False
     """Whether the network's first channel is blue."""
 
-    def draw(self, graph: Graph, image: Value) -> Value:
-        """Return [N, 3, h, w] float32 from `image` [N, h, w, 3] uint8 RGB."""
+    def draw(self, graph: Graph, image: Value, border_hw: tuple[int, int] = (0, 0)) -> Value:
+        """Return [N, 3, h, w] float32 from `image` [N, h, w, 3] uint8 RGB, with black rows below and columns to the right."""
         planar = image.cast(FLOAT).transpose(0, 3, 1, 2)
+        if any(border_hw):
+            planar = graph.op("Pad", planar, graph.integers([0, 0, 0, 0, 0, 0, *border_hw]))
         if self.bgr:
             planar = swap_channels(graph, planar)
         if any(self.mean):
             planar = planar - np.reshape(self.mean, (1, 3, 1, 1))
         return planar if self.scale == 1.0 else planar * self.scale
 
-    def feed(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (1, 3, h, w) float32 from (h, w, 3) uint8 RGB."""
-        picture = image[:, :, ::-1] if self.bgr else image
+    def feed(self, image: NDArray[np.uint8], border_hw: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
+        """Return (1, 3, h, w) float32 from (h, w, 3) uint8 RGB, with black rows below and columns to the right."""
+        whole = np.pad(image, ((0, border_hw[0]), (0, border_hw[1]), (0, 0)))
+        picture = whole[:, :, ::-1] if self.bgr else whole
         normal = (picture.astype(np.float32) - np.array(self.mean, np.float32)) * np.float32(self.scale)
         return np.ascontiguousarray(normal.transpose(2, 0, 1)[None])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.models.anchor_free import square_size
+from orchestrator.models.anchor_free import Picture, input_shape
 from orchestrator.models.config import ModelConfig
 from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, map_grid
 from orchestrator.models.graph import Graph
@@ -25,10 +25,10 @@ _ULTRAFACE_EXPECTED = [
 ]
 
 _RETINAFACE_EXPECTED = [
-    "input FLOAT [N, 3, S, S], S a multiple of 32",
-    "output loc FLOAT [N, 42 (S / 32)^2, 4]",
-    "output conf FLOAT [N, 42 (S / 32)^2, 2]",
-    "output landms FLOAT [N, 42 (S / 32)^2, 10]",
+    "input FLOAT [N, 3, H, W], multiples of 32",
+    "output loc FLOAT [N, 42 H/32 W/32, 4]",
+    "output conf FLOAT [N, 42 H/32 W/32, 2]",
+    "output landms FLOAT [N, 42 H/32 W/32, 10]",
 ]
 
 
@@ -91,13 +91,13 @@ class UltraFace:
         return candidate_rows(boxes, outputs[self.scores].reshape(-1, 2)[:, 1:], None)
 
 
-def prior_boxes(size_px: int) -> NDArray[np.float32]:
-    """Return RetinaFace's (n, 4) anchor boxes: centre x, y, width, height, in 0..1, two a cell at strides 8, 16 and 32."""
+def prior_boxes(shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Return RetinaFace's (n, 4) anchor boxes: centre x, y, width, height, px, two a cell at strides 8, 16 and 32."""
     parts = []
     for stride, sides in ((8, (16, 32)), (16, (64, 128)), (32, (256, 512))):
-        centres = (map_grid((size_px, size_px), stride, anchors=2) + 0.5) * stride
+        centres = (map_grid(shape_hw, stride, anchors=2) + 0.5) * stride
         widths = np.tile(np.array(sides, np.float32), len(centres) // 2)[:, None]
-        parts.append(np.concatenate([centres, widths, widths], axis=1) / size_px)
+        parts.append(np.concatenate([centres, widths, widths], axis=1))
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -106,7 +106,7 @@ class RetinaFace:
     """biubug6/Pytorch_Retinaface, MobileNet 0.25 or ResNet 50."""
 
     network: Network
-    size_px: int
+    picture: Picture
     loc: str
     conf: str
     landms: str
@@ -122,31 +122,31 @@ class RetinaFace:
         """Raises UnsuitableModel when the network is another."""
         if len(network.outputs) != 3:
             raise network.mismatch("retinaface", _RETINAFACE_EXPECTED)
-        size_px = square_size(network, "retinaface", _RETINAFACE_EXPECTED, options)
-        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, size_px, size_px)})
+        picture = Picture(input_shape(network, "retinaface", _RETINAFACE_EXPECTED, options))
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, *picture.shape_hw)})
         found = {tensor.shape[2]: tensor.name for tensor in network.outputs if len(tensor.shape) == 3}
         if set(found) != {4, 2, 10}:
             raise network.mismatch("retinaface", _RETINAFACE_EXPECTED)
         check_floats(network, "retinaface", _RETINAFACE_EXPECTED)
-        count = 42 * (size_px // 32) ** 2
+        count = len(prior_boxes(picture.shape_hw))
         declared = {tensor.shape[1] for tensor in network.outputs if isinstance(tensor.shape[1], int) and tensor.shape[1] > 0}
         if declared - {count}:
             raise network.mismatch("retinaface", _RETINAFACE_EXPECTED, f"it has {sorted(declared)} boxes, expected {count}")
         maker = next((node for node in network.model.graph.node if found[2] in node.output), None)
-        return RetinaFace(network, size_px, found[4], found[2], found[10], maker is not None and maker.op_type == "Softmax")
+        return RetinaFace(network, picture, found[4], found[2], found[10], maker is not None and maker.op_type == "Softmax")
 
     @property
     def config(self) -> ModelConfig:
-        return detector_config(self.size_px, has_landmarks=True)
+        return detector_config(self.picture.size_px, has_landmarks=True)
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, self.size_px, self.size_px)}
+        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
 
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image)})
-        priors = prior_boxes(self.size_px)[None]
+        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
+        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
+        priors = prior_boxes(self.picture.shape_hw)[None]
         count = priors.shape[1]
         loc, conf, landms = (outputs[name].reshape(-1, count, size) for name, size in ((self.loc, 4), (self.conf, 2), (self.landms, 10)))
         if not self.is_probability:
@@ -154,19 +154,19 @@ class RetinaFace:
         # Variances 0.1 and 0.2, as the network was trained.
         centre = loc.slice(2, 0, 2) * (0.1 * priors[:, :, 2:]) + priors[:, :, :2]
         half = graph.op("Exp", loc.slice(2, 2, 4) * 0.2) * (0.5 * priors[:, :, 2:])
-        boxes = graph.concat([centre - half, centre + half], axis=2) * float(self.size_px)
+        boxes = graph.concat([centre - half, centre + half], axis=2)
         points = landms * np.tile(0.1 * priors[:, :, 2:], 5) + np.tile(priors[:, :, :2], 5)
-        finish_detector(graph, boxes, conf.slice(2, 1, 2), points * float(self.size_px), self.min_score, self.max_overlap)
+        finish_detector(graph, boxes, conf.slice(2, 1, 2), points, self.min_score, self.max_overlap)
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"])}
+        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
-        cx, cy, w, h = prior_boxes(self.size_px).T
+        cx, cy, w, h = prior_boxes(self.picture.shape_hw).T
         loc, conf, landms = outputs[self.loc].reshape(-1, 4), outputs[self.conf].reshape(-1, 2), outputs[self.landms].reshape(-1, 10)
         score = conf[:, 1] if self.is_probability else 1.0 / (1.0 + np.exp(conf[:, 0] - conf[:, 1]))
         x, y = cx + loc[:, 0] * 0.1 * w, cy + loc[:, 1] * 0.1 * h
         width, height = w * np.exp(loc[:, 2] * 0.2), h * np.exp(loc[:, 3] * 0.2)
-        boxes = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1) * self.size_px
+        boxes = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1)
         points = [landms[:, i] * 0.1 * (h if i % 2 else w) + (cy if i % 2 else cx) for i in range(10)]
-        return candidate_rows(boxes, score[:, None], np.stack(points, axis=1) * self.size_px)
+        return candidate_rows(boxes, score[:, None], np.stack(points, axis=1))

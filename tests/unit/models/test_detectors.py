@@ -80,7 +80,7 @@ def test_scrfd_that_folds_the_batch_into_rows_is_refused_with_the_reason(tmp_pat
     path = save_scripted(tmp_path / "folded.onnx", list(parts.items()), (1, 3, "H", "W"), declared=())
     with pytest.raises(UnsuitableModel, match="folds the batch into the rows") as caught:
         detect("scrfd", path)
-    assert "output FLOAT [N, 2 (S / 8)^2, 1]" in str(caught.value) and "output score_8 FLOAT [512, 1]" in str(caught.value)
+    assert "output FLOAT [N, 2 H/8 W/8, 1]" in str(caught.value) and "output score_8 FLOAT [512, 1]" in str(caught.value)
 
 
 @pytest.mark.parametrize("is_probability", [True, False], ids=["after softmax", "before softmax"])
@@ -106,6 +106,33 @@ def test_retinaface(tmp_path: Path, is_probability: bool) -> None:
     w, h = 64 * np.exp(0.1), 64 * np.exp(-0.2)
     points = [(index - 5) * 6.4 + ((ROW if index % 2 else COLUMN) + 0.5) * 16 for index in range(10)]
     np.testing.assert_allclose(face, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, 0.8, *points], rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape_hw", [(128, 192), (192, 128)], ids=["wide", "high"])
+@pytest.mark.parametrize("pack", ["yunet", "scrfd", "retinaface"])
+def test_oblong_networks_see_the_square_picture_at_their_top_left(tmp_path: Path, pack: str, shape_hw: tuple[int, int]) -> None:
+    """The face is the same one as above; only the number of its cell depends on the width."""
+    height, width = shape_hw
+    cell = ROW * (width // 16) + COLUMN
+    counts = {s: (height // s) * (width // s) for s in (8, 16, 32)}
+    if pack == "retinaface":
+        loc, conf, landms = (np.zeros((2 * sum(counts.values()), size), np.float32) for size in (4, 2, 10))
+        conf[:, 0] = 20
+        conf[2 * counts[8] + 2 * cell] = 0, 9
+        outputs = [("loc", loc), ("conf", conf), ("landms", landms)]
+        expected = [56 - 32, 88 - 32, 56 + 32, 88 + 32]
+    elif pack == "yunet":
+        sizes = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+        parts = {f"{name}_{s}": np.zeros((counts[s], n), np.float32) for name, n in sizes.items() for s in counts}
+        parts["cls_16"][cell] = parts["obj_16"][cell] = 0.9
+        outputs, expected = list(parts.items()), [48 - 8, 80 - 8, 48 + 8, 80 + 8]
+    else:
+        parts = {f"{name}_{s}": np.zeros((2 * counts[s], n), np.float32) for name, n in {"score": 1, "bbox": 4, "kps": 10}.items() for s in counts}
+        parts["score_16"][2 * cell], parts["bbox_16"][2 * cell] = 0.9, 1
+        outputs, expected = list(parts.items()), [48 - 16, 80 - 16, 48 + 16, 80 + 16]
+    path = save_scripted(tmp_path / "oblong.onnx", outputs, (1, 3, height, width), (1,))
+    faces, _ = detect(pack, path, size_px=None)
+    np.testing.assert_allclose(one_face(faces)[:4], expected, rtol=1e-5)
 
 
 def test_ultraface(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="where the embedded Triton runs models; auto takes the CPU only where no GPU is visible"
     )
+    face_landmarks: bool = Field(True, description="a face_landmarks model, where there is one, places crops and bounds what is pasted")
+    face_enhancer: bool = Field(False, description="a face_enhancer model, where there is one, goes over every rendered face; a job may ask for it")
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
     data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
     database_url: str | None = Field(

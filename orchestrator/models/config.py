@@ -1,7 +1,20 @@
-"""Model configurations: `config.pbtxt` for GPUs and `configs/cpu.pbtxt`, written from what a pack says about its model."""
+"""Model configurations, written from what a pack says about its model: for GPUs, for TensorRT on GPUs, and for CPUs.
 
+The same files serve the official container (native ONNX Runtime backend) and the embedded Triton (`deploy/local`), so only what both know
+may stand in them: see `TENSORRT_PARAMETERS`.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+Device = Literal["gpu", "tensorrt", "cpu"]
+
+CONFIG_FILES: Mapping[Device, str] = MappingProxyType({"gpu": "config.pbtxt", "tensorrt": "configs/tensorrt.pbtxt", "cpu": "configs/cpu.pbtxt"})
+"""Where each device's configuration lies in the model's folder. Triton takes `config.pbtxt` unless `--model-config-name=NAME` names one of
+`configs/`."""
 
 MAX_QUEUE_SIZE = 256
 """Requests that may wait for a model before further ones are turned away at once."""
@@ -11,6 +24,29 @@ QUEUE_TIMEOUT_S = 60
 
 CPU_BATCH_SIZE = 8
 """Largest batch on a CPU: larger ones are no faster there and make others wait."""
+
+TENSORRT_WORKSPACE_BYTES = 2 << 30
+"""GPU memory TensorRT may use while it chooses and runs kernels. 1 GiB, the native backend's default, is little for convolutions at 512 px."""
+
+TENSORRT_CACHE = "tensorrt_cache"
+"""Folder of built engines, relative to the working directory of the server, which has to be writable; the model repository need not be."""
+
+TENSORRT_PARAMETERS = frozenset(
+    {
+        "precision_mode",
+        "max_workspace_size_bytes",
+        "trt_engine_cache_enable",
+        "trt_engine_cache_path",
+        "trt_engine_cache_prefix",
+        "trt_timing_cache_enable",
+        "trt_timing_cache_path",
+        "trt_profile_min_shapes",
+        "trt_profile_opt_shapes",
+        "trt_profile_max_shapes",
+    }
+)
+"""What is set here out of the parameters the native backend knows (README of triton-inference-server/onnxruntime_backend); it refuses to load
+a model with one that it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +71,73 @@ class ModelConfig:
     queue_delay_us: int
     """How long Triton waits for a batch to fill while an instance is free."""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the role's contract asks for, and whatever else the model says about itself."""
 
-    def to_pbtxt(self, device: str) -> str:
-        """Return the configuration for `device`, "gpu" or "cpu"."""
-        is_gpu = device == "gpu"
-        batch = self.max_batch_size if is_gpu else min(self.max_batch_size, CPU_BATCH_SIZE)
+    def files(self, *, pack: str, licence: str, model_sha256: str) -> dict[str, str]:
+        """Return every configuration of the model by its path in the model's folder.
+
+        Args:
+            pack: the pack's name, which Triton then tells whoever asks for the model's configuration.
+            licence: the licence of the weights, as `pack`.
+            model_sha256: of the ONNX file. Also keeps TensorRT from taking an engine that was built from other weights: the engine cache
+                of ONNX Runtime goes by the graph alone.
+        """
+        about = {"pack": pack, "licence": licence, "model_sha256": model_sha256}
+        return {path: self.to_pbtxt(device, about) for device, path in CONFIG_FILES.items()}
+
+    def to_pbtxt(self, device: Device, about: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Return the configuration for a device, with `about` among its parameters."""
+        batch = min(self.max_batch_size, CPU_BATCH_SIZE) if device == "cpu" else self.max_batch_size
+        parameters = {**self.parameters, **about}
         blocks = [
-            f'name: "{self.role}"',
+            f"name: {_quoted(self.role)}",
             'backend: "onnxruntime"',
             'default_model_filename: "model.onnx"',
             f"max_batch_size: {batch}",
             *(_tensor("input", tensor) for tensor in self.inputs),
             *(_tensor("output", tensor) for tensor in self.outputs),
-            f"instance_group [ {{ count: 1, kind: KIND_{device.upper()} }} ]",
+            f"instance_group [ {{ count: 1, kind: {'KIND_CPU' if device == 'cpu' else 'KIND_GPU'} }} ]",
             _batching(self.queue_delay_us),
+            *([self._tensorrt(about.get("model_sha256", ""))] if device == "tensorrt" else []),
             *(self._warmup(size) for size in sorted({1, batch})),
-            *(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in sorted(self.parameters.items())),
+            *(f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}" for key, value in sorted(parameters.items())),
         ]
         return "\n".join(blocks) + "\n"
 
     def _warmup(self, batch: int) -> str:
         inputs = "".join(
-            f'\n  inputs {{ key: "{tensor.name}" value {{ data_type: {tensor.data_type}, dims: {list(tensor.dims)}, zero_data: true }} }}'
+            f"\n  inputs {{ key: {_quoted(tensor.name)} value {{ data_type: {tensor.data_type}, dims: {list(tensor.dims)}, zero_data: true }} }}"
             for tensor in self.inputs
         )
         return f'model_warmup {{\n  name: "batch-{batch}"\n  batch_size: {batch}{inputs}\n}}'
 
+    def _tensorrt(self, model_sha256: str) -> str:
+        """One engine for every batch size from 1 to the largest, tuned for the largest, which is what a render sends."""
+        parameters = {
+            "precision_mode": "FP16",
+            "max_workspace_size_bytes": str(TENSORRT_WORKSPACE_BYTES),
+            "trt_engine_cache_enable": "true",
+            "trt_engine_cache_path": TENSORRT_CACHE,
+            "trt_engine_cache_prefix": f"{self.role}_{model_sha256[:16]}",
+            "trt_timing_cache_enable": "true",
+            "trt_timing_cache_path": TENSORRT_CACHE,
+            "trt_profile_min_shapes": self._shapes(1),
+            "trt_profile_opt_shapes": self._shapes(self.max_batch_size),
+            "trt_profile_max_shapes": self._shapes(self.max_batch_size),
+        }
+        lines = "".join(f"\n    parameters {{ key: {_quoted(key)} value: {_quoted(value)} }}" for key, value in parameters.items())
+        return f'optimization {{ execution_accelerators {{\n  gpu_execution_accelerator [ {{\n    name: "tensorrt"{lines}\n  }} ]\n}} }}'
+
+    def _shapes(self, batch: int) -> str:
+        return ",".join(f"{tensor.name}:{'x'.join(map(str, (batch, *tensor.dims)))}" for tensor in self.inputs)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
 
 def _tensor(kind: str, tensor: Tensor) -> str:
-    return f'{kind} [ {{ name: "{tensor.name}", data_type: {tensor.data_type}, dims: {list(tensor.dims)} }} ]'
+    return f"{kind} [ {{ name: {_quoted(tensor.name)}, data_type: {tensor.data_type}, dims: {list(tensor.dims)} }} ]"
 
 
 def _batching(queue_delay_us: int) -> str:

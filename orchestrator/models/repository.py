@@ -1,5 +1,6 @@
 """The model repository on disk: one folder a role, complete or not there."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -24,10 +25,11 @@ def install_pack(pack: Pack, repository: Path) -> Path:
         try:
             aside.chmod(0o755)
             (aside / "1").mkdir()
-            (aside / "1" / "model.onnx").write_bytes(model.SerializeToString())
-            (aside / "config.pbtxt").write_text(config.to_pbtxt("gpu"))
+            data = model.SerializeToString()
+            (aside / "1" / "model.onnx").write_bytes(data)
             (aside / "configs").mkdir()
-            (aside / "configs" / "cpu.pbtxt").write_text(config.to_pbtxt("cpu"))
+            for path, text in config.files(pack=pack.name, licence=pack.licence, model_sha256=hashlib.sha256(data).hexdigest()).items():
+                (aside / path).write_text(text)
             (aside / "PACK").write_text(f"{pack.name}\n")
             return _put_in_place(aside, repository / pack.role)
         finally:

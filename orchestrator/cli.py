@@ -1,4 +1,4 @@
-"""The command line: `lipsync render | serve | triton | models`."""
+"""The command line: `lipsync render | serve | triton | models | doctor`."""
 
 import json
 import signal
@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 
 from deploy.local.server import run_foreground
+from orchestrator.cli_doctor import doctor_command
+from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.errors import RenderError
 from orchestrator.media.writer import Encoding
 from orchestrator.models.packs import PACKS, find_pack
@@ -23,17 +25,13 @@ from orchestrator.models.repository import install_pack, installed_pack
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.session import check_repository, device_config, open_triton, render
-from orchestrator.settings import Settings
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.command("doctor")(doctor_command)
 _stderr = Console(stderr=True)
 _DEFAULTS = Encoding()
-
-TritonOption = Annotated[
-    str | None, typer.Option("--triton", metavar="HOST:PORT", help="gRPC address of a Triton that runs; default: the embedded one.")
-]
 
 
 @app.command("render")
@@ -45,12 +43,13 @@ def render_command(
     crf: Annotated[int, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
     preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
+    device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
 ) -> None:
     """Render a video with lips that follow the speech."""
     encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
     with _progress_bar() as on_progress:
-        report = render(video, audio, out, encoding=encoding, on_progress=on_progress, settings=_settings(triton))
+        report = render(video, audio, out, encoding=encoding, on_progress=on_progress, settings=read_settings(triton, device))
     if as_json:
         print(json.dumps(asdict(report), indent=1))
     else:
@@ -62,13 +61,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     triton: TritonOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Serve renders over HTTP: POST /render."""
     import uvicorn  # noqa: PLC0415 (a render need not wait for the web framework to load)
 
     from orchestrator.main import create_app  # noqa: PLC0415
 
-    settings = _settings(triton)
+    settings = read_settings(triton, device)
     with open_triton(settings) as client:
         uvicorn.run(create_app(client, settings), host=host, port=port)
 
@@ -79,9 +79,10 @@ def triton_command(
     grpc_port: Annotated[int, typer.Option(help="gRPC port, 0 for a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="HTTP port, 0 for a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Metrics port, 0 for a free one.")] = 8002,
+    device: DeviceOption = None,
 ) -> None:
     """Run the embedded Triton in the foreground, for direct model calls."""
-    settings = _settings(None)
+    settings = read_settings(None, device)
     check_repository(settings)
     raise typer.Exit(
         run_foreground(
@@ -102,7 +103,7 @@ def models_install(
     missing_only: Annotated[bool, typer.Option("--missing", help="Leave roles alone that have a model.")] = False,
 ) -> None:
     """Build models into the repository."""
-    repository = _settings(None).model_repository
+    repository = read_settings().model_repository
     for pack in [find_pack(name) for name in packs or PACKS]:
         if missing_only and installed_pack(repository, pack.role):
             continue
@@ -112,7 +113,7 @@ def models_install(
 @models.command("list")
 def models_list() -> None:
     """List the packs and which of them are installed."""
-    repository = _settings(None).model_repository
+    repository = read_settings().model_repository
     for pack in PACKS.values():
         mark = "*" if installed_pack(repository, pack.role) == pack.name else " "
         print(f"{mark} {pack.name:14}{pack.role:16}{pack.licence:12}{pack.summary} ({pack.source})")
@@ -132,10 +133,6 @@ def main() -> NoReturn:
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """End on SIGTERM as on Ctrl-C, so that what was started is stopped and what was half-written is removed."""
     sys.exit(128 + number)
-
-
-def _settings(triton: str | None) -> Settings:
-    return Settings(triton=triton) if triton else Settings()
 
 
 @contextmanager

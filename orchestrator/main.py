@@ -15,6 +15,6 @@ def create_app(client: TritonClient, settings: Settings) -> FastAPI:
     """Return the HTTP service over a Triton that the caller opened and closes."""
     app = FastAPI(title="Lip-sync render service", version=version("lipsync-triton"))
     add_problem_handlers(app)
-    app.include_router(health_router(Readiness(client)))
+    app.include_router(health_router(Readiness(client, settings.device)))
     app.include_router(render_router(client, settings.max_upload_bytes, settings.max_concurrent_renders))
     return app

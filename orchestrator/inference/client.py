@@ -35,9 +35,13 @@ _QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
 class TritonClient:
     """One connection to a Triton server. Safe to use from several threads."""
 
-    def __init__(self, address: str, request_deadline_s: float = REQUEST_DEADLINE_S) -> None:
-        """Connect to `HOST:PORT` (gRPC). No request is made yet."""
+    def __init__(self, address: str, request_deadline_s: float = REQUEST_DEADLINE_S, metrics_address: str | None = None) -> None:
+        """Connect to `HOST:PORT` (gRPC). No request is made yet.
+
+        `metrics_address` is where the same server's metrics are, if anywhere.
+        """
         self.address = address
+        self.metrics_address = metrics_address
         self._request_deadline_s = request_deadline_s
         with translate_errors(address):
             self._client = triton.InferenceServerClient(address)
@@ -92,6 +96,12 @@ class TritonClient:
             return bool(self._client.is_server_ready(client_timeout=CONTROL_DEADLINE_S))
         except InferenceServerException:
             return False
+
+    def server_name(self) -> str:
+        """Return the server's kind and version, such as `Triton 2.51.0`."""
+        with translate_errors(self.address):
+            about = self._client.get_server_metadata(as_json=True, client_timeout=CONTROL_DEADLINE_S)
+            return f"Triton {about.get('version', '')}".strip()
 
     def is_model_ready(self, model: str) -> bool:
         """Return whether a model is loaded and ready."""

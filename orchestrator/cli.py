@@ -1,4 +1,4 @@
-"""The command line: `lipsync render | serve | triton | models | doctor`."""
+"""The command line: `lipsync render | serve | triton | models | doctor | bench`."""
 
 import json
 import signal
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 
 from deploy.local.server import run_foreground
+from orchestrator.cli_bench import bench
 from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.errors import RenderError
@@ -29,6 +30,7 @@ from orchestrator.session import check_repository, device_config, open_triton, r
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
 app.add_typer(models, name="models")
+app.add_typer(bench, name="bench")
 app.command("doctor")(doctor_command)
 _stderr = Console(stderr=True)
 _DEFAULTS = Encoding()

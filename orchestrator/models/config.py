@@ -116,10 +116,10 @@ class ModelConfig:
         parameters = {
             "precision_mode": "FP16",
             "max_workspace_size_bytes": str(TENSORRT_WORKSPACE_BYTES),
-            "trt_engine_cache_enable": "true",
+            "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": TENSORRT_CACHE,
             "trt_engine_cache_prefix": f"{self.role}_{model_sha256[:16]}",
-            "trt_timing_cache_enable": "true",
+            "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": TENSORRT_CACHE,
             "trt_profile_min_shapes": self._shapes(1),
             "trt_profile_opt_shapes": self._shapes(self.max_batch_size),

@@ -103,7 +103,7 @@ def test_tensorrt_config_has_half_precision_an_engine_cache_and_one_profile_for_
     [(name, parameters)] = accelerators(role, "tensorrt")
     assert name == "tensorrt"
     assert parameters["precision_mode"] == "FP16"
-    assert parameters["trt_engine_cache_enable"] == parameters["trt_timing_cache_enable"] == "true"
+    assert parameters["trt_engine_cache_enable"] == parameters["trt_timing_cache_enable"] == "1"
     assert not Path(parameters["trt_engine_cache_path"]).is_absolute(), "in the server's working directory: the repository may be read-only"
     for which, batch in (("min", 1), ("opt", config.max_batch_size), ("max", config.max_batch_size)):
         shapes = dict(part.split(":") for part in parameters[f"trt_profile_{which}_shapes"].split(","))

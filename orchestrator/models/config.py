@@ -4,11 +4,17 @@ The same files serve the official container (native ONNX Runtime backend) and th
 may stand in them: see `TENSORRT_PARAMETERS`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+
+import onnx
+
+from orchestrator.models.tensorrt import fits_one_engine
 
 Device = Literal["gpu", "tensorrt", "cpu"]
 
@@ -73,20 +79,26 @@ class ModelConfig:
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What the role's contract asks for, and whatever else the model says about itself."""
 
-    def files(self, *, pack: str, licence: str, model_sha256: str) -> dict[str, str]:
+    def files(self, *, pack: str, licence: str, model: Path) -> dict[str, str]:
         """Return every configuration of the model by its path in the model's folder.
 
         Args:
             pack: the pack's name, which Triton then tells whoever asks for the model's configuration.
             licence: the licence of the weights, as `pack`.
-            model_sha256: of the ONNX file. Also keeps TensorRT from taking an engine that was built from other weights: the engine cache
-                of ONNX Runtime goes by the graph alone.
+            model: the ONNX file. Its hash also keeps TensorRT from taking an engine that was built from other weights: the engine cache of
+                ONNX Runtime goes by the graph alone.
         """
-        about = {"pack": pack, "licence": licence, "model_sha256": model_sha256}
-        return {path: self.to_pbtxt(device, about) for device, path in CONFIG_FILES.items()}
+        with model.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        about = {"pack": pack, "licence": licence, "model_sha256": digest}
+        one_engine = fits_one_engine(onnx.load(model, load_external_data=False))
+        return {path: self.to_pbtxt(device, about, one_engine=one_engine) for device, path in CONFIG_FILES.items()}
 
-    def to_pbtxt(self, device: Device, about: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Return the configuration for a device, with `about` among its parameters."""
+    def to_pbtxt(self, device: Device, about: Mapping[str, str] = MappingProxyType({}), *, one_engine: bool = True) -> str:
+        """Return the configuration for a device, with `about` among its parameters.
+
+        `one_engine` tells whether TensorRT can take the whole graph, see `fits_one_engine`.
+        """
         batch = min(self.max_batch_size, CPU_BATCH_SIZE) if device == "cpu" else self.max_batch_size
         parameters = {**self.parameters, **about}
         blocks = [
@@ -98,7 +110,7 @@ class ModelConfig:
             *(_tensor("output", tensor) for tensor in self.outputs),
             f"instance_group [ {{ count: 1, kind: {'KIND_CPU' if device == 'cpu' else 'KIND_GPU'} }} ]",
             _batching(self.queue_delay_us),
-            *([self._tensorrt(about.get("model_sha256", ""))] if device == "tensorrt" else []),
+            *([self._tensorrt(about.get("model_sha256", ""), one_engine)] if device == "tensorrt" else []),
             *(self._warmup(size) for size in sorted({1, batch})),
             *(f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}" for key, value in sorted(parameters.items())),
         ]
@@ -111,8 +123,17 @@ class ModelConfig:
         )
         return f'model_warmup {{\n  name: "batch-{batch}"\n  batch_size: {batch}{inputs}\n}}'
 
-    def _tensorrt(self, model_sha256: str) -> str:
-        """One engine for every batch size from 1 to the largest, tuned for the largest, which is what a render sends."""
+    def _tensorrt(self, model_sha256: str, one_engine: bool) -> str:
+        """Engines for every batch size from 1 to the largest.
+
+        One engine gets a profile, tuned for the largest batch, which is what a render sends. Where the graph takes several, ONNX Runtime refuses
+        profiles that do not name the tensors between them, and finds the range itself: the warm-up goes to both its ends.
+        """
+        profiles = {
+            "trt_profile_min_shapes": self._shapes(1),
+            "trt_profile_opt_shapes": self._shapes(self.max_batch_size),
+            "trt_profile_max_shapes": self._shapes(self.max_batch_size),
+        }
         parameters = {
             "precision_mode": "FP16",
             "max_workspace_size_bytes": str(TENSORRT_WORKSPACE_BYTES),
@@ -121,9 +142,7 @@ class ModelConfig:
             "trt_engine_cache_prefix": f"{self.role}_{model_sha256[:16]}",
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": TENSORRT_CACHE,
-            "trt_profile_min_shapes": self._shapes(1),
-            "trt_profile_opt_shapes": self._shapes(self.max_batch_size),
-            "trt_profile_max_shapes": self._shapes(self.max_batch_size),
+            **(profiles if one_engine else {}),
         }
         lines = "".join(f"\n    parameters {{ key: {_quoted(key)} value: {_quoted(value)} }}" for key, value in parameters.items())
         return f'optimization {{ execution_accelerators {{\n  gpu_execution_accelerator [ {{\n    name: "tensorrt"{lines}\n  }} ]\n}} }}'

@@ -1,6 +1,5 @@
 """The model repository on disk: one folder a role, complete or not there."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -25,10 +24,9 @@ def install_pack(pack: Pack, repository: Path) -> Path:
         try:
             aside.chmod(0o755)
             (aside / "1").mkdir()
-            data = model.SerializeToString()
-            (aside / "1" / "model.onnx").write_bytes(data)
+            (aside / "1" / "model.onnx").write_bytes(model.SerializeToString())
             (aside / "configs").mkdir()
-            for path, text in config.files(pack=pack.name, licence=pack.licence, model_sha256=hashlib.sha256(data).hexdigest()).items():
+            for path, text in config.files(pack=pack.name, licence=pack.licence, model=aside / "1" / "model.onnx").items():
                 (aside / path).write_text(text)
             (aside / "PACK").write_text(f"{pack.name}\n")
             return _put_in_place(aside, repository / pack.role)

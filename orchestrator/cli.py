@@ -25,7 +25,7 @@ from orchestrator.models.packs import PACKS, find_pack
 from orchestrator.models.repository import install_pack, installed_pack
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
-from orchestrator.session import check_repository, device_config, open_triton, render
+from orchestrator.session import check_repository, device_config, open_triton, refuse_unfit_models, render
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
@@ -72,6 +72,7 @@ def serve(
 
     settings = read_settings(triton, device)
     with open_triton(settings) as client:
+        refuse_unfit_models(client, settings)
         uvicorn.run(create_app(client, settings), host=host, port=port)
 
 

@@ -1,5 +1,6 @@
 """A Triton for this process, given or embedded, and the one function that renders with it."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from deploy.local.gpu import GpuError, check_gpu, gpu_expected
 from deploy.local.home import open_home
 from deploy.local.server import LocalTriton, TritonStartError
-from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable
+from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceError, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.selftest import self_test
 from orchestrator.media.writer import Encoding
 from orchestrator.models.repository import missing_roles
 from orchestrator.pipeline.progress import OnProgress
@@ -16,6 +18,8 @@ from orchestrator.pipeline.render import plan_render
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.settings import Settings
+
+log = logging.getLogger("lipsync.session")
 
 
 def render(
@@ -54,6 +58,22 @@ def open_triton(settings: Settings) -> Iterator[TritonClient]:
         return
     with start_embedded(settings) as server, TritonClient(server.grpc_address, settings.request_deadline_s, server.metrics_address) as client:
         yield client
+
+
+def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
+    """Test every role before a service begins. A Triton that is not there yet may come; models that are wrong do not get right by waiting.
+
+    Raises:
+        ContractMismatch: a model is not what its role needs, or answers nonsense.
+        GpuUnavailable: a model is not on the device it is expected on.
+        InferenceRejected: an inference failed.
+    """
+    try:
+        self_test(client, settings.device)
+    except InferenceError as exc:
+        if not exc.retryable:
+            raise
+        log.warning("%s: %s The service is not ready until that changes.", exc.code, exc)
 
 
 def metrics_address(triton: str, given: str | None) -> str:

@@ -207,39 +207,46 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_serve_command_and_health_check_work_on_a_read_only_root(
-    profile: str, container: Container, triton: LocalTriton, clip: Path, speech: Path, tmp_path: Path
-) -> None:
+def serve_on(port: int, profile: str, triton: LocalTriton, folder: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """Return a profile's service, its command on a port of this host, and its environment with the Triton of the tests."""
     service = services(profile)["orchestrator" if profile == "gpu" else "orchestrator-cpu"]
-    port = free_port()
-    environment = environment_of(service, tmp_path) | {"LIPSYNC_TRITON": triton.grpc_address, "LIPSYNC_TRITON_METRICS": triton.metrics_address}
     command = [str(port) if part == "8080" else "127.0.0.1" if part == "0.0.0.0" else part for part in service["command"]]
+    at = {"LIPSYNC_TRITON": triton.grpc_address, "LIPSYNC_TRITON_METRICS": triton.metrics_address}
+    return service, command, environment_of(service, folder) | at
+
+
+def test_serve_command_and_health_check_work_on_a_read_only_root(
+    container: Container, triton: LocalTriton, clip: Path, speech: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    service, command, environment = serve_on(port, "cpu", triton, tmp_path)
     check = [part.replace(":8080", f":{port}") for part in service["healthcheck"]["test"]]
     assert check[:2] == ["CMD", "python"]
 
-    def healthy() -> "subprocess.CompletedProcess[str]":
+    def health() -> "subprocess.CompletedProcess[str]":
         return subprocess.run([sys.executable, *check[2:]], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert "does not answer" in healthy().stderr
+    assert "does not answer" in health().stderr
     with subprocess.Popen(container.command(BIN / "lipsync", *command), env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until(lambda: answers(f"{url}/healthz"), "the service answers")
-            checked = healthy()
-            if profile == "cpu":
-                assert checked.returncode == 0, checked.stderr
-                with clip.open("rb") as video, speech.open("rb") as audio:
-                    answer = httpx.post(f"{url}/render", files={"video": video, "audio": audio}, data={"preset": "ultrafast"}, timeout=120)
-                assert answer.status_code == 200
-            else:
-                # The Triton of the tests has CPU instances: just what the GPU profile must not accept.
-                assert checked.returncode == 1
-                assert "gpu_unavailable" in checked.stderr and "KIND_CPU" in checked.stderr
+            checked = health()
+            assert checked.returncode == 0, checked.stderr
+            with clip.open("rb") as video, speech.open("rb") as audio:
+                answer = httpx.post(f"{url}/render", files={"video": video, "audio": audio}, data={"preset": "ultrafast"}, timeout=120)
+            assert answer.status_code == 200
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
     assert not [path for path in (tmp_path / "data").iterdir() if path.name.startswith("lipsync-")]
+
+
+def test_service_of_the_gpu_profile_refuses_a_triton_whose_models_are_on_the_cpu(triton: LocalTriton, tmp_path: Path) -> None:
+    _, command, environment = serve_on(free_port(), "gpu", triton, tmp_path)
+    done = subprocess.run([BIN / "lipsync", *command], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("gpu_unavailable: Model face_detector runs on the CPU though device gpu is asked for")
 
 
 def answers(url: str) -> bool:

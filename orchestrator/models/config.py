@@ -14,7 +14,7 @@ from typing import Literal
 
 import onnx
 
-from orchestrator.models.tensorrt import fits_one_engine
+from orchestrator.models.gpu_graph import GraphTraits, graph_traits
 
 Device = Literal["gpu", "tensorrt", "cpu"]
 
@@ -91,14 +91,11 @@ class ModelConfig:
         with model.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         about = {"pack": pack, "licence": licence, "model_sha256": digest}
-        one_engine = fits_one_engine(onnx.load(model, load_external_data=False))
-        return {path: self.to_pbtxt(device, about, one_engine=one_engine) for device, path in CONFIG_FILES.items()}
+        traits = graph_traits(onnx.load(model, load_external_data=False))
+        return {path: self.to_pbtxt(device, about, traits) for device, path in CONFIG_FILES.items()}
 
-    def to_pbtxt(self, device: Device, about: Mapping[str, str] = MappingProxyType({}), *, one_engine: bool = True) -> str:
-        """Return the configuration for a device, with `about` among its parameters.
-
-        `one_engine` tells whether TensorRT can take the whole graph, see `fits_one_engine`.
-        """
+    def to_pbtxt(self, device: Device, about: Mapping[str, str] = MappingProxyType({}), traits: GraphTraits | None = None) -> str:
+        """Return the configuration for a device, with `about` among its parameters, for a graph with such traits (default: plain)."""
         batch = min(self.max_batch_size, CPU_BATCH_SIZE) if device == "cpu" else self.max_batch_size
         parameters = {**self.parameters, **about}
         blocks = [
@@ -110,7 +107,7 @@ class ModelConfig:
             *(_tensor("output", tensor) for tensor in self.outputs),
             f"instance_group [ {{ count: 1, kind: {'KIND_CPU' if device == 'cpu' else 'KIND_GPU'} }} ]",
             _batching(self.queue_delay_us),
-            *([self._tensorrt(about.get("model_sha256", ""), one_engine)] if device == "tensorrt" else []),
+            *self._accelerators(device, about.get("model_sha256", ""), traits or GraphTraits()),
             *(self._warmup(size) for size in sorted({1, batch})),
             *(f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}" for key, value in sorted(parameters.items())),
         ]
@@ -123,7 +120,22 @@ class ModelConfig:
         )
         return f'model_warmup {{\n  name: "batch-{batch}"\n  batch_size: {batch}{inputs}\n}}'
 
-    def _tensorrt(self, model_sha256: str, one_engine: bool) -> str:
+    def _accelerators(self, device: Device, model_sha256: str, traits: GraphTraits) -> list[str]:
+        """Settings of ONNX Runtime's GPU providers, where they differ from its own."""
+        accelerators: dict[str, dict[str, str]] = {}
+        if device == "tensorrt":
+            accelerators["tensorrt"] = self._tensorrt(model_sha256, traits.fits_one_engine)
+        if device != "cpu" and traits.samples_grid:
+            accelerators["cuda"] = {"prefer_nhwc": "1"}
+        if not accelerators:
+            return []
+        blocks = []
+        for name, parameters in accelerators.items():
+            lines = "".join(f"\n    parameters {{ key: {_quoted(key)} value: {_quoted(value)} }}" for key, value in parameters.items())
+            blocks.append(f"{{\n    name: {_quoted(name)}{lines}\n  }}")
+        return [f"optimization {{ execution_accelerators {{\n  gpu_execution_accelerator [ {', '.join(blocks)} ]\n}} }}"]
+
+    def _tensorrt(self, model_sha256: str, one_engine: bool) -> dict[str, str]:
         """Engines for every batch size from 1 to the largest.
 
         One engine gets a profile, tuned for the largest batch, which is what a render sends. Where the graph takes several, ONNX Runtime refuses
@@ -134,7 +146,7 @@ class ModelConfig:
             "trt_profile_opt_shapes": self._shapes(self.max_batch_size),
             "trt_profile_max_shapes": self._shapes(self.max_batch_size),
         }
-        parameters = {
+        return {
             "precision_mode": "FP16",
             "max_workspace_size_bytes": str(TENSORRT_WORKSPACE_BYTES),
             "trt_engine_cache_enable": "1",
@@ -144,8 +156,6 @@ class ModelConfig:
             "trt_timing_cache_path": TENSORRT_CACHE,
             **(profiles if one_engine else {}),
         }
-        lines = "".join(f"\n    parameters {{ key: {_quoted(key)} value: {_quoted(value)} }}" for key, value in parameters.items())
-        return f'optimization {{ execution_accelerators {{\n  gpu_execution_accelerator [ {{\n    name: "tensorrt"{lines}\n  }} ]\n}} }}'
 
     def _shapes(self, batch: int) -> str:
         return ",".join(f"{tensor.name}:{'x'.join(map(str, (batch, *tensor.dims)))}" for tensor in self.inputs)

@@ -12,9 +12,9 @@ from tritonclient.grpc import model_config_pb2
 
 from orchestrator.inference.contract import CONTRACTS
 from orchestrator.models.config import CONFIG_FILES, TENSORRT_PARAMETERS, Device, ModelConfig, Tensor
+from orchestrator.models.gpu_graph import GraphTraits, fits_one_engine, graph_traits
 from orchestrator.models.packs import PACKS
 from orchestrator.models.repository import installed_pack
-from orchestrator.models.tensorrt import fits_one_engine
 from orchestrator.settings import Settings
 
 ONNX_TYPES: dict[int, str] = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
@@ -94,20 +94,36 @@ def test_config_says_which_pack_and_licence_and_which_file_it_is(role: str, devi
     assert parameters["model_sha256"] == hashlib.sha256((folder(role) / "1" / "model.onnx").read_bytes()).hexdigest()
 
 
-def accelerators(role: str, device: Device) -> list[tuple[str, dict[str, str]]]:
+def accelerators(role: str, device: Device) -> dict[str, dict[str, str]]:
     found = read_config(role, device).optimization.execution_accelerators.gpu_execution_accelerator
-    return [(accelerator.name, dict(accelerator.parameters)) for accelerator in found]
+    return {accelerator.name: dict(accelerator.parameters) for accelerator in found}
+
+
+@pytest.mark.parametrize("role", CONTRACTS)
+def test_grid_sample_gets_the_layout_that_cuda_has_it_in(role: str) -> None:
+    """In the other one ONNX Runtime's CUDA provider leaves it to the CPU (its issues 19626, 20191)."""
+    wanted = {"cuda": {"prefer_nhwc": "1"}} if graph_traits(onnx.load(folder(role) / "1" / "model.onnx")).samples_grid else {}
+    assert accelerators(role, "gpu") == wanted
+    assert {name: parameters for name, parameters in accelerators(role, "tensorrt").items() if name != "tensorrt"} == wanted
+    assert accelerators(role, "cpu") == {}
+
+
+def test_traits_are_read_from_the_graph() -> None:
+    info = helper.make_tensor_value_info
+    node = helper.make_node("GridSample", ["x", "grid"], ["y"])
+    shapes: dict[str, list[str | int | None]] = {"x": ["N", 1, 4, 4], "grid": ["N", 2, 2, 2]}
+    inputs = [info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph([node], "sampler", inputs, [info("y", onnx.TensorProto.FLOAT, ["N", 1, 2, 2])])
+    assert graph_traits(helper.make_model(graph)) == GraphTraits(fits_one_engine=True, samples_grid=True)
 
 
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_tensorrt_config_has_half_precision_an_engine_cache_and_profiles_where_one_engine_takes_the_graph(role: str) -> None:
     config = read_config(role, "tensorrt")
-    [(name, parameters)] = accelerators(role, "tensorrt")
-    assert name == "tensorrt"
+    parameters = accelerators(role, "tensorrt")["tensorrt"]
     assert parameters["precision_mode"] == "FP16"
     assert parameters["trt_engine_cache_enable"] == parameters["trt_timing_cache_enable"] == "1"
     assert not Path(parameters["trt_engine_cache_path"]).is_absolute(), "in the server's working directory: the repository may be read-only"
-    assert accelerators(role, "gpu") == accelerators(role, "cpu") == []
     if not fits_one_engine(onnx.load(folder(role) / "1" / "model.onnx")):
         assert not [key for key in parameters if key.startswith("trt_profile")], "ONNX Runtime refuses profiles of a graph it has to split"
         return
@@ -134,7 +150,7 @@ def test_one_engine_takes_a_graph_with_bytes_at_its_borders_only() -> None:
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_engine_cache_of_other_weights_is_never_taken(role: str) -> None:
     """ONNX Runtime finds engines by the graph's structure; the same network with other weights would meet the old ones."""
-    [(_, parameters)] = accelerators(role, "tensorrt")
+    parameters = accelerators(role, "tensorrt")["tensorrt"]
     digest = hashlib.sha256((folder(role) / "1" / "model.onnx").read_bytes()).hexdigest()
     assert parameters["trt_engine_cache_prefix"] == f"{role}_{digest[:16]}"
 
@@ -142,7 +158,7 @@ def test_engine_cache_of_other_weights_is_never_taken(role: str) -> None:
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_native_backend_knows_every_tensorrt_parameter(role: str) -> None:
     """It refuses a model with one that it does not know. The list is the table of its README, as of Triton 25.06."""
-    [(_, parameters)] = accelerators(role, "tensorrt")
+    parameters = accelerators(role, "tensorrt")["tensorrt"]
     assert set(parameters) <= NATIVE_TENSORRT_PARAMETERS
     assert set(parameters) <= TENSORRT_PARAMETERS
 

@@ -1,7 +1,25 @@
-"""What TensorRT can make of a graph, as far as its file shows."""
+"""What ONNX Runtime's GPU providers can make of a graph, as far as its file shows."""
+
+from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTraits:
+    """What the GPU configurations of a model depend on."""
+
+    fits_one_engine: bool = True
+    """See the function of that name."""
+    samples_grid: bool = False
+    """Whether it has a GridSample: the CUDA provider has that operator for pictures with their channels last only, and would leave it to the
+    CPU unless told to prefer that layout (`prefer_nhwc`, ONNX Runtime 1.20 and later; it turns the pictures round itself)."""
+
+
+def graph_traits(model: onnx.ModelProto) -> GraphTraits:
+    """Look at a graph."""
+    return GraphTraits(fits_one_engine(model), any(node.op_type == "GridSample" for node in model.graph.node))
 
 
 def fits_one_engine(model: onnx.ModelProto) -> bool:

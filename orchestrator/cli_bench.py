@@ -14,16 +14,19 @@ from rich.table import Table
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS, ModelDescription, describe_model
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, LoadResult, run_load
 from orchestrator.inference.metrics import read_metrics
 from orchestrator.inference.placement import placement_of
+from orchestrator.inference.selftest import output_of, served_roles
 from orchestrator.pipeline.samples import video_samples
 from orchestrator.session import open_triton
 
 SAMPLE_COUNT = 32
 """Different items in the requests, so that nothing measures a cache."""
+
+ROLES = (*CONTRACTS, *OPTIONAL_CONTRACTS)
 
 DEMO_CLIP = Path("demo/clip.mp4")
 
@@ -37,7 +40,7 @@ def _group() -> None:
 
 @bench.command("models")
 def bench_models(
-    role: Annotated[str | None, typer.Argument(help=f"One of {', '.join(CONTRACTS)}; default: each.")] = None,
+    role: Annotated[str | None, typer.Argument(help=f"One of {', '.join(ROLES)}; default: each that is served.")] = None,
     concurrency: Annotated[str, typer.Option(metavar="N,N,...", help="Requests outstanding at a time.")] = "1,4,16",
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Items in a request.")] = "1,8,16",
     shared_memory: Annotated[bool, typer.Option("--shm", help="Tensors through system shared memory; Triton has to run on this host.")] = False,
@@ -49,17 +52,17 @@ def bench_models(
 ) -> None:
     """Call models directly and print throughput, latency, the batches Triton formed, and its queue and compute time."""
     concurrencies, batches = _numbers("--concurrency", concurrency), _numbers("--batch", batch)
-    if role is not None and role not in CONTRACTS:
-        raise InvalidOption(f"There is no role {role!r}; give one of {', '.join(CONTRACTS)}.")
+    if role is not None and role not in ROLES:
+        raise InvalidOption(f"There is no role {role!r}; give one of {', '.join(ROLES)}.")
     source = video or (DEMO_CLIP if DEMO_CLIP.is_file() else None)
     reports = []
     with open_triton(read_settings(triton, device)) as client:
         server = client.server_name()
-        for name in [role] if role else CONTRACTS:
+        for name in [role] if role else served_roles(client):
             description = describe_model(client, name)
             samples = video_samples(client, description, source, SAMPLE_COUNT) if source else golden_inputs(description, SAMPLE_COUNT)
             results = [
-                run_load(client, description, CONTRACTS[name].outputs[0].name, samples, Load(items, outstanding, shared_memory, seconds))
+                run_load(client, description, output_of(name), samples, Load(items, outstanding, shared_memory, seconds))
                 for items in batches
                 if items <= description.max_batch_size
                 for outstanding in concurrencies

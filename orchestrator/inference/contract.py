@@ -33,6 +33,8 @@ class RoleContract:
 
 FACE_DETECTOR = "face_detector"
 LIP_SYNC = "lip_sync"
+FACE_LANDMARKS = "face_landmarks"
+FACE_ENHANCER = "face_enhancer"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
@@ -47,7 +49,23 @@ CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
         ),
     }
 )
-"""The roles of a render, by the name of their model on Triton."""
+"""The roles every render needs, by the name of their model on Triton."""
+
+OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
+    {
+        FACE_LANDMARKS: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("landmarks", "FP32", ("P", 2)),),
+            parameters=("scheme", "crop_scale"),
+        ),
+        FACE_ENHANCER: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("enhanced", "UINT8", ("S", "S", 3)),),
+            parameters=("crop_template",),
+        ),
+    }
+)
+"""Roles that are used where a model for them is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +75,7 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces."""
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis."""
     max_batch_size: int
@@ -73,7 +91,7 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         InferenceUnavailable: Triton cannot be reached.
         ContractMismatch: there is no such model, or it differs; the message has expected and found.
     """
-    contract = CONTRACTS[role]
+    contract = {**CONTRACTS, **OPTIONAL_CONTRACTS}[role]
     metadata, config = client.metadata(role), client.config(role)
     max_batch_size = int(config.get("max_batch_size", 0))
     problems: list[str] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS, ModelDescription, describe_model
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model
 from orchestrator.inference.faces import MAX_REQUEST_BYTES, FaceDetector, LipModel
 from orchestrator.inference.golden import check_golden, golden_inputs
 from orchestrator.inference.metrics import Metrics, read_metrics
@@ -71,7 +71,7 @@ class SelfTest:
 
 
 def self_test(client: TritonClient, wanted: Wanted = "auto") -> SelfTest:
-    """Check every role on Triton and where it runs.
+    """Check every role on Triton, the optional ones where there is a model for them, and where they run.
 
     Args:
         client: the server's.
@@ -86,7 +86,7 @@ def self_test(client: TritonClient, wanted: Wanted = "auto") -> SelfTest:
     check_ready(client)
     before = read_metrics(client.metrics_address)
     FaceDetector(client), LipModel(client)  # their parameters are checked beyond the contract
-    roles = {role: _test_role(client, role, before) for role in CONTRACTS}
+    roles = {role: _test_role(client, role, before) for role in served_roles(client)}
     check_devices(client.address, roles, before, wanted)
     notes = [] if before else [f"no metrics at {client.metrics_address}: utilisation and execution providers cannot be read"]
     peak: dict[str, float] = {}
@@ -114,6 +114,16 @@ def check_ready(client: TritonClient) -> None:
     missing = [role for role in CONTRACTS if not client.is_model_ready(role)]
     if missing:
         raise InferenceUnavailable(f"Triton at {client.address} has no model ready for {' and '.join(missing)}; check its model repository and log.")
+
+
+def served_roles(client: TritonClient) -> list[str]:
+    """Return the roles every render needs, and the optional ones that have a model on Triton."""
+    return [*CONTRACTS, *(role for role in OPTIONAL_CONTRACTS if client.is_model_ready(role))]
+
+
+def output_of(role: str) -> str:
+    """Return the name of a role's output."""
+    return {**CONTRACTS, **OPTIONAL_CONTRACTS}[role].outputs[0].name
 
 
 def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metrics | None, wanted: Wanted) -> None:
@@ -175,7 +185,7 @@ def request_batch_size(description: ModelDescription) -> int:
 
 
 def _infer(client: TritonClient, role: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    return client.infer(role, inputs, CONTRACTS[role].outputs[0].name).result()
+    return client.infer(role, inputs, output_of(role)).result()
 
 
 def _check_batch(role: str, alone: NDArray[Any], in_batch: NDArray[Any], count: int) -> None:
@@ -208,7 +218,7 @@ def watch_gpus(client: TritonClient, roles: Sequence[str]) -> Mapping[str, float
     peak: dict[str, float] = {}
     deadline = time.monotonic() + GPU_PROOF_S
     while time.monotonic() < deadline:
-        for future in [client.infer(role, batches[role], CONTRACTS[role].outputs[0].name) for role in roles for _ in range(2)]:
+        for future in [client.infer(role, batches[role], output_of(role)) for role in roles for _ in range(2)]:
             future.result()
         metrics = read_metrics(client.metrics_address)
         if metrics is None or not metrics.gpu_utilisation:

@@ -16,7 +16,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import ContractMismatch, GpuUnavailable
 from orchestrator.inference import selftest
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model
+from orchestrator.inference.contract import FACE_DETECTOR, FACE_ENHANCER, FACE_LANDMARKS, LIP_SYNC, describe_model
 from orchestrator.inference.golden import LANDMARKS5, check_golden, golden_crop, golden_inputs
 from orchestrator.inference.selftest import self_test, watch_gpus
 from orchestrator.models.config import ModelConfig, Tensor
@@ -134,6 +134,42 @@ def test_golden_batch_begins_with_the_same_face_whatever_its_size(client: Triton
     assert len({many["face"][index].tobytes() for index in range(7)}) == 7
 
 
+def model_folder(repository: Path, config: ModelConfig, graph: onnx.GraphProto) -> None:
+    place = repository / config.role
+    (place / "1").mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place / "1" / "model.onnx")
+    (place / "config.pbtxt").write_text(config.to_pbtxt("cpu"))
+
+
+def test_optional_roles_are_tested_where_there_is_a_model(tmp_path: Path) -> None:
+    settings = Settings(device="cpu")
+    for role in (FACE_DETECTOR, LIP_SYNC):
+        (tmp_path / role).symlink_to(settings.model_repository / role)
+    info = helper.make_tensor_value_info
+    picture = [info(name, TensorProto.UINT8, ["N", 64, 64, 3]) for name in ("face", "enhanced")]
+    enhancer = ModelConfig(
+        FACE_ENHANCER,
+        (Tensor("face", "TYPE_UINT8", (64, 64, 3)),),
+        (Tensor("enhanced", "TYPE_UINT8", (64, 64, 3)),),
+        4,
+        100,
+        {"crop_template": "ffhq_512"},
+    )
+    model_folder(tmp_path, enhancer, helper.make_graph([helper.make_node("Identity", ["face"], ["enhanced"])], "same", picture[:1], picture[1:]))
+    with LocalTriton.start(settings.triton_home, tmp_path) as server, TritonClient(server.grpc_address) as client:
+        found = self_test(client)
+    assert list(found.roles) == [FACE_DETECTOR, LIP_SYNC, FACE_ENHANCER]
+    assert found.roles[FACE_ENHANCER].notes == ()
+
+
+def test_landmarks_have_to_lie_on_the_crop() -> None:
+    spread = np.random.default_rng(0).uniform(0.1, 0.9, (1, 98, 2)).astype(np.float32)
+    assert check_golden(FACE_LANDMARKS, 64, {}, spread) == []
+    for wrong in (spread * 112, np.full_like(spread, 0.5)):
+        with pytest.raises(ContractMismatch, match="expected points over the crop"):
+            check_golden(FACE_LANDMARKS, 64, {}, wrong)
+
+
 def test_model_that_mixes_up_its_batch_is_refused(tmp_path: Path) -> None:
     """Its first item depends on the last: what a graph with a baked batch of one does after only its first dimension was renamed."""
     info = helper.make_tensor_value_info
@@ -162,10 +198,7 @@ def test_model_that_mixes_up_its_batch_is_refused(tmp_path: Path) -> None:
         100,
         {"crop_template": "ffhq_512", "audio_frontend": "wav2lip_mel", "paste_region": "0,0,1,1"},
     )
-    place = tmp_path / LIP_SYNC
-    (place / "1").mkdir(parents=True)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place / "1" / "model.onnx")
-    (place / "config.pbtxt").write_text(config.to_pbtxt("cpu"))
+    model_folder(tmp_path, config, graph)
     settings = Settings(device="cpu")
     (tmp_path / FACE_DETECTOR).symlink_to(settings.model_repository / FACE_DETECTOR)
     with (

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, ModelDescription
+from orchestrator.inference.contract import FACE_DETECTOR, FACE_ENHANCER, FACE_LANDMARKS, LIP_SYNC, ModelDescription
 from preprocess.align import CROP_TEMPLATES, crop_template, frame_to_crop_matrix, warp
 from preprocess.mel import MAX_ABS
 
@@ -72,8 +72,10 @@ def check_golden(role: str, size_px: int, inputs: Arrays, output: NDArray[Any]) 
         raise _nonsense(role, "finite numbers", "others")
     if role == FACE_DETECTOR:
         return _check_faces(output[0] / np.float32(size_px))
-    if role == LIP_SYNC:
-        return _check_mouth(np.asarray(inputs["face"][0], np.float32), output[0])
+    if role in (LIP_SYNC, FACE_ENHANCER):
+        return _check_picture(role, np.asarray(inputs["face"][0], np.float32), output[0])
+    if role == FACE_LANDMARKS:
+        return _check_landmarks(output[0])
     return []
 
 
@@ -93,11 +95,20 @@ def _check_faces(faces: NDArray[np.float32]) -> list[str]:
     return []
 
 
-def _check_mouth(face: NDArray[np.float32], mouth: NDArray[Any]) -> list[str]:
+def _check_landmarks(points: NDArray[np.float32]) -> list[str]:
+    """Check (P, 2) points on a crop, 0..1 of it."""
+    low, high = float(points.min()), float(points.max())
+    if low < -0.5 or high > 1.5 or high - low < 0.2:
+        raise _nonsense(FACE_LANDMARKS, "points over the crop, 0..1 of it", f"points from {low:.2f} to {high:.2f}")
+    return []
+
+
+def _check_picture(role: str, face: NDArray[np.float32], picture: NDArray[Any]) -> list[str]:
     """Check a (S, S, 3) picture against the crop it was made from."""
-    if mouth.dtype != np.uint8 or mouth.shape != face.shape or np.ptp(mouth) == 0:
-        raise _nonsense(LIP_SYNC, f"a picture uint8 {list(face.shape)}", f"{mouth.dtype} {list(mouth.shape)} of {len(np.unique(mouth))} level(s)")
-    difference = float(np.abs(mouth - face).mean())
+    if picture.dtype != np.uint8 or picture.shape != face.shape or np.ptp(picture) == 0:
+        found = f"{picture.dtype} {list(picture.shape)} of {len(np.unique(picture))} level(s)"
+        raise _nonsense(role, f"a picture uint8 {list(face.shape)}", found)
+    difference = float(np.abs(picture - face).mean())
     if difference > 40:  # of 255: a generator's own blur stays below 15; swapped colours, inverted or missing ranges are above
         return [
             f"the answer does not look like the face it was given (mean difference {difference:.0f} of 255): wrong range, colour order or weights?"

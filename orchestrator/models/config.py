@@ -31,6 +31,11 @@ QUEUE_TIMEOUT_S = 60
 CPU_BATCH_SIZE = 8
 """Largest batch on a CPU: larger ones are no faster there and make others wait."""
 
+INSTANCE_COUNT = 2
+"""Instances of a model on each device. With one, and a queue policy or priority levels, Triton's batcher can miss that a request came while the
+instance was about to become free, and leaves it for 500 ms (its idle wait; Triton 2.51): measured with 8 one-item requests in flight, 64 of 473
+stalled so, and none of 861 with two instances. Two also overlap one batch's copies with the next one's computing."""
+
 TENSORRT_WORKSPACE_BYTES = 2 << 30
 """GPU memory TensorRT may use while it chooses and runs kernels. 1 GiB, the native backend's default, is little for convolutions at 512 px."""
 
@@ -105,8 +110,9 @@ class ModelConfig:
             f"max_batch_size: {batch}",
             *(_tensor("input", tensor) for tensor in self.inputs),
             *(_tensor("output", tensor) for tensor in self.outputs),
-            f"instance_group [ {{ count: 1, kind: {'KIND_CPU' if device == 'cpu' else 'KIND_GPU'} }} ]",
-            _batching(self.queue_delay_us),
+            # TensorRT crashes when two instances build engines side by side (onnxruntime issue 20089): one, and then no policy, see INSTANCE_COUNT.
+            _instances("KIND_CPU" if device == "cpu" else "KIND_GPU", 1 if device == "tensorrt" else INSTANCE_COUNT),
+            _batching(self.queue_delay_us, has_policy=device != "tensorrt"),
             *self._accelerators(device, about.get("model_sha256", ""), traits or GraphTraits()),
             *(self._warmup(size) for size in sorted({1, batch})),
             *(f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}" for key, value in sorted(parameters.items())),
@@ -169,7 +175,13 @@ def _tensor(kind: str, tensor: Tensor) -> str:
     return f"{kind} [ {{ name: {_quoted(tensor.name)}, data_type: {tensor.data_type}, dims: {list(tensor.dims)} }} ]"
 
 
-def _batching(queue_delay_us: int) -> str:
+def _instances(kind: str, count: int) -> str:
+    return f"instance_group [ {{ count: {count}, kind: {kind} }} ]"
+
+
+def _batching(queue_delay_us: int, has_policy: bool) -> str:
+    if not has_policy:
+        return f"dynamic_batching {{\n  max_queue_delay_microseconds: {queue_delay_us}\n}}"
     # Two priority levels: 1 for a user who waits, 2 (the default) for batches of renders.
     policy = f"timeout_action: REJECT, default_timeout_microseconds: {QUEUE_TIMEOUT_S * 1_000_000}, max_queue_size: {MAX_QUEUE_SIZE}"
     return f"""dynamic_batching {{

@@ -73,13 +73,17 @@ def test_config_parses_and_asks_for_the_right_device_batching_and_warm_up(role: 
     assert config.backend == "onnxruntime"
     assert config.max_batch_size > 1
     kind = "KIND_CPU" if device == "cpu" else "KIND_GPU"
-    assert [(group.kind, group.count) for group in config.instance_group] == [(model_config_pb2.ModelInstanceGroup.Kind.Value(kind), 1)]
+    count = 1 if device == "tensorrt" else 2
+    assert [(group.kind, group.count) for group in config.instance_group] == [(model_config_pb2.ModelInstanceGroup.Kind.Value(kind), count)]
     batching = config.dynamic_batching
     assert batching.max_queue_delay_microseconds > 0
-    assert batching.priority_levels == batching.default_priority_level == 2
-    assert batching.default_queue_policy.timeout_action == model_config_pb2.ModelQueuePolicy.TimeoutAction.Value("REJECT")
-    assert batching.default_queue_policy.max_queue_size > 0
-    assert batching.default_queue_policy.default_timeout_microseconds > 0
+    if count > 1:
+        assert batching.priority_levels == batching.default_priority_level == 2
+        assert batching.default_queue_policy.timeout_action == model_config_pb2.ModelQueuePolicy.TimeoutAction.Value("REJECT")
+        assert batching.default_queue_policy.max_queue_size > 0
+        assert batching.default_queue_policy.default_timeout_microseconds > 0
+    else:
+        assert not batching.priority_levels and not batching.HasField("default_queue_policy"), "with one instance Triton would stall on them"
     assert {warmup.batch_size for warmup in config.model_warmup} == {1, config.max_batch_size}
     for warmup in config.model_warmup:
         assert {name: list(value.dims) for name, value in warmup.inputs.items()} == {tensor.name: list(tensor.dims) for tensor in config.input}

@@ -60,7 +60,7 @@ def test_each_role_tells_pack_licence_device_provider_and_speed(triton: LocalTri
         LIP_SYNC: ("mouth-warp", "Apache-2.0"),
     }
     for status in found.roles.values():
-        assert (status.device, status.instance_count, status.max_batch_size, status.test_batch_size) == ("CPU", 1, 8, 8)
+        assert (status.device, status.instance_count, status.max_batch_size, status.test_batch_size) == ("CPU", 2, 8, 8)
         assert status.execution_provider == "CPUExecutionProvider"
         assert status.provider_source == "reported by the backend, from a trial run"
         assert status.operators["CPUExecutionProvider"] > 100

@@ -17,7 +17,7 @@ def test_doctor_starts_triton_tests_every_role_and_shows_where_it_runs() -> None
     report = json.loads(done.stdout)
     assert [check["ok"] for check in report["checks"]] == [True] * 4
     role = report["triton"]["roles"]["lip_sync"]
-    assert (role["pack"], role["device"], role["execution_provider"], role["instance_count"]) == ("mouth-warp", "CPU", "CPUExecutionProvider", 1)
+    assert (role["pack"], role["device"], role["execution_provider"], role["instance_count"]) == ("mouth-warp", "CPU", "CPUExecutionProvider", 2)
 
 
 def test_doctor_prints_a_table_for_a_triton_elsewhere(triton: LocalTriton) -> None:

@@ -29,7 +29,7 @@ def mouth_difference(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: 
     return difference if bool(np.any(np.abs(difference) >= 0.5)) else None
 
 
-def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32]) -> None:
+def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
     """Add a mouth's difference to the frame, in place.
 
     Where the model changed a lot, the frame's fine detail (what the crop could not carry) gives way to the generated pixel; where it
@@ -40,11 +40,13 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
         frame: writable planes.
         face_crop: the crop `difference` belongs to.
         difference: (S, S, 3) float32 RGB, from `mouth_difference`.
+        mask: (S, S) float32, the one `difference` was made with; samples outside it keep their value to the bit.
     """
     size_px = difference.shape[0]
     replaced = np.abs(difference).max(axis=2)
     sigma = DETAIL_BLUR * size_px
     replaced = np.minimum(cv2.GaussianBlur(cv2.dilate(replaced, np.ones((3, 3), np.uint8)), (0, 0), sigma) / np.float32(REPLACED_AT), 1.0)
+    replaced *= mask  # pooling has carried it beyond the mask's edge
     replaced[replaced < 1 / 64] = 0.0
     replaced[[0, -1]] = replaced[:, [0, -1]] = 0.0
     active = (np.abs(difference).max(axis=2) >= 1 / 64) | (replaced > 0)

@@ -151,7 +151,7 @@ def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metric
 def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> RoleStatus:
     description = describe_model(client, role)
     config = client.config(role)
-    used_before = model_use(client, role)
+    used_before = model_use(client, description)
     inputs = golden_inputs(description, request_batch_size(description))
     together = _infer(client, role, inputs)
     notes = check_golden(role, description.sizes.get("S", 1), inputs, together)
@@ -173,7 +173,7 @@ def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> Role
         test_batch_size=len(together),
         ms_per_item_batch_1=_time_ms(client, role, {name: array[:1] for name, array in inputs.items()}),
         ms_per_item_batch_max=_time_ms(client, role, inputs) / len(together),
-        execution_count=model_use(client, role).since(used_before).execution_count,
+        execution_count=model_use(client, description).since(used_before).execution_count,
         notes=tuple(notes),
     )
 

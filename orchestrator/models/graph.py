@@ -126,13 +126,13 @@ class Graph:
         """Return an int64 constant, as shapes and axes need it."""
         return self._store(np.asarray(array, np.int64))
 
-    def op(self, kind: str, *inputs: "Value | ArrayLike", **attributes: Any) -> Value:
-        """Append a node with one output; inputs that are not `Value`s become float32 constants."""
+    def op(self, kind: str, *inputs: "Value | ArrayLike | None", **attributes: Any) -> Value:
+        """Append a node with one output; inputs that are not `Value`s become float32 constants, None an optional input left out."""
         return self.multi_op(kind, 1, *inputs, **attributes)[0]
 
-    def multi_op(self, kind: str, count: int, *inputs: "Value | ArrayLike", **attributes: Any) -> "tuple[Value, ...]":
+    def multi_op(self, kind: str, count: int, *inputs: "Value | ArrayLike | None", **attributes: Any) -> "tuple[Value, ...]":
         """Append a node with `count` outputs, such as TopK; see `op`."""
-        names = [x.name if isinstance(x, Value) else self.constant(x).name for x in inputs]
+        names = [x.name if isinstance(x, Value) else self.constant(x).name if x is not None else "" for x in inputs]
         outputs = [f"{kind.lower()}_{len(self._nodes)}_{index}" for index in range(count)]
         self._nodes.append(helper.make_node(kind, names, outputs, **attributes))
         return tuple(Value(self, output) for output in outputs)

@@ -22,8 +22,17 @@ the 95th percentile of its columns' levels becomes `LOUD_LEVEL_DBFS`.
 _DB_PER_FEATURE = 12.5
 _DB_OFFSET = -50.0
 
-_LEVEL_RANGE_DB = (-32.0, 1.0)
+_LEVEL_RANGE_DB = (-34.0, 1.0)
 """Levels, dB relative to loud speech, at which the mouth begins to open and at which it is fully open."""
+
+_ENVELOPE_COLUMNS = 6.0
+"""Half the width of the window in which power is averaged, columns of 12.5 ms: long enough to bridge the pitch of a voice."""
+
+_SMOOTHING_COLUMNS = 3.0
+"""Half the width of the window in which the loudness is then smoothed, columns: it takes out flutter without blurring syllables."""
+
+_FRAME_COLUMN = 9.5
+"""Column the motion is centred on: 19 ms after the frame's time, since a picture stays for a frame's length."""
 
 _EARLY_SHARE = 0.3
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
@@ -47,11 +56,11 @@ def mouth_motion(audio: Value) -> MouthMotion:
     graph = audio.graph
     power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (math.log(10.0) / 10.0))
     columns = np.arange(16.0)
-    envelope = np.stack([_hann(columns - c, 5.0) for c in columns[4:-4]], 1)
+    envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns[4:-4]], 1)
     level = _decibels((_level_weights()[None, :] @ power) @ envelope) - LOUD_LEVEL_DBFS
-    loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[4:-4] - 9.5, 3.5)[:, None]
+    loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[4:-4] - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
     opening = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
-    slow = _hann(columns - 9.5, 8.0)[:, None]
+    slow = _hann(columns - _FRAME_COLUMN, 8.0)[:, None]
     low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
     centre, swing = _BAND_TILT_DB
     spread = graph.op("Tanh", (high - low - centre) * (1.0 / swing)) * opening.smoothstep(0.0, 0.5)

@@ -1,8 +1,9 @@
-"""mouth-warp: a generated ONNX graph that moves the mouth of an aligned face crop with the speech in a mel window. It holds no weights.
+"""mouth-warp: a generated ONNX graph that moves the mouth of an aligned face crop with the speech in a mel window.
 
-The graph finds the lip lines of the crop (`lip_lines`), reads opening and spread from the features (`mouth_motion`), and draws each output
-pixel from where the moved skin came from. Between the lips it keeps what the source shows below its upper lip (teeth of a smile) and
-paints the rest. Everything is measured in units: 1/256 of the crop's side.
+How the mouth moves is written here, not learned; the one network inside finds the lips. The graph finds the lip lines of the crop
+(`lip_lines`), reads opening and spread from the features (`mouth_motion`), and draws each output pixel from where the moved skin came from.
+Between the lips it keeps what the source shows below its upper lip (teeth of a smile) and paints the rest. Everything is measured in units:
+1/256 of the crop's side.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.models.graph import FLOAT, UINT8, Graph, Value
 from orchestrator.models.lip_lines import LipLines, Roi, find_lip_lines, skin_colour
 from orchestrator.models.mouth_motion import MouthMotion, mouth_motion
+from orchestrator.models.tflite import TfliteNetwork
 
 CROP_TEMPLATE = "lower_face"
 """Crop the graph expects, a name of `preprocess.align.CROP_TEMPLATES`."""
@@ -27,6 +29,15 @@ PASTE_REGION = (0.21875, 0.390625, 0.78125, 0.90625)
 FULL_OPENING = 19.5
 """Distance of the inner lips in loud speech, units: about 0.17 of the distance of the outer eye corners."""
 
+_LENS_TAPER = 1.03
+"""Square of how much narrower the opening is than the mouth: the lips stay together in the corners."""
+
+_LENS_ROUNDNESS = 0.62
+"""Exponent of the opening's profile: 1 is a parabola, 0.5 an ellipse."""
+
+_BEHIND_TEETH_SHARE = 0.18
+"""How much further a mouth opens that shows teeth: they hang with the upper lip and hide part of the depth."""
+
 _UPPER_LIP_SHARE = 0.14
 """Part of the opening that lifts the upper lip; the jaw does the rest."""
 
@@ -36,10 +47,10 @@ _JAW_SHARE = 0.85
 _CORNER_DROP = 0.16
 """How far the corners sink, relative to the opening."""
 
-_SPREAD_SHARE = 0.07
+_SPREAD_SHARE = 0.06
 """How much wider (narrower) the mouth gets when fully spread (rounded), relative to its width."""
 
-_NARROWING_SHARE = 0.1
+_NARROWING_SHARE = 0.06
 """How much narrower the mouth gets when fully open, relative to its width."""
 
 _EDGE = 1.5
@@ -99,7 +110,7 @@ class _Shape:
         return replace(self, **columns)
 
 
-def build_mouth_warp(size_px: int = 256) -> onnx.ModelProto:
+def build_mouth_warp(network: TfliteNetwork, size_px: int) -> onnx.ModelProto:
     """Return the mouth-warp model for crops of `size_px`, 128 or more: in a smaller crop a seam is thinner than a pixel.
 
     Inputs: `face` UINT8 [N,S,S,3] RGB, a crop aligned to `CROP_TEMPLATE`; `audio` FP32 [N,1,80,16] (`AUDIO_FRONTEND`). Output: `mouth`
@@ -116,10 +127,11 @@ def build_mouth_warp(size_px: int = 256) -> onnx.ModelProto:
     left, top, right, bottom = (round(edge * size_px) for edge in PASTE_REGION)
     roi = Roi(size_px, left, top, right, bottom)
     original = face.slice(1, top, bottom).slice(2, left, right)
-    image = original.cast(FLOAT).transpose(0, 3, 1, 2)
+    whole = face.cast(FLOAT).transpose(0, 3, 1, 2)
+    image = whole.slice(2, top, bottom).slice(3, left, right)
 
     skin = skin_colour(image, roi)
-    lines = find_lip_lines(image, roi, skin)
+    lines = find_lip_lines(whole, size_px, network)
     shape = _mouth_shape(lines, mouth_motion(audio), roi)
     drawn, moved = _draw(image, roi, shape, skin)
 
@@ -141,24 +153,25 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
     shift_x = widening * lines.half_width * reach / falloff
     x = columns - shift_x
     u = ((x - lines.centre_x) / lines.half_width).clip(-1.0, 1.0)
-    x_mouth = lines.centre_x + u * lines.half_width
-    peak = motion.opening * FULL_OPENING
+    peak = motion.opening * lines.certainty * FULL_OPENING
     seam_height = peak.smoothstep(0.0, 4.0) * _SEAM_HEIGHT * (1.0 - u * u)
-    source_gap = lines.gap.graph.op("Max", lines.gap_at(u), seam_height)
-    source_upper = lines.middle_at(x_mouth, u) - source_gap * 0.5
-    source_peak = lines.gap.slice(1, 0, 1).reshape(0, 1, 1)
+    middle, own_gap = lines.rows_at(u, roi)
+    source_gap = u.graph.op("Max", own_gap, seam_height)
+    source_upper = middle - source_gap * 0.5
+    source_peak = own_gap.max([2])
+    peak = peak * (1.0 + source_peak.smoothstep(2.0, 8.0) * _BEHIND_TEETH_SHARE)
     opened = peak - source_peak
     # A source mouth that is open but rounder than the lens stays so.
     profile = _lens(u)
-    own = profile.graph.op("Min", profile, lines.gap_at(u) / (source_peak + 0.5))
+    own = profile.graph.op("Min", profile, own_gap / (source_peak + 0.5))
     profile = profile + source_peak.smoothstep(3.0, 7.0) * (own - profile)
     gap = profile * peak
     upper = source_upper - profile * opened * _UPPER_LIP_SHARE + u * u * opened * _CORNER_DROP
     edges = (x - lines.centre_x - np.reshape(_TOOTH_EDGES, (1, -1, 1))) * (1 / 1.1)
-    tooth = 1.0 - lines.gap.graph.op("Exp", -_square(edges)).max([1])
-    away = lines.gap.graph.op("Abs", (x - lines.centre_x) / lines.half_width)
+    tooth = 1.0 - u.graph.op("Exp", -_square(edges)).max([1])
+    away = u.graph.op("Abs", (x - lines.centre_x) / lines.half_width)
     lateral = away.smoothstep(2.0, 1.0) * to_border
-    jaw = away.smoothstep(2.1, 0.2) * _smooth(to_border)
+    jaw = away.smoothstep(2.2, 0.7) * _smooth(to_border)
     return _Shape(
         u=u.reshape(0, 1, 1, -1),
         source_upper=source_upper.reshape(0, 1, 1, -1),
@@ -169,7 +182,7 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
         lateral=lateral.reshape(0, 1, 1, -1),
         jaw_drop=(jaw * opened * _JAW_SHARE).reshape(0, 1, 1, -1),
         shift_x=shift_x.reshape(0, 1, 1, -1),
-        centre_y=lines.coarse.slice(1, 0, 1).reshape(0, 1, 1, 1),
+        centre_y=lines.centre_y.reshape(0, 1, 1, 1),
         source_peak=source_peak.reshape(0, 1, 1, 1),
         peak=peak.reshape(0, 1, 1, 1),
     )
@@ -251,8 +264,8 @@ def _tint(luma: float, chroma: float, redness: float) -> NDArray[np.float64]:
 
 def _lens(u: Value) -> Value:
     """Return the opening's profile: 1 in the middle, tapering into the corners."""
-    taper = (1.0 - u * u * 1.13).clip(0.0, 1.0)
-    return taper.graph.op("Pow", taper, 0.9)
+    taper = (1.0 - u * u * _LENS_TAPER).clip(0.0, 1.0)
+    return taper.graph.op("Pow", taper, _LENS_ROUNDNESS)
 
 
 def _square(value: Value) -> Value:

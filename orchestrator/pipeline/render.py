@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
@@ -97,7 +96,8 @@ def render(plan: RenderPlan, client: TritonClient, encoding: Encoding | None = N
     """
     info, speech, frame_count = plan.info, plan.speech, plan.frame_count
     detector, lip_model = FaceDetector(client), LipModel(client)
-    use_before = {role: model_use(client, role) for role in (FACE_DETECTOR, LIP_SYNC)}
+    descriptions = (detector.description, lip_model.description)
+    use_before = {description.role: model_use(client, description) for description in descriptions}
     with placed_when_complete(plan.out) as partial:
         analyse_clock = StageClock("analyse", 0, None)
         analysis = analyse(info, detector, frame_count, on_progress)
@@ -126,7 +126,7 @@ def render(plan: RenderPlan, client: TritonClient, encoding: Encoding | None = N
         passed_through=frame_ranges(~edited),
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s},
         frames_per_s=frame_count / render_s,
-        models={role: model_use(client, role).since(before) for role, before in use_before.items()},
+        models={description.role: model_use(client, description).since(use_before[description.role]) for description in descriptions},
         notes=_notes(info, analysis),
     )
 
@@ -198,7 +198,7 @@ def _paste(
     if difference is None:
         return picture, False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from
-    paste_back(plane_views(picture, colour), face_crop, difference)
+    paste_back(plane_views(picture, colour), face_crop, difference, mask)
     return picture, True
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import describe_model
 from orchestrator.inference.usage import model_use
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.e2e.conftest import running, wait_until
@@ -98,11 +99,11 @@ def test_service_leaves_no_upload_behind(service: httpx.Client, clip: Path, spee
 
 def test_closing_the_connection_cancels_the_render(service: httpx.Client, clip: Path, client: TritonClient, tmp_path: Path) -> None:
     write_wav(tmp_path / "long.wav", speech_like(60.0), SPEECH_RATE_HZ)
-    before, inferred = set(Path("/tmp").glob("lipsync-render-*")), model_use(client, "lip_sync").inference_count
+    before, inferred = set(Path("/tmp").glob("lipsync-render-*")), model_use(client, describe_model(client, "lip_sync")).inference_count
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=service.base_url, timeout=httpx.Timeout(30, read=2.5)) as impatient:
         post(impatient, clip, tmp_path / "long.wav", preset="ultrafast")
     wait_until(lambda: set(Path("/tmp").glob("lipsync-render-*")) <= before, "the render's folder is gone")
-    assert model_use(client, "lip_sync").inference_count - inferred < 60 * 25
+    assert model_use(client, describe_model(client, "lip_sync")).inference_count - inferred < 60 * 25
 
 
 def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path) -> None:

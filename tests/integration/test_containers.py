@@ -181,7 +181,7 @@ def container(tmp_path: Path) -> Container:
 
 def environment_of(service: dict[str, Any], folder: Path) -> dict[str, str]:
     """Make a service's environment, with the container's folders replaced by ones below `folder`."""
-    places = {"/data": folder / "data", "/models": folder / "models", "/tmp": folder / "tmp"}
+    places = {"/data": folder / "data", "/models": folder / "models", "/tmp": folder / "tmp", "/var/cache/lipsync": folder / "cache"}
     for place in places.values():
         place.mkdir(exist_ok=True)
     given = {**dockerfile_environment(), **service.get("environment", {})}

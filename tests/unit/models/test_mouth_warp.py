@@ -9,24 +9,36 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from orchestrator.errors import InputError
+from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE, lip_network
 from orchestrator.models.mouth_warp import PASTE_REGION, build_mouth_warp
+from orchestrator.models.packs import member_of_package
+from orchestrator.models.tflite import TfliteNetwork
 
 Image = NDArray[np.uint8]
 Mel = NDArray[np.float32]
 Warp = Callable[[Image, Mel], Image]
 
 SIZE = 256
+# Lips of the photograph in its crop, read off by eye: corners, and the inner lips in the middle, between which the teeth show; px.
+BY_EYE = ((92, 126), (166, 125), (128.5, 132.5), (128.5, 143.5))
+
 ALLOWED_OPERATORS = (
-    {"Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Exp", "Greater", "GridSample", "Identity", "Log", "MatMul", "Max", "MaxPool"}
-    | {"Min", "Mul", "Neg", "Pad", "Pow", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Round", "Slice", "Softmax", "Sub"}
+    {"Abs", "Add", "Cast", "Clip", "Concat", "Conv", "Div", "Exp", "Gather", "Greater", "GridSample", "Identity", "Log", "MatMul", "Max", "MaxPool"}
+    | {"Min", "Mul", "Neg", "Pad", "Pow", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Slice", "Sqrt", "Sub"}
     | {"Tanh", "Transpose", "Where"}
 )
 """Standard operators that the CPU, CUDA and TensorRT execution providers all run."""
 
 
 @pytest.fixture(scope="module")
-def model() -> onnx.ModelProto:
-    return build_mouth_warp(SIZE)
+def network() -> TfliteNetwork:
+    return lip_network(member_of_package(SOURCE_PACKAGE, SOURCE_MEMBER))
+
+
+@pytest.fixture(scope="module")
+def model(network: TfliteNetwork) -> onnx.ModelProto:
+    return build_mouth_warp(network, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +108,8 @@ def test_tensors_have_the_lip_sync_contract(model: onnx.ModelProto) -> None:
     assert [spec(v) for v in model.graph.output] == [("mouth", *image)]
 
 
-def test_two_builds_are_the_same_file(model: onnx.ModelProto) -> None:
-    assert build_mouth_warp(SIZE).SerializeToString() == model.SerializeToString()
+def test_two_builds_are_the_same_file(network: TfliteNetwork, model: onnx.ModelProto) -> None:
+    assert build_mouth_warp(network, SIZE).SerializeToString() == model.SerializeToString()
 
 
 @pytest.mark.parametrize("seam_row", [130.0, 135.0, 140.0])
@@ -212,11 +224,30 @@ def test_painted_depth_follows_the_exposure(warp: Warp) -> None:
 
 
 @pytest.mark.parametrize("size", [128, 192, 384])
-def test_other_sizes_open_too_and_keep_silence(size: int) -> None:
-    warp = _session(build_mouth_warp(size))
-    face = _face(size)[None]
-    np.testing.assert_array_equal(warp(face, _silence()), face)
-    assert (abs(warp(face, _speech(0)).astype(int) - face).max(-1) > 40).mean() > 0.005
+def test_other_sizes_open_too_and_keep_silence(warp: Warp, network: TfliteNetwork, portrait: Image, size: int) -> None:
+    closed = warp(portrait[None], _silence())[0]
+    face = np.asarray(cv2.resize(closed, (size, size), interpolation=cv2.INTER_AREA if size < SIZE else cv2.INTER_CUBIC), np.uint8)[None]
+    resized_warp = _session(build_mouth_warp(network, size))
+    np.testing.assert_array_equal(resized_warp(face, _silence()), face)
+    assert (abs(resized_warp(face, _speech(0)).astype(int) - face).max(-1) > 40).mean() > 0.005
+
+
+def test_lips_are_found_on_a_photograph(model: onnx.ModelProto, portrait: Image) -> None:
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.append(onnx.helper.make_tensor_value_info("lip_landmarks", onnx.TensorProto.FLOAT, ["N", 80, 2]))
+    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    (lips,) = session.run(["lip_landmarks"], {"face": portrait[None], "audio": _silence()})[0]
+    left, right, upper, lower = lips[20], lips[30], lips[35], lips[25]
+    np.testing.assert_allclose(left, BY_EYE[0], atol=4)
+    np.testing.assert_allclose(right, BY_EYE[1], atol=4)
+    np.testing.assert_allclose(upper, BY_EYE[2], atol=3)
+    np.testing.assert_allclose(lower, BY_EYE[3], atol=3)
+
+
+def test_a_wrong_network_file_is_refused() -> None:
+    with pytest.raises(InputError, match=r"has sha256 .* expected e06a804e"):
+        lip_network(b"not the network")
 
 
 @pytest.mark.parametrize("fill", [0, 128, 255])
@@ -225,6 +256,6 @@ def test_picture_without_a_face_gives_a_picture(warp: Warp, fill: int) -> None:
     assert warp(face, _speech(0)).shape == face.shape
 
 
-def test_crop_too_small_for_a_seam_is_refused() -> None:
+def test_crop_too_small_for_a_seam_is_refused(network: TfliteNetwork) -> None:
     with pytest.raises(ValueError, match="at least 128 px, got 96"):
-        build_mouth_warp(96)
+        build_mouth_warp(network, 96)

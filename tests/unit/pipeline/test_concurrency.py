@@ -1,7 +1,7 @@
 """Stages that overlap: order, bounds, errors, and ends that leave nothing behind."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
@@ -191,3 +191,12 @@ def test_results_before_an_error_are_still_handed_out() -> None:
 def test_no_items_are_no_results() -> None:
     assert list(prefetch((), 1, "stage")) == []
     assert list(in_flight(lambda item: Future[int](), (), 1)) == []
+
+
+def test_prefetch_raises_the_error_of_a_source_that_cannot_even_begin() -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            raise OSError("no source")
+
+    with pytest.raises(OSError, match="no source"):
+        list(prefetch(Broken(), 1, "test-decode"))

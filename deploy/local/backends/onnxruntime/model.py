@@ -104,7 +104,7 @@ class TritonPythonModel:
             placement = try_out(self.session, config)
         if problem := misplaced(placement, [name for name, _ in providers], config):
             raise pb_utils.TritonModelException(f"{file} {problem}.")
-        self.metrics = publish(placement, args)
+        publish(placement, args)
         pb_utils.Logger.log_info(
             f"{args['model_name']}: instance {args['model_instance_name']} runs on {self.session.get_providers()[0]}, "
             f"{options.intra_op_num_threads} intra-op threads, operators {placement.operators}"
@@ -317,22 +317,23 @@ def misplaced(placement: Placement, providers: list[str], config: Config) -> str
     return None
 
 
-def publish(placement: Placement, args: dict[str, str]) -> list[Any]:
-    """Put a placement into Triton's metrics; what is returned has to live as long as they are to be seen."""
+def publish(placement: Placement, args: dict[str, str]) -> None:
+    """Put a placement into Triton's metrics.
+
+    A metric is to be seen for as long as its object lives, and the stub crashes when one dies with it: so these never do.
+    """
     families = (
         ("lipsync_model_operators", "Operators that ran on each execution provider in the trial run of a model instance", placement.operators),
         ("lipsync_model_operator_us", "Time the operators took there in the trial run, us", placement.duration_us),
     )
-    kept: list[Any] = []
     for name, description, values in families:
         family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(family))
         for provider, value in values.items():
             labels = {"model": args["model_name"], "version": args["model_version"], "instance": args["model_instance_name"], "provider": provider}
             metric = family.Metric(labels=labels)
             metric.set(value)
-            kept.append(metric)
-        kept.append(family)
-    return kept
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(metric))
 
 
 def open_session(file: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:

@@ -36,7 +36,7 @@ format: $(ENVIRONMENT) ## bring the code into its standard format
 	@$(BIN)/ruff format .
 
 clean: ## remove everything that was installed or built
-	rm -rf .venv .triton demo model_repository/face_detector model_repository/lip_sync *.egg-info
+	rm -rf .venv .triton demo *.egg-info $(wildcard model_repository/*/) model_repository/.lock
 
 $(ENVIRONMENT): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -12,23 +12,23 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
 from deploy.local.server import run_foreground
 from orchestrator.cli_bench import bench
 from orchestrator.cli_doctor import doctor_command
+from orchestrator.cli_models import models
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.errors import RenderError
 from orchestrator.media.writer import Encoding
-from orchestrator.models.packs import PACKS, find_pack
-from orchestrator.models.repository import install_pack, installed_pack
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
-from orchestrator.session import check_repository, device_config, open_triton, refuse_unfit_models, render
+from orchestrator.pipeline.timeline import SyncMode
+from orchestrator.session import check_repository, device_config, refuse_unfit_models, render
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor_command)
@@ -45,13 +45,14 @@ def render_command(
     crf: Annotated[int, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
     preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
+    sync_mode: Annotated[SyncMode, typer.Option(help="Where the speech is longer or shorter than the video: see the README's table.")] = "bounce",
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
 ) -> None:
     """Render a video with lips that follow the speech."""
     encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
     with _progress_bar() as on_progress:
-        report = render(video, audio, out, encoding=encoding, on_progress=on_progress, settings=read_settings(triton, device))
+        report = render(video, audio, out, encoding=encoding, sync_mode=sync_mode, on_progress=on_progress, settings=read_settings(triton, device))
     if as_json:
         print(json.dumps(asdict(report), indent=1))
     else:
@@ -60,20 +61,23 @@ def render_command(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default LIPSYNC_HOST, 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default LIPSYNC_PORT, 8383.")] = None,
     triton: TritonOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Serve renders over HTTP: POST /render."""
-    import uvicorn  # noqa: PLC0415 (a render need not wait for the web framework to load)
+    """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
+    # A render need not wait for the web framework to load.
+    from orchestrator.embedded import supervised_triton  # noqa: PLC0415
+    from orchestrator.logs import set_up_logging  # noqa: PLC0415
+    from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
-    from orchestrator.main import create_app  # noqa: PLC0415
-
-    settings = read_settings(triton, device)
-    with open_triton(settings) as client:
+    given = {"host": host, "port": port}
+    settings = read_settings(triton, device).model_copy(update={name: value for name, value in given.items() if value is not None})
+    set_up_logging(settings.log_format)
+    with open_listener(settings) as listener, supervised_triton(settings) as client:
         refuse_unfit_models(client, settings)
-        uvicorn.run(create_app(client, settings), host=host, port=port)
+        run_service(client, settings, listener)
 
 
 @app.command("triton")
@@ -100,35 +104,13 @@ def triton_command(
     )
 
 
-@models.command("install")
-def models_install(
-    packs: Annotated[list[str] | None, typer.Argument(help="Packs to install; default: the packs for every role.")] = None,
-    missing_only: Annotated[bool, typer.Option("--missing", help="Leave roles alone that have a model.")] = False,
-) -> None:
-    """Build models into the repository."""
-    repository = read_settings().model_repository
-    for pack in [find_pack(name) for name in packs or PACKS]:
-        if missing_only and installed_pack(repository, pack.role):
-            continue
-        print(f"{pack.role}: {pack.name} -> {install_pack(pack, repository)}")
-
-
-@models.command("list")
-def models_list() -> None:
-    """List the packs and which of them are installed."""
-    repository = read_settings().model_repository
-    for pack in PACKS.values():
-        mark = "*" if installed_pack(repository, pack.role) == pack.name else " "
-        print(f"{mark} {pack.name:14}{pack.role:16}{pack.licence:12}{pack.summary} ({pack.source})")
-
-
 def main() -> NoReturn:
     """Run the command line; a failed render is one sentence and exit status 1."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app(standalone_mode=True)
     except RenderError as exc:
-        _stderr.print(f"[bold red]{exc.code}[/]: {exc}", highlight=False, soft_wrap=True)
+        _stderr.print(f"[bold red]{exc.code}[/]: {escape(str(exc))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)
 

@@ -18,8 +18,7 @@ from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, Model
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, LoadResult, run_load
 from orchestrator.inference.metrics import read_metrics
-from orchestrator.inference.placement import placement_of
-from orchestrator.inference.selftest import output_of, served_roles
+from orchestrator.inference.selftest import output_of, role_placement, served_roles
 from orchestrator.pipeline.samples import video_samples
 from orchestrator.session import open_triton
 
@@ -77,7 +76,7 @@ def bench_models(
 
 
 def _report(client: TritonClient, description: ModelDescription, results: list[LoadResult], skipped: list[int]) -> dict[str, Any]:
-    placement = placement_of(description.role, client.config(description.role), read_metrics(client.metrics_address))
+    placement = role_placement(client, description.role, read_metrics(client.metrics_address))
     return {
         "role": description.role,
         "pack": description.parameters.get("pack"),

@@ -8,7 +8,15 @@ RenderError(code, retryable)
    - EmptyStream                 empty_stream
    - LimitExceeded               limit_exceeded
    - InvalidOption               invalid_option
+   - UrlRefused                  url_refused
    - NoFaceFound                 no_face_found
+   - IdempotencyConflict         idempotency_conflict
+   - UnknownJob                  unknown_job
+   - UnknownRecord               unknown_record
+   - NotReady                    not_ready
+   - UnreadableModel             unreadable_model
+   - UnsuitableModel             unsuitable_model
+ x QueueFull                     queue_full               (retryable)
  x InferenceError                Triton did not do its part
    - InferenceUnavailable        inference_unavailable    (retryable)
    - InferenceTimeout            inference_timeout        (retryable)
@@ -16,8 +24,13 @@ RenderError(code, retryable)
    - InferenceRejected           inference_rejected
    - GpuUnavailable              gpu_unavailable
    - ContractMismatch            contract_mismatch
+ x FetchFailed                   fetch_failed             (retryable)
  x EncodeError                   encode_failed
  x StorageError                  storage_failed           (retryable)
+   - StorageFull                 storage_full             (retryable)
+ x RenderStalled                 stalled                  (retryable)
+ x CrashLoop                     crash_loop
+ x RenderInterrupted             interrupted              (retryable)
  x RenderCancelled               cancelled
 
 The code is the same in the API, the logs and the reports; the message is one sentence that says what to do. A `ValueError` out of
@@ -77,10 +90,59 @@ class InvalidOption(InputError):
     code = "invalid_option"
 
 
+class UrlRefused(InputError):
+    """A URL leads where this service does not go."""
+
+    code = "url_refused"
+
+
 class NoFaceFound(InputError):
     """No frame of the video shows a face that can be rendered."""
 
     code = "no_face_found"
+
+
+class IdempotencyConflict(InputError):
+    """An idempotency key or a client's code was used before, for another request."""
+
+    code = "idempotency_conflict"
+
+
+class UnknownJob(InputError):
+    """There is no job with this id."""
+
+    code = "unknown_job"
+
+
+class UnknownRecord(InputError):
+    """There is no asset or batch with this id."""
+
+    code = "unknown_record"
+
+
+class NotReady(InputError):
+    """A job has no result to give: it is not completed, or its retention has ended."""
+
+    code = "not_ready"
+
+
+class QueueFull(RenderError):
+    """Too many jobs wait already."""
+
+    code = "queue_full"
+    retryable = True
+
+
+class UnreadableModel(InputError):
+    """A model file is not ONNX, is damaged, or reaches for data outside its folder."""
+
+    code = "unreadable_model"
+
+
+class UnsuitableModel(InputError):
+    """A model file is not what the pack is for, or does not do what its role needs."""
+
+    code = "unsuitable_model"
 
 
 class InferenceError(RenderError):
@@ -128,6 +190,13 @@ class ContractMismatch(InferenceError):
     code = "contract_mismatch"
 
 
+class FetchFailed(RenderError):
+    """A server did not deliver the file that a URL names."""
+
+    code = "fetch_failed"
+    retryable = True
+
+
 class EncodeError(RenderError):
     """The output could not be encoded."""
 
@@ -138,6 +207,32 @@ class StorageError(RenderError):
     """A file could not be written or put in place."""
 
     code = "storage_failed"
+    retryable = True
+
+
+class StorageFull(StorageError):
+    """There is no space left, or less than the service keeps free."""
+
+    code = "storage_full"
+
+
+class RenderStalled(RenderError):
+    """Work was outstanding and nothing got finished for too long."""
+
+    code = "stalled"
+    retryable = True
+
+
+class CrashLoop(RenderError):
+    """The service's process died again and again while it worked on a job, without getting any further."""
+
+    code = "crash_loop"
+
+
+class RenderInterrupted(RenderError):
+    """The service shuts down; what is finished is kept, and the render goes on later."""
+
+    code = "interrupted"
     retryable = True
 
 

@@ -1,20 +1,207 @@
 """The service's composition root."""
 
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import anyio.to_thread
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
+from orchestrator.api.context import Context
+from orchestrator.api.document import complete_document
+from orchestrator.api.easy import deliver, easy_router
+from orchestrator.api.guard import Entrance, Guard, Limits, is_loopback
 from orchestrator.api.health import Readiness, health_router
+from orchestrator.api.holds import Holds
+from orchestrator.api.keys import ApiKeys, LinkSigner
+from orchestrator.api.metrics import TritonCollector, metrics_router
+from orchestrator.api.page import page_router
+from orchestrator.api.page.docs import docs_router
 from orchestrator.api.problems import add_problem_handlers
-from orchestrator.api.render import render_router
+from orchestrator.api.render import forget_live_renders, render_router
+from orchestrator.api.server import listen, serve
+from orchestrator.api.uploads import Uploads
+from orchestrator.api.v2 import v2_router
+from orchestrator.api.v2_assets import assets_router
+from orchestrator.api.v2_batch import BatchAnnouncer, batch_router
+from orchestrator.api.v2_jobs import compact_json, generation
+from orchestrator.api.v2_models import models_router
+from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import LIP_SYNC
+from orchestrator.jobs.hooks import Hooks
+from orchestrator.jobs.model import JobView
+from orchestrator.jobs.records import Asset, Batch, Records
+from orchestrator.jobs.service import JobService
+from orchestrator.media.fetch import FetchPolicy, IpNetwork, fetch, post
+from orchestrator.media.limits import MediaLimits
+from orchestrator.models.repository import installed_pack
 from orchestrator.settings import Settings
 
+log = logging.getLogger("lipsync.service")
 
-def create_app(client: TritonClient, settings: Settings) -> FastAPI:
-    """Return the HTTP service over a Triton that the caller opened and closes."""
-    app = FastAPI(title="Lip-sync render service", version=version("lipsync-triton"))
+SHUTDOWN_GRACE_S = 20.0
+"""How long running jobs may take to finish their segment once the service was told to stop, s."""
+
+VERSION = version("lipsync-triton")
+
+
+def create_app(client: TritonClient, settings: Settings, stopping: threading.Event, local_url: str) -> Guard:
+    """Return the HTTP service over a Triton that the caller opened and closes.
+
+    Args:
+        client: Triton.
+        settings: of this host.
+        stopping: set by the server when it was told to stop.
+        local_url: where the service listens, for links in webhooks.
+
+    Raises:
+        InvalidOption: a setting has a value that cannot be used.
+        StorageError: the data folder cannot be used.
+    """
+    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
+    policy = fetch_policy(settings)
+    limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
+    assets, holds = Records(settings.data / "assets", Asset), Holds()
+    easy_data = settings.easy_data or Path.home() / "duix_avatar_data" / "face2face" / "temp"
+
+    def webhook_body(view: JobView) -> bytes:
+        return compact_json(generation(view, context, context.base_url()).model_dump(mode="json"))
+
+    hooks = Hooks(
+        fetch=lambda url, write, is_cancelled: fetch(url, write, policy, is_cancelled),
+        post=lambda url, body, headers: post(url, body, headers, policy),
+        webhook_body=webhook_body,
+        deliver=lambda view, result: deliver(view, result, easy_data),
+        is_kept=lambda path: holds.has(path) or any(asset.path == path for asset in assets.all()),
+    )
+    service = JobService(settings, client, hooks)
+    context = Context(
+        service=service,
+        storage=service.storage,
+        uploads=Uploads(service.storage, holds, settings.max_upload_bytes, settings.max_uploads),
+        holds=holds,
+        assets=assets,
+        batches=Records(settings.data / "batches", Batch),
+        entrance=Entrance(keys, LinkSigner.load(settings.data), _host_names(settings.public_url)),
+        fetch_policy=policy,
+        media_limits=limits,
+        model=installed_pack(settings.model_repository, LIP_SYNC) or LIP_SYNC,
+        model_aliases=frozenset(_split(settings.model_aliases)),
+        retention_s=settings.retention_s,
+        easy_data=easy_data,
+        public_url=settings.public_url,
+        local_url=local_url,
+        stopping=stopping,
+    )
+    registry = CollectorRegistry()
+    service.register_metrics(registry)
+    registry.register(TritonCollector(client))
+    app = _routes(context, Readiness(client, settings.device), registry, _lifespan(service, context, settings))
+    return Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))
+
+
+def open_listener(settings: Settings) -> socket.socket:
+    """Check what can be checked before anything is started, and open the listening socket.
+
+    Raises:
+        InvalidOption: a setting has a value that cannot be used, the service would not be safe, or the port is taken.
+    """
+    keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
+    if not is_loopback(settings.host) and not keys:
+        raise InvalidOption(f"The service does not listen on {settings.host} without API keys; set LIPSYNC_API_KEYS, or listen on 127.0.0.1.")
+    fetch_policy(settings)
+    try:
+        return listen(settings.host, settings.port)
+    except OSError as exc:
+        place = f"{settings.host} port {settings.port}"
+        raise InvalidOption(f"The service cannot listen on {place} ({exc.strerror}); choose another with --port.") from exc
+
+
+def run_service(client: TritonClient, settings: Settings, listener: socket.socket) -> None:
+    """Serve on an open socket until SIGTERM or Ctrl-C.
+
+    Raises:
+        StorageError: the data folder cannot be used.
+    """
+    stopping = threading.Event()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    app = create_app(client, settings, stopping, url)
+    log.info("listening on %s", url)
+    serve(app, stopping, listener)
+
+
+def fetch_policy(settings: Settings) -> FetchPolicy:
+    """Return what may be fetched.
+
+    Raises:
+        InvalidOption: a network is malformed.
+    """
+    networks: list[IpNetwork] = []
+    for text in _split(settings.fetch_networks):
+        try:
+            networks.append(ipaddress.ip_network(text, strict=False))
+        except ValueError as exc:
+            raise InvalidOption(f"LIPSYNC_FETCH_NETWORKS has {text!r}, which is not a network; write it as 10.0.0.0/8.") from exc
+    return FetchPolicy(hosts=_split(settings.fetch_hosts), networks=networks, max_bytes=settings.max_upload_bytes)
+
+
+def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry, lifespan: Callable[..., object]) -> FastAPI:
+    app = FastAPI(
+        title="Lip-sync render service",
+        version=VERSION,
+        description="Video of a person and speech in, the same video with lips that follow the speech out.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,  # type: ignore[arg-type]
+    )
     add_problem_handlers(app)
-    app.include_router(health_router(Readiness(client, settings.device)))
-    app.include_router(render_router(client, settings.max_upload_bytes, settings.max_concurrent_renders))
+    for router in (
+        page_router(),
+        docs_router(),
+        health_router(readiness, lambda: context.service.is_accepting),
+        metrics_router(context, registry),
+        v2_router(context),
+        assets_router(context),
+        batch_router(context),
+        models_router(context, VERSION),
+        easy_router(context),
+        render_router(context, readiness),
+    ):
+        app.include_router(router)
+    complete_document(app, bool(context.entrance.keys))
     return app
+
+
+def _lifespan(service: JobService, context: Context, settings: Settings) -> Callable[[FastAPI], object]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        announcer = BatchAnnouncer(context, settings.webhook_secret)
+        await anyio.to_thread.run_sync(service.start)
+        try:
+            await anyio.to_thread.run_sync(forget_live_renders, service)
+            announcer.start()
+            yield
+        finally:
+            context.stopping.set()
+            await anyio.to_thread.run_sync(announcer.close)
+            await anyio.to_thread.run_sync(service.close, SHUTDOWN_GRACE_S)
+
+    return lifespan
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _host_names(public_url: str | None) -> frozenset[str]:
+    name = urlsplit(public_url).hostname if public_url else None
+    return frozenset({name.lower()} if name else ())

@@ -24,8 +24,51 @@ class Settings(BaseSettings):
         "auto", description="where models run: auto, cpu, gpu or tensorrt; auto takes the CPU only where nothing shows an NVIDIA GPU"
     )
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
+    data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
+    database_url: str | None = Field(
+        None,
+        description="database of the jobs, postgresql://USER:PASSWORD@HOST/NAME when several hosts share them; unset is SQLite in the data folder",
+    )
+    host_name: str | None = Field(None, description="this host's name among those that share a database; unset makes one up once and keeps it")
+    max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait; further ones are refused with queue_full")
+    stall_s: float = Field(60.0, gt=0, description="a render in which nothing is finished for this long has stalled and is tried again, s")
+    max_attempts: int = Field(6, ge=1, description="attempts in a row that may fail without getting any further before the job fails")
+    free_space_floor_bytes: int = Field(1 << 30, ge=0, description="no new work is taken while less disk space than this is free, bytes")
+    track_cache_bytes: int = Field(1 << 30, ge=0, description="largest size of the face-track cache, bytes; the tracks used longest ago go first")
+    retention_s: float = Field(7 * 86400.0, gt=0, description="how long the result and inputs of a finished job are kept, s")
+    history_s: float = Field(90 * 86400.0, gt=0, description="how long a finished job itself is remembered, s")
+    webhook_secret: str = Field("", description="signs webhooks; empty sends them unsigned")
+    log_format: Literal["text", "json"] = Field("text", description="how the service logs; json is one object a line")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")
     max_concurrent_renders: int = Field(2, ge=1, le=64, description="renders the service runs at a time; further ones wait")
+    host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
+    port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
+    public_url: str | None = Field(
+        None, description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's"
+    )
+    api_keys: str = Field("", description="API keys as NAME:KEY, separated by commas; a key has 16 characters or more")
+    api_keys_file: Path | None = Field(None, description="file with further API keys, one NAME:KEY a line")
+    model_aliases: str = Field(
+        "lipsync-2,lipsync-2-pro,lipsync-1.9.0-beta,sync-3", description="model names of /v2 requests that stand for the installed lip model"
+    )
+    fetch_hosts: str = Field(
+        "", description="hosts that input URLs and webhooks may name, separated by commas, * as a wildcard; empty is every public one"
+    )
+    fetch_networks: str = Field(
+        "", description="networks (CIDR, separated by commas) that input URLs and webhooks may reach although they are not public"
+    )
+    upload_stall_s: float = Field(30.0, gt=0, description="longest time without data from a client that sends a request, s")
+    upload_min_bytes_per_s: int = Field(
+        1024, ge=1, description="an upload that is slower on average, once it has lasted for the time above, is refused, bytes/s"
+    )
+    max_uploads: int = Field(256, ge=1, description="uploads that are received at a time; further ones wait")
+    max_duration_s: float = Field(4 * 3600.0, gt=0, description="longest video or speech accepted, s")
+    max_pixels: int = Field(8192 * 4352, ge=1024, description="largest frame accepted, width × height, px")
+    max_frames: int = Field(1_000_000, ge=1, description="most frames an input or output may have")
+    easy_data: Path | None = Field(
+        None,
+        description="folder shared with HeyGem / Duix.Avatar clients; unset is duix_avatar_data/face2face/temp in the home folder, as they have it",
+    )
 
 
 def settings_table() -> str:
@@ -33,7 +76,7 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = field.default.relative_to(_ROOT) if isinstance(field.default, Path) else field.default
-        rows.append(f"| `LIPSYNC_{name.upper()}` | {'' if default is None else f'`{default}`'} | {field.description} |")
+        rows.append(f"| `LIPSYNC_{name.upper()}` | {f'`{default}`' if default not in (None, '') else ''} | {field.description} |")
     return "\n".join(rows)
 
 

@@ -16,12 +16,21 @@ from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder of the tests' own, for this process and the programs it starts."""
+    path = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIPSYNC_DATA", str(path))
+        yield path
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     threads = set(threading.enumerate())
     yield
     # gRPC keeps threads of its own for as long as a channel is open; ours carry names.
-    ours = [thread for thread in threading.enumerate() if thread not in threads and "decode" in thread.name]
+    ours = [thread for thread in threading.enumerate() if thread not in threads and ("decode" in thread.name or "segment" in thread.name)]
     assert not ours, f"threads left behind: {ours}"
     zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
     assert not zombies, f"zombies left behind: {zombies}"

@@ -1,12 +1,14 @@
 """`GET /healthz`: the process lives. `GET /readyz`: a render that comes now will find models that work."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
 
-from orchestrator.errors import RenderError
+from orchestrator.api.problems import Problem, ProblemDetails, error_responses
+from orchestrator.errors import RenderError, RenderInterrupted
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import SelfTest, Wanted, check_ready, self_test
 
@@ -37,8 +39,8 @@ class Readiness:
             return self._passed
 
 
-def health_router(readiness: Readiness) -> APIRouter:
-    """Return the routes."""
+def health_router(readiness: Readiness, is_accepting: Callable[[], bool]) -> APIRouter:
+    """Return the routes; `is_accepting` tells whether jobs are taken on."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")
@@ -46,9 +48,11 @@ def health_router(readiness: Readiness) -> APIRouter:
         """Tell that the process answers."""
         return {"status": "ok"}
 
-    @router.get("/readyz", responses={503: {"description": "Triton or a model is not ready; the body says which and why."}})
+    @router.get("/readyz", responses=error_responses(ProblemDetails, 502, 503, 504))
     def readyz() -> dict[str, Any]:
-        """Tell whether Triton has every role ready and the self-test passed; and of each role its pack, licence, device, provider and speed."""
+        """Tell whether jobs are taken on, Triton has every role ready and the self-test passed; and of each role its pack, device and speed."""
+        if not is_accepting():
+            raise Problem(503, RenderInterrupted.code, "The service is starting or shutting down; ask again in a minute.")
         return {"status": "ready", **asdict(readiness.check())}
 
     return router

@@ -1,12 +1,20 @@
-"""Errors over HTTP: each error class has one status, and one body shape (RFC 9457 problem details with our `code`)."""
+"""Errors over HTTP: each error class has one status, and each interface its own body.
 
+`/v2` answers as sync.so does, `/easy` as HeyGem does, everything else with problem details (RFC 9457) that carry our `code`.
+"""
+
+import http
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
 
 from orchestrator import errors
 
@@ -14,11 +22,18 @@ STATUS: Mapping[type[errors.RenderError], int] = MappingProxyType(
     {
         errors.InputError: 422,
         errors.LimitExceeded: 413,
+        errors.UnknownJob: 404,
+        errors.UnknownRecord: 404,
+        errors.NotReady: 409,
+        errors.IdempotencyConflict: 409,
+        errors.QueueFull: 429,
         errors.InferenceError: 502,
         errors.InferenceUnavailable: 503,
         errors.InferenceOverloaded: 503,
         errors.InferenceTimeout: 504,
+        errors.FetchFailed: 502,
         errors.StorageError: 507,
+        errors.RenderInterrupted: 503,
         errors.RenderCancelled: 499,
         errors.RenderError: 500,
     }
@@ -28,34 +43,101 @@ STATUS: Mapping[type[errors.RenderError], int] = MappingProxyType(
 RETRY_AFTER_S = 5
 """What retryable errors tell clients to wait, s."""
 
+_RETRYABLE = (408, 429, 503)
+
+
+class Problem(Exception):
+    """A request that the HTTP layer itself turns away."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str = Field(description="Stable word for the cause; see Errors in the README.")
+    detail: str = Field(description="One sentence that says what to do.")
+
+
+class V2Error(BaseModel):
+    """An error in sync.so's shape, with our stable code besides."""
+
+    message: str = Field(description="One sentence that says what to do.")
+    statusCode: int = Field(description="The HTTP status.")  # noqa: N815 (sync.so's name)
+    error_code: str = Field(description="Stable word for the cause; see Errors in the README.")
+
 
 def status_of(error: errors.RenderError) -> int:
     """Return the HTTP status of an error."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def problem(status: int, code: str, detail: str, retryable: bool = False) -> JSONResponse:
-    """Return the response for an error."""
-    return JSONResponse(
-        {"type": "about:blank", "title": code.replace("_", " "), "status": status, "code": code, "detail": detail},
-        status_code=status,
-        media_type="application/problem+json",
-        headers={"Retry-After": str(RETRY_AFTER_S)} if retryable else None,
-    )
+def problem(path: str, status: int, code: str, detail: str, retryable: bool = False) -> JSONResponse:
+    """Return the response for an error, in the shape of the interface that a path belongs to."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable or status in _RETRYABLE else None
+    if path == "/v2" or path.startswith("/v2/"):
+        return JSONResponse(V2Error(message=detail, statusCode=status, error_code=code).model_dump(), status, headers)
+    if path.startswith("/easy/"):
+        return JSONResponse({"code": 10002 if status < 500 else 9999, "data": {}, "msg": detail, "success": False}, status, headers)
+    details = ProblemDetails(title=code.replace("_", " "), status=status, code=code, detail=detail)
+    return JSONResponse(details.model_dump(), status, headers, media_type="application/problem+json")
+
+
+def error_responses(body: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says about a route's errors."""
+    media_type = "application/problem+json" if body is ProblemDetails else "application/json"
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+    return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
+
+
+def validation_sentence(error: RequestValidationError | ValidationError, skip: int = 0) -> str:
+    """Return one sentence about what is wrong with a request, without repeating what was sent."""
+    details = []
+    for entry in error.errors()[:5]:
+        place = ".".join(str(part) for part in entry["loc"][skip:])
+        details.append(f"{place}: {entry['msg']}" if place else str(entry["msg"]))
+    return f"The request is not complete or not correct: {'; '.join(details)}."
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Answer errors raised in any route as problems."""
 
     @app.exception_handler(errors.RenderError)
-    async def render_error(request: Request, exc: errors.RenderError) -> JSONResponse:
-        return problem(status_of(exc), exc.code, str(exc), exc.retryable)
+    async def render_error(request: Request, exc: errors.RenderError) -> Response:
+        return problem(request.url.path, status_of(exc), exc.code, str(exc), exc.retryable)
+
+    @app.exception_handler(Problem)
+    async def http_problem(request: Request, exc: Problem) -> Response:
+        return problem(request.url.path, exc.status, exc.code, str(exc))
 
     @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, exc: RequestValidationError) -> JSONResponse:
-        details = "; ".join(f"{'.'.join(str(part) for part in error['loc'][1:])}: {error['msg']}" for error in exc.errors())
-        return problem(422, "invalid_request", f"The request is not complete or not correct: {details}.")
+    async def validation_error(request: Request, exc: RequestValidationError) -> Response:
+        return problem(request.url.path, 422, "invalid_request", validation_sentence(exc, skip=1))
 
     @app.exception_handler(HTTPException)
-    async def http_error(request: Request, exc: HTTPException) -> JSONResponse:
-        return problem(exc.status_code, str(exc.detail).lower().replace(" ", "_"), f"{exc.detail}: {request.method} {request.url.path}.")
+    async def http_error(request: Request, exc: HTTPException) -> Response:
+        response = problem(request.url.path, exc.status_code, str(exc.detail).lower().replace(" ", "_"), f"{exc.detail}: {request.method}.")
+        response.headers.update(exc.headers or {})
+        if exc.status_code == 405:
+            response.headers["Allow"] = ", ".join(_allowed_methods(request))
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, exc: Exception) -> Response:
+        detail = "The service has failed; look in its log for this request's id, and report it."
+        return problem(request.url.path, 500, "internal_error", detail)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return what a path can be asked by: all of its routes, where Starlette names the first one's methods."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)

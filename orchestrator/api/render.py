@@ -1,119 +1,173 @@
-"""`POST /render`: video and speech in one request, the MP4 comes back. For curl."""
+"""`POST /render`: video and speech in one request, the MP4 comes back while it is rendered. For curl."""
 
-import asyncio
-import shutil
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, File, Form, Request, UploadFile
-from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
-from starlette.background import BackgroundTask
-from starlette.responses import Response
-from starlette.types import Message
+from fastapi import APIRouter, Request, Security
+from fastapi.responses import Response, StreamingResponse
+from pydantic import ValidationError
 
-from orchestrator.errors import LimitExceeded, RenderCancelled
-from orchestrator.inference.client import TritonClient
-from orchestrator.media.writer import Encoding
-from orchestrator.pipeline.progress import Progress
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator import errors
+from orchestrator.api.answers import PLAYABLE, next_change
+from orchestrator.api.context import Context
+from orchestrator.api.guard import Aborted
+from orchestrator.api.health import Readiness
+from orchestrator.api.problems import Problem, ProblemDetails, error_responses, status_of, validation_sentence
+from orchestrator.api.v2 import API_KEY
+from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView, RenderOptions, Segment
+from orchestrator.jobs.service import JobService
+from orchestrator.media.limits import check_inputs
 
-DISCONNECT_POLL_S = 0.5
-"""How often a running render looks whether its client is still there, s."""
-
-_DEFAULTS = Encoding()
+READ_BYTES = 1 << 18
+"""Size of a piece of a segment on its way to the client, bytes."""
 
 
-def render_router(client: TritonClient, max_upload_bytes: int, max_concurrent_renders: int) -> APIRouter:
+def render_router(context: Context, readiness: Readiness) -> APIRouter:
     """Return the route."""
-    limiter = anyio.CapacityLimiter(max_concurrent_renders)
-    router = APIRouter(route_class=limited_route(max_upload_bytes), tags=["render"])
+    router = APIRouter(tags=["render"], dependencies=[Security(API_KEY)])
+    option_schemas = RenderOptions.model_json_schema()["properties"]
 
     @router.post(
         "/render",
-        response_class=FileResponse,
+        response_class=Response,
         responses={
-            200: {"content": {"video/mp4": {}}, "description": "The rendered video."},
-            413: {"description": "The upload or its picture is too large."},
-            422: {"description": "The input cannot be rendered; `code` and `detail` say why."},
-            503: {"description": "Triton cannot be reached or is overloaded; try again."},
+            200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}, "description": "The video, as it is rendered."},
+            **error_responses(ProblemDetails, 401, 408, 413, 415, 422, 429, 500, 502, 503, 504, 507),
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["video", "audio"],
+                            "properties": {
+                                "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
+                                "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+                                **option_schemas,
+                            },
+                        }
+                    }
+                },
+            }
         },
     )
-    async def post_render(
-        request: Request,
-        video: Annotated[UploadFile, File(description="Video of a person, or a still image.")],
-        audio: Annotated[UploadFile, File(description="Speech: a sound file, or a video with sound.")],
-        crf: Annotated[int, Form(description="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
-        preset: Annotated[str, Form(description="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
-        lossless: Annotated[bool, Form(description="Keep every decoded sample exactly.")] = False,
-    ) -> Response:
+    async def post_render(request: Request) -> Response:
         """Render a video with lips that follow the speech. Closing the connection cancels the render."""
-        encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
-        folder = Path(mkdtemp(prefix="lipsync-render-"))
-        cancelled = threading.Event()
-
-        def on_progress(progress: Progress) -> None:
-            if cancelled.is_set():
-                raise RenderCancelled("The client closed the connection; send the request again.")
-
-        def run() -> None:
-            for upload, name in ((video, "video"), (audio, "audio")):
-                with (folder / name).open("wb") as target:
-                    shutil.copyfileobj(upload.file, target, 1 << 20)
-            render(plan_render(folder / "video", folder / "audio", folder / "render.mp4", on_progress), client, encoding, on_progress)
-
-        watcher = asyncio.create_task(_watch(request, cancelled))
+        await context.run(readiness.check)
+        async with context.uploads.form(request, ("video", "audio"), tuple(RenderOptions.model_fields)) as form:
+            missing = [name for name in ("video", "audio") if name not in form.files]
+            if missing:
+                raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
+            options, video, audio = _options(form.fields), form.files["video"].path, form.files["audio"].path
+            await context.run(check_inputs, video, audio, context.media_limits)
+            spec = JobSpec(video=str(video), audio=str(audio), options=options, interface="render", owner=context.owner_name(request))
+            live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:
-            await anyio.to_thread.run_sync(run, limiter=limiter)
+            await live.begin(request)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            await live.end()
             raise
-        finally:
-            watcher.cancel()
-        return FileResponse(
-            folder / "render.mp4", media_type="video/mp4", filename="render.mp4", background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        )
+        return StreamingResponse(live.pieces(), media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": 'inline; filename="render.mp4"'})
 
     return router
 
 
-async def _watch(request: Request, cancelled: threading.Event) -> None:
-    """Set `cancelled` when the client is gone."""
-    while not await request.is_disconnected():
-        await asyncio.sleep(DISCONNECT_POLL_S)
-    cancelled.set()
+def forget_live_renders(service: JobService) -> None:
+    """Cancel and forget the renders of connections that a restart has cut."""
+    for view in service.find(interface="render", limit=10_000):
+        service.delete(view.id)
 
 
-def limited_route(max_bytes: int) -> type[APIRoute]:
-    """Return a route class that refuses a request body larger than `max_bytes`, before or while it arrives."""
-
-    class LimitedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-            handler = super().get_route_handler()
-
-            async def limited(request: Request) -> Response:
-                received = 0
-
-                async def receive() -> Message:
-                    nonlocal received
-                    message = await request.receive()
-                    received += len(message.get("body", b""))
-                    if received > max_bytes:
-                        raise _too_large(max_bytes)
-                    return message
-
-                if int(request.headers.get("content-length", 0)) > max_bytes:
-                    raise _too_large(max_bytes)
-                return await handler(Request(request.scope, receive))
-
-            return limited
-
-    return LimitedRoute
+def _options(fields: Mapping[str, str]) -> RenderOptions:
+    """Return the options that a form's text fields ask for."""
+    for name, text in fields.items():
+        if RenderOptions.model_fields[name].annotation is bool and text not in ("true", "false"):
+            raise Problem(422, "invalid_option", f"{name} must be true or false.")
+    try:
+        options = RenderOptions.model_validate(dict(fields))
+    except ValidationError as exc:
+        raise Problem(422, "invalid_option", validation_sentence(exc)) from exc
+    options.encoding()
+    return options
 
 
-def _too_large(max_bytes: int) -> LimitExceeded:
-    return LimitExceeded(f"The request is larger than {max_bytes} bytes; send a smaller file, or raise LIPSYNC_MAX_UPLOAD_BYTES.")
+class _LiveVideo:
+    """A job that exists for one connection."""
+
+    def __init__(self, context: Context, view: JobView) -> None:
+        self._context = context
+        self._view = view
+        self._revision = view.revision
+        self._next_index = 0
+        self._frame_count = 0
+        self._waiting: list[Segment] = []
+
+    async def begin(self, request: Request) -> None:
+        """Wait for the first segment, so that a job that fails before it is answered with its error.
+
+        Raises:
+            Problem: the job failed, or the client is gone.
+        """
+        while not self._waiting:
+            if await request.is_disconnected():
+                raise Problem(499, errors.RenderCancelled.code, "The client closed the connection.")
+            if not await self._look():
+                raise self._failure()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the video: the first segment whole, the others without their initialisation."""
+        try:
+            while self._waiting or await self._look():
+                while self._waiting:
+                    segment = self._waiting.pop(0)
+                    async for piece in _read(segment.path, 0 if segment.index == 0 else segment.init_bytes):
+                        yield piece
+            if self._view.state != "completed" or self._frame_count != (self._view.report or {}).get("frame_count"):
+                raise Aborted  # the connection ends without the end of the body, which tells the client
+        finally:
+            await self.end()
+
+    async def end(self) -> None:
+        """Cancel the job if it has not ended, and forget it."""
+        with anyio.CancelScope(shield=True), suppress(errors.UnknownJob):
+            await self._context.run(self._context.service.delete, self._view.id)
+
+    async def _look(self) -> bool:
+        """Wait a moment for new segments; return whether there may be more."""
+        context, view = self._context, self._view
+        if view.state not in FINAL_STATES:
+            if context.stopping.is_set():
+                raise Problem(503, errors.RenderInterrupted.code, "The service shuts down; send the request again in a minute.")
+            self._revision, self._view = await next_change(context, view.id, self._revision)
+        if self._view.state == "completed" or self._view.segments_done > self._next_index:
+            found = await context.run(context.service.segments, view.id)
+            self._waiting = [segment for segment in found if segment.index >= self._next_index]
+            self._next_index += len(self._waiting)
+            self._frame_count += sum(segment.frame_count for segment in self._waiting)
+        return bool(self._waiting) or view.state not in FINAL_STATES
+
+    def _failure(self) -> Problem:
+        code = self._view.error_code or errors.RenderCancelled.code
+        return Problem(_status_of_code(code), code, self._view.error or "The render was cancelled.")
+
+
+async def _read(path: Path, start: int) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(path, "rb") as file:
+        await file.seek(start)
+        while piece := await file.read(READ_BYTES):
+            yield piece
+
+
+def _status_of_code(code: str) -> int:
+    """Return the HTTP status of an error that a job ended with."""
+    kinds = [errors.RenderError]
+    for kind in kinds:
+        if kind.code == code:
+            return status_of(kind(""))
+        kinds += kind.__subclasses__()
+    return 500

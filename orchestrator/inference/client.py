@@ -32,6 +32,21 @@ _QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
 """What Triton says, with status UNAVAILABLE, when its queue policy turns a request away. It has no status of its own for that."""
 
 
+class _Request(Future[NDArray[Any]]):
+    """A request under way. It ends only with Triton's answer, or with the error that cancelling brings about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call: Any = None
+        self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Ask for the request to be given up; its error then says so."""
+        if self.call is not None:
+            self.call.cancel()
+        return False
+
+
 class TritonClient:
     """One connection to a Triton server. Safe to use from several threads."""
 
@@ -56,6 +71,13 @@ class TritonClient:
         """Close the connection; outstanding requests fail."""
         self._client.close()
 
+    def reconnect(self, address: str, metrics_address: str | None = None) -> None:
+        """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
+        with translate_errors(address):
+            old, self._client = self._client, triton.InferenceServerClient(address)
+        self.address, self.metrics_address = address, metrics_address
+        old.close()
+
     def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
         """Send a request and return the future value of one output.
 
@@ -64,10 +86,9 @@ class TritonClient:
             inputs: arrays by input name, the batch axis first.
             output: name of the output wanted.
 
-        The future raises an `InferenceError`.
+        The future raises an `InferenceError`; cancelling it takes the request out of Triton's queue.
         """
-        future: Future[NDArray[Any]] = Future()
-        future.set_running_or_notify_cancel()
+        future = _Request()
 
         def resolve(result: Any, error: InferenceServerException | None) -> None:
             # tritonclient swallows what a callback raises, and the waiter would hang: everything must reach the future.
@@ -87,7 +108,9 @@ class TritonClient:
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
         with translate_errors(self.address):
-            self._client.async_infer(model, tensors, resolve, outputs=[triton.InferRequestedOutput(output)], client_timeout=self._request_deadline_s)
+            future.call = self._client.async_infer(
+                model, tensors, resolve, outputs=[triton.InferRequestedOutput(output)], client_timeout=self._request_deadline_s
+            )
         return future
 
     def is_server_ready(self) -> bool:

@@ -1,5 +1,7 @@
 """The contract of each role: what a model must look like on Triton, and the check against what is really there."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -35,6 +37,7 @@ FACE_DETECTOR = "face_detector"
 LIP_SYNC = "lip_sync"
 FACE_LANDMARKS = "face_landmarks"
 FACE_ENHANCER = "face_enhancer"
+AUDIO_ENCODER = "audio_encoder"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
@@ -63,6 +66,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
             outputs=(TensorSpec("enhanced", "UINT8", ("S", "S", 3)),),
             parameters=("crop_template",),
         ),
+        AUDIO_ENCODER: RoleContract(
+            inputs=(TensorSpec("audio", "FP32", ("A", "B")),),
+            outputs=(TensorSpec("features", "FP32", ("F", "D")),),
+            parameters=("audio_frontend", "features_per_s"),
+        ),
     }
 )
 """Roles that are used where a model for them is there."""
@@ -75,13 +83,15 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks."""
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis."""
     max_batch_size: int
     parameters: Mapping[str, str]
     instance_kinds: tuple[str, ...]
     """Triton's KIND_CPU or KIND_GPU for each instance group."""
+    identity: str
+    """Digest of version and configuration, which packs put the model file's own digest into: another model has another identity."""
 
 
 def describe_model(client: TritonClient, role: str) -> ModelDescription:
@@ -115,6 +125,7 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         max_batch_size=max_batch_size,
         parameters=MappingProxyType(parameters),
         instance_kinds=instance_kinds(config),
+        identity=hashlib.sha256(json.dumps([versions, config], sort_keys=True).encode()).hexdigest(),
     )
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from concurrent.futures import Future
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
+from orchestrator.inference.audio import AudioEncoder
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, ModelDescription, describe_model
-from preprocess.align import CROP_TEMPLATES, crop_template
+from orchestrator.inference.contract import AUDIO_ENCODER, FACE_DETECTOR, FACE_LANDMARKS, LIP_SYNC, ModelDescription, describe_model
+from orchestrator.inference.landmarks import LandmarkModel
+from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 from preprocess.mel import N_MELS, WINDOW_COLUMNS
 
 MAX_REQUEST_BYTES = 12 * 1024 * 1024
@@ -22,13 +25,21 @@ class FaceDetector:
     """The `face_detector` role."""
 
     def __init__(self, client: TritonClient) -> None:
-        """Check the model on Triton.
+        """Check the model on Triton, and the landmark model where the detector finds no points itself.
 
         Raises:
             InferenceUnavailable, ContractMismatch: see `describe_model`.
         """
         self._client = client
         self.description: ModelDescription = describe_model(client, FACE_DETECTOR)
+        self._landmarks: LandmarkModel | None = None
+        if self.description.parameters.get("landmarks", "5") == "none":
+            if not client.is_model_ready(FACE_LANDMARKS):
+                raise ContractMismatch(
+                    f"The face_detector model on {client.address} finds no landmarks and there is no face_landmarks model; "
+                    "install one (`lipsync models install pfld98 --from FILE`), or a detector with landmarks."
+                )
+            self._landmarks = LandmarkModel(client)
         self.size_px = self.description.sizes["S"]
         self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
 
@@ -38,7 +49,13 @@ class FaceDetector:
         Returns:
             Future (n, K, 15) float32: x1 y1 x2 y2 score and five points x y, px of the picture, best first, zero rows behind.
         """
-        return self._client.infer(FACE_DETECTOR, {"image": images}, "faces")
+        faces: Future[NDArray[np.float32]] = self._client.infer(FACE_DETECTOR, {"image": images}, "faces")
+        return faces if self._landmarks is None else self._landmarks.complete(images, faces)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models on Triton that detection uses."""
+        return (FACE_DETECTOR,) if self._landmarks is None else (FACE_DETECTOR, FACE_LANDMARKS)
 
 
 class LipModel:
@@ -58,24 +75,48 @@ class LipModel:
         template, frontend = parameters["crop_template"], parameters["audio_frontend"]
         if template not in CROP_TEMPLATES:
             raise _parameter_mismatch("crop_template", f"one of {', '.join(CROP_TEMPLATES)}", template)
-        if frontend != "wav2lip_mel":
-            raise _parameter_mismatch("audio_frontend", "wav2lip_mel", frontend)
-        if self.description.input_dims["audio"] != (1, N_MELS, WINDOW_COLUMNS):
-            raise _parameter_mismatch("audio input", f"[1, {N_MELS}, {WINDOW_COLUMNS}]", str(list(self.description.input_dims["audio"])))
+        self.audio_dims = self.description.input_dims["audio"]
+        self.encoder: AudioEncoder | None = None
+        """The network whose features the model reads; None for a model that reads mel windows."""
+        if frontend == "audio_encoder":
+            self.encoder = self._find_encoder()
+        elif frontend != "wav2lip_mel":
+            raise _parameter_mismatch("audio_frontend", "wav2lip_mel or audio_encoder", frontend)
+        elif self.audio_dims != (1, N_MELS, WINDOW_COLUMNS):
+            raise _parameter_mismatch("audio input", f"[1, {N_MELS}, {WINDOW_COLUMNS}]", str(list(self.audio_dims)))
+        self.audio_layout = parameters.get("audio_layout", "time")
+        """Of a window of encoded features: `time` [features, size], or `channels` [size, features]."""
+        if self.audio_layout not in ("time", "channels"):
+            raise _parameter_mismatch("audio_layout", "time or channels", self.audio_layout)
         self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
+        self.stretch = CROP_STRETCH.get(template, 1.0)
+        """How many times wider than high the crop shows the frame's pixels."""
         self.paste_region = _region(parameters["paste_region"])
         self.window_start_s = _number(parameters, "audio_window_start_s", Fraction(0))
         """Where a frame's mel window begins, relative to the frame, s."""
         self.loud_level_db = float(_number(parameters, "audio_loud_level_db", None)) if "audio_loud_level_db" in parameters else None
         """Level loud speech is brought to before inference, dB; None leaves the track as it is."""
 
-    def generate(self, faces: Sequence[NDArray[np.uint8]], mel_windows: Sequence[NDArray[np.float32]]) -> Future[NDArray[np.uint8]]:
-        """Render mouths for n crops (S, S, 3) RGB and n mel windows (80, 16).
+    def _find_encoder(self) -> AudioEncoder:
+        if not self._client.is_model_ready(AUDIO_ENCODER):
+            raise ContractMismatch(
+                f"The lip_sync model on {self._client.address} reads features of an audio_encoder model, and there is none; install its pack again."
+            )
+        encoder = AudioEncoder(self._client)
+        wanted = self.description.parameters.get("encoder_frontend", encoder.front_end)
+        if encoder.front_end != wanted or prod(self.audio_dims) % encoder.feature_size:
+            found = f"one fed with {encoder.front_end} that makes {encoder.feature_size} numbers a feature"
+            raise _parameter_mismatch("audio_encoder", f"one fed with {wanted} for an audio input of {list(self.audio_dims)}", found)
+        return encoder
+
+    def generate(self, faces: Sequence[NDArray[np.uint8]], windows: Sequence[NDArray[np.float32]]) -> Future[NDArray[np.uint8]]:
+        """Render mouths for n crops (S, S, 3) RGB and n windows of speech: (80, 16) mel, or (features, size) of the encoder.
 
         Returns:
             Future (n, S, S, 3) uint8 RGB.
         """
-        inputs: dict[str, NDArray[Any]] = {"face": np.stack(faces), "audio": np.stack(mel_windows)[:, None]}
+        audio = np.stack([window.T for window in windows] if self.audio_layout == "channels" else windows)
+        inputs: dict[str, NDArray[Any]] = {"face": np.stack(faces), "audio": audio.reshape(len(audio), *self.audio_dims)}
         return self._client.infer(LIP_SYNC, inputs, "mouth")
 
 

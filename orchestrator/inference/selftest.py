@@ -15,7 +15,7 @@ from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, Model
 from orchestrator.inference.faces import MAX_REQUEST_BYTES, FaceDetector, LipModel
 from orchestrator.inference.golden import check_golden, golden_inputs
 from orchestrator.inference.metrics import Metrics, read_metrics
-from orchestrator.inference.placement import Placement, placement_of
+from orchestrator.inference.placement import Placement, ensemble_members, placement_of
 from orchestrator.inference.usage import model_use
 
 Wanted = Literal["auto", "cpu", "gpu", "tensorrt"]
@@ -121,6 +121,12 @@ def served_roles(client: TritonClient) -> list[str]:
     return [*CONTRACTS, *(role for role in OPTIONAL_CONTRACTS if client.is_model_ready(role))]
 
 
+def role_placement(client: TritonClient, role: str, metrics: Metrics | None) -> Placement:
+    """Find out where a role's model runs; if it is an ensemble, where its members do."""
+    config = client.config(role)
+    return placement_of(role, config, metrics, {name: client.config(name) for name in ensemble_members(config)})
+
+
 def output_of(role: str) -> str:
     """Return the name of a role's output."""
     return {**CONTRACTS, **OPTIONAL_CONTRACTS}[role].outputs[0].name
@@ -150,15 +156,14 @@ def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metric
 
 def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> RoleStatus:
     description = describe_model(client, role)
-    config = client.config(role)
-    used_before = model_use(client, description)
+    used_before = model_use(client, role)
     inputs = golden_inputs(description, request_batch_size(description))
     together = _infer(client, role, inputs)
     notes = check_golden(role, description.sizes.get("S", 1), inputs, together)
     for index in {0, len(together) - 1}:
         alone = _infer(client, role, {name: array[index : index + 1] for name, array in inputs.items()})
         _check_batch(role, alone[0], together[index], len(together))
-    placement: Placement = placement_of(role, config, metrics)
+    placement = role_placement(client, role, metrics)
     return RoleStatus(
         pack=description.parameters.get("pack"),
         licence=description.parameters.get("licence"),
@@ -173,7 +178,7 @@ def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> Role
         test_batch_size=len(together),
         ms_per_item_batch_1=_time_ms(client, role, {name: array[:1] for name, array in inputs.items()}),
         ms_per_item_batch_max=_time_ms(client, role, inputs) / len(together),
-        execution_count=model_use(client, description).since(used_before).execution_count,
+        execution_count=model_use(client, role).since(used_before).execution_count,
         notes=tuple(notes),
     )
 

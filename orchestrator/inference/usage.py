@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import ModelDescription
+from orchestrator.inference.contract import instance_kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class ModelUse:
         )
 
 
-def model_use(client: TritonClient, description: ModelDescription) -> ModelUse:
-    """Read the statistics of a model since it was loaded.
+def model_use(client: TritonClient, role: str) -> ModelUse:
+    """Read a model's statistics since it was loaded.
 
     Raises:
         InferenceError: Triton cannot be reached or lacks the model.
     """
-    stats = client.statistics(description.role)
+    stats = client.statistics(role)
     items, batches = int(stats.get("inference_count", 0)), int(stats.get("execution_count", 0))
     spent = stats.get("inference_stats", {})
     return ModelUse(
         version=str(stats.get("version", "")),
-        instance_kinds=description.instance_kinds,
+        instance_kinds=instance_kinds(client.config(role)),
         inference_count=items,
         execution_count=batches,
         queue_s=int(spent.get("queue", {}).get("ns", 0)) / 1e9,

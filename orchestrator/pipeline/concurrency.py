@@ -4,8 +4,13 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
+
+from orchestrator.pipeline.watch import POLL_S, Watch
+
+JOIN_S = 10.0
+"""How long a stage that was told to stop may take, s. It looks between two packets, so only a disk that hangs takes longer."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,12 +23,16 @@ class _End:
         self.error = error
 
 
-def prefetch(source: Iterable[Item], max_items: int, name: str) -> Generator[Item]:
+def prefetch(source: Iterable[Item], max_items: int, name: str, watch: Watch | None = None) -> Generator[Item]:
     """Run a stage in a thread of its own, at most `max_items` ahead of the consumer.
 
     Closing the returned generator stops the thread, closes the source and joins. An error in the source is raised here, at the position
     where it happened.
+
+    Raises:
+        RenderError: the watch says that the render must not go on.
     """
+    watch = watch or Watch()
     items: queue.Queue[Item | _End] = queue.Queue(max_items)
     stopped = threading.Event()
 
@@ -49,7 +58,11 @@ def prefetch(source: Iterable[Item], max_items: int, name: str) -> Generator[Ite
     thread.start()
     try:
         while True:
-            item = items.get()
+            try:
+                item = items.get(timeout=POLL_S)
+            except queue.Empty:
+                watch.check()
+                continue
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error
@@ -57,7 +70,7 @@ def prefetch(source: Iterable[Item], max_items: int, name: str) -> Generator[Ite
             yield item
     finally:
         stopped.set()
-        thread.join()
+        thread.join(JOIN_S)
 
 
 def _put(items: "queue.Queue[Item | _End]", item: Item | _End, stopped: threading.Event) -> bool:
@@ -75,22 +88,30 @@ def in_flight(
     submit: Callable[[Item], Future[Result]],
     source: Iterable[Item],
     max_in_flight: int,
+    watch: Watch | None = None,
 ) -> Generator[tuple[Item, Result]]:
     """Submit each item and yield it with its result, in order, with at most `max_in_flight` results awaited.
 
-    Closing the generator, or the first error, waits for what is still under way, so no request outlives its render.
+    Closing the generator, or the first error, cancels what is still under way and waits for it, so no request outlives its render.
+
+    Raises:
+        RenderError: the watch says that the render must not go on.
     """
+    watch = watch or Watch()
     pending: deque[tuple[Item, Future[Result]]] = deque()
+
+    def answered() -> tuple[Item, Result]:
+        item, future = pending[0]
+        result = watch.result(future)
+        pending.popleft()  # only now: what is given up while it is awaited has to be cancelled, too
+        return item, result
+
     try:
         for item in source:
             pending.append((item, submit(item)))
             if len(pending) >= max_in_flight:
-                oldest, future = pending.popleft()
-                yield oldest, future.result()
+                yield answered()
         while pending:
-            oldest, future = pending.popleft()
-            yield oldest, future.result()
+            yield answered()
     finally:
-        for _, future in pending:
-            future.cancel()
-            future.exception() if not future.cancelled() else None
+        wait([future for _, future in pending if not future.cancel()], JOIN_S)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["read", "analyse", "render"]
+Stage = Literal["read", "analyse", "render", "finish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,16 @@ class Progress:
     frames_per_s: float
     eta_s: float | None
     """Time left in this stage, s; None while there is nothing to go by."""
+    faces_found: int | None = None
+    """Source frames that show the speaker's face; None until the analysis is done."""
+    passed_through: int = 0
+    """Finished output frames that are the source's own."""
+    segment_count: int = 0
+    """Segments of the output that are complete on disk."""
 
 
 OnProgress = Callable[[Progress], None]
-"""Called on the render's own thread, a few times a second at most. What it raises ends the render: that is how a render is cancelled."""
+"""Called on the render's own thread, a few times a second at most. What it raises ends the render."""
 
 MIN_INTERVAL_S = 0.1
 """Time between two calls while frames go by, s."""
@@ -32,16 +38,22 @@ MIN_INTERVAL_S = 0.1
 class StageClock:
     """Reports one stage's progress and measures it."""
 
-    def __init__(self, stage: Stage, total: int, on_progress: OnProgress | None) -> None:
+    def __init__(self, stage: Stage, total: int, on_progress: OnProgress | None, *, first: int = 0, faces_found: int | None = None) -> None:
+        """Begin a stage of `total` frames, of which `first` were finished by an earlier attempt."""
         self._stage: Stage = stage
         self._total = total
+        self._first = first
+        self._faces_found = faces_found
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._reported = 0.0
-        self._report(0)
+        self._passed_through = 0
+        self._segment_count = 0
+        self._report(first)
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, *, passed_through: int = 0, segment_count: int = 0) -> None:
         """Say how many frames are finished."""
+        self._passed_through, self._segment_count = passed_through, segment_count
         if time.monotonic() - self._reported >= MIN_INTERVAL_S or done == self._total:
             self._report(done)
 
@@ -55,6 +67,6 @@ class StageClock:
         if self._on_progress is None:
             return
         elapsed_s = self.elapsed_s
-        speed = done / elapsed_s if elapsed_s > 0 else 0.0
+        speed = (done - self._first) / elapsed_s if done > self._first and elapsed_s > 0 else 0.0
         eta_s = (self._total - done) / speed if speed and self._total else None
-        self._on_progress(Progress(self._stage, done, self._total, speed, eta_s))
+        self._on_progress(Progress(self._stage, done, self._total, speed, eta_s, self._faces_found, self._passed_through, self._segment_count))

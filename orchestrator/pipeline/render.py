@@ -3,31 +3,38 @@
 import os
 from collections.abc import Generator
 from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import dataclass
-from fractions import Fraction
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
-from orchestrator.media.writer import Encoding, MovieWriter, placed_when_complete
+from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
+from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
-from orchestrator.pipeline.timeline import bounce_runs, output_frame_count
+from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.speech import speech_windows
+from orchestrator.pipeline.timeline import SyncMode, Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
+from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.watch import Watch
 from postprocess.mask import paste_mask
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix
-from preprocess.mel import mel_window, with_loud_level
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -52,12 +59,28 @@ class RenderPlan:
     info: VideoInfo
     speech: Speech
     out: Path
-    frame_count: int
+    sync_mode: SyncMode
+    speech_frames: int
+    """Frames the speech takes."""
+    limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
 
+    @property
+    def expected_frame_count(self) -> int:
+        """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech."""
+        return timeline(self.sync_mode, self.info.expected_frame_count or self.speech_frames, self.speech_frames).frame_count
 
-def plan_render(video: Path, audio: Path, out: Path, on_progress: OnProgress | None = None) -> RenderPlan:
+
+def plan_render(
+    video: Path,
+    audio: Path,
+    out: Path,
+    on_progress: OnProgress | None = None,
+    watch: Watch | None = None,
+    sync_mode: SyncMode = "bounce",
+    limits: MediaLimits = UNLIMITED,
+) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
     Args:
@@ -65,9 +88,12 @@ def plan_render(video: Path, audio: Path, out: Path, on_progress: OnProgress | N
         audio: speech; a sound file, or a video of which the sound is taken.
         out: MP4 to write.
         on_progress: see `OnProgress`.
+        watch: ends the reading when it is told to stop.
+        sync_mode: what happens where video and speech differ in length.
+        limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
 
     Raises:
-        InputError: a file is missing, not media, damaged or empty.
+        InputError: a file is missing, not media, damaged, empty or too large.
         InvalidOption: the output is one of the inputs.
         StorageError: the output's folder cannot be written.
     """
@@ -77,12 +103,23 @@ def plan_render(video: Path, audio: Path, out: Path, on_progress: OnProgress | N
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
-    speech = read_speech(audio)
-    frame_count = output_frame_count(speech.info.duration_s, info.frame_rate)
-    return RenderPlan(info, speech, out, frame_count, clock.elapsed_s)
+    speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
+    speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
+    if speech_frames > limits.max_frames:
+        raise too_many_frames(speech_frames, limits)
+    return RenderPlan(info, speech, out, sync_mode, speech_frames, limits, clock.elapsed_s)
 
 
-def render(plan: RenderPlan, client: TritonClient, encoding: Encoding | None = None, on_progress: OnProgress | None = None) -> RenderReport:
+def render(
+    plan: RenderPlan,
+    client: TritonClient,
+    encoding: Encoding | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    watch: Watch | None = None,
+    tracks: TrackCache | None = None,
+    segments: Path | None = None,
+) -> RenderReport:
     """Render a plan: the same video, with lips that follow the speech.
 
     Args:
@@ -90,30 +127,41 @@ def render(plan: RenderPlan, client: TritonClient, encoding: Encoding | None = N
         client: a Triton that serves every role.
         encoding: how the video is compressed.
         on_progress: see `OnProgress`.
+        watch: ends the render when it is told to stop, or when nothing gets finished.
+        tracks: where analyses are kept; None analyses the video anew.
+        segments: folder of the finished segments. A render that was ended goes on from those that are there, and they stay; None uses a
+            folder beside the output, which goes when the render ends.
 
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
-    info, speech, frame_count = plan.info, plan.speech, plan.frame_count
+    watch, encoding = watch or Watch(), encoding or Encoding()
+    info, speech = plan.info, plan.speech
     detector, lip_model = FaceDetector(client), LipModel(client)
-    descriptions = (detector.description, lip_model.description)
-    use_before = {description.role: model_use(client, description) for description in descriptions}
-    with placed_when_complete(plan.out) as partial:
+    use_before = {role: model_use(client, role) for role in (*detector.roles, LIP_SYNC)}
+    with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
-        analysis = analyse(info, detector, frame_count, on_progress)
+        # One more than the limit shows that there are too many, however many there are.
+        frames_needed = min(source_frames_needed(plan.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
+        analysis = analyse(info, detector, frames_needed, on_progress, watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
+        faces_found = int(analysis.face_track.is_present.sum())
+        shown = timeline(plan.sync_mode, len(analysis.index), plan.speech_frames)
+        frame_count = shown.frame_count
+        if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
+            raise too_many_frames(frame_count, plan.limits)
 
-        render_clock = StageClock("render", frame_count, on_progress)
-        edited = np.zeros(frame_count, np.bool_)
-        with (
-            closing(render_frames(info, analysis, speech, frame_count, lip_model)) as pictures,
-            MovieWriter(partial, info, speech.info, encoding or Encoding()) as writer,
-        ):
-            for index, picture, is_edited in pictures:
-                writer.write(picture)
-                edited[index] = is_edited
-                render_clock.advance(index + 1)
+        folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, detector, lip_model))
+        first = sum(segment.file.frame_count for segment in folder.finished)
+        render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
+        if first < frame_count:
+            _render_segments(plan, analysis, shown, lip_model, folder, encoding, render_clock, watch)
         render_s = render_clock.elapsed_s
+
+        finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
+        with placed_when_complete(plan.out) as partial:
+            assemble([segment.file for segment in folder.finished], partial, info, watch.tick)
+        finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
         frame_count=frame_count,
@@ -122,26 +170,67 @@ def render(plan: RenderPlan, client: TritonClient, encoding: Encoding | None = N
         duration_s=float(frame_count / info.frame_rate),
         audio_duration_s=float(speech.info.duration_s),
         source_frame_count=len(analysis.index),
-        face_frame_count=int(analysis.face_track.is_present.sum()),
-        passed_through=frame_ranges(~edited),
-        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s},
-        frames_per_s=frame_count / render_s,
-        models={description.role: model_use(client, description).since(use_before[description.role]) for description in descriptions},
+        face_frame_count=faces_found,
+        passed_through=frame_ranges(~folder.edited()),
+        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
+        frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
+        models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         notes=_notes(info, analysis),
     )
 
 
-def render_frames(info: VideoInfo, analysis: Analysis, speech: Speech, frame_count: int, lip_model: LipModel) -> Generator[tuple[int, Picture, bool]]:
-    """Yield the output's pictures in order, each with its position and whether it was edited.
+def _render_segments(
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    lip_model: LipModel,
+    folder: SegmentFolder,
+    encoding: Encoding,
+    clock: StageClock,
+    watch: Watch,
+) -> None:
+    """Render what the folder lacks."""
+    passed_through = folder.passed_through_count
+    # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
+    sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
+    with SegmentWriter(folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), encoding, shown.frame_count, watch) as writer:
+        pictures = render_frames(plan, analysis, shown, lip_model, writer.first_frame, watch)
+        with closing(pictures):
+            for index, picture, is_edited in pictures:
+                writer.write(picture, is_edited)
+                passed_through += not is_edited
+                clock.advance(index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+
+
+def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, detector: FaceDetector, lip_model: LipModel) -> dict[str, Any]:
+    """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
+    return {
+        "program": version("lipsync-triton"),
+        "encoder": encoder_version(),
+        "encoding": {**asdict(encoding), "thread_count": encoding.resolved_thread_count},
+        "sync_mode": plan.sync_mode,
+        "frame_count": frame_count,
+        "frame_rate": str(plan.info.frame_rate),
+        "size_wh": list(plan.info.working_size_wh),
+        "models": [detector.description.identity, lip_model.description.identity],
+    }
+
+
+def render_frames(
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int = 0, watch: Watch | None = None
+) -> Generator[tuple[int, Picture, bool]]:
+    """Yield the output's pictures in order from `first_frame` on, each with its position and whether it was edited.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
     frames under way is bounded.
     """
-    colour = stream_colour(info)
+    watch = watch or Watch()
+    colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
-    with VideoReader(info) as reader:
-        shots = prefetch(_batched(_shots(reader, info, analysis, speech, frame_count, lip_model), lip_model.batch_size), 1, "render-decode")
-        with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT)) as results:
+    with VideoReader(plan.info, watch.tick) as reader:
+        batches = _batched(_shots(reader, plan, analysis, shown, lip_model, first_frame), lip_model.batch_size)
+        shots = prefetch(batches, 1, "render-decode", watch)
+        with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
                 patches = iter(mouths)
                 for shot in batch:
@@ -149,19 +238,20 @@ def render_frames(info: VideoInfo, analysis: Analysis, speech: Speech, frame_cou
                         yield shot.index, shot.frame.picture, False
                     else:
                         yield shot.index, *_paste(shot.frame.picture, shot.face_crop, next(patches), mask, colour)
+                    watch.tick()
 
 
-def _shots(reader: VideoReader, info: VideoInfo, analysis: Analysis, speech: Speech, frame_count: int, lip_model: LipModel) -> Generator[_Shot]:
-    """Decode the output's source frames in order and cut out the faces."""
-    track, colour = analysis.face_track, stream_colour(info)
-    mel = speech.mel if lip_model.loud_level_db is None else with_loud_level(speech.mel, lip_model.loud_level_db)
-    frames = (frame for run in bounce_runs(len(analysis.index), frame_count) for frame in reader.decode_run(analysis.index, run))
-    for index, frame in enumerate(frames):
+def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int) -> Generator[_Shot]:
+    """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
+    track, colour = analysis.face_track, stream_colour(plan.info)
+    window_at = speech_windows(plan.speech, lip_model)
+    frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
+    for index, frame in enumerate(frames, first_frame):
         face_crop = window = None
-        if track.is_present[frame.index]:
-            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5)
+        if track.is_present[frame.index] and index < plan.speech_frames:
+            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5, lip_model.stretch)
             face_crop = crop_face(plane_views(frame.picture, colour), frame_to_crop, lip_model.size_px)
-            window = mel_window(mel, Fraction(index) / info.frame_rate, lip_model.window_start_s)
+            window = window_at(index / plan.info.frame_rate)
         yield _Shot(index, frame, face_crop, window)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -240,3 +241,19 @@ def test_numbers_in_test_pictures_can_be_told_apart() -> None:
     from tests.clips import numbered_planes
 
     assert [number_of(numbered_planes(number, (97, 65))[0]) for number in range(64)] == list(range(64))
+
+
+def test_speech_that_is_longer_than_its_header_says_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """An ADTS file has no length in its header, so only decoding tells."""
+    path = tmp_path / "long.aac"
+    with av.open(str(path), "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000 * 20), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    pieces = []
+    with pytest.raises(LimitExceeded, match="longer than 2 s"):
+        read_speech(path, lambda: pieces.append(1), max_duration_s=2)
+    assert 0 < len(pieces) < 40  # of about 312
+    assert float(read_speech(path, max_duration_s=21).info.duration_s) == pytest.approx(20, abs=0.2)

@@ -4,7 +4,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.errors import EncodeError, InvalidOption, StorageError
+from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import plane_view
-from orchestrator.media.writer import PRESETS, Encoding, MovieWriter, placed_when_complete
+from orchestrator.media.segment import SegmentEncoder, SpeechEncoder, assemble
+from orchestrator.media.writer import PRESETS, Encoding, placed_when_complete, scratch_folder
+from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
+from orchestrator.pipeline.watch import Watch
 from tests.clips import Sound, make_sound, number_of, numbered_planes, picture_of, planes_of, write_wav
 
 FAST = Encoding(preset="ultrafast")
@@ -50,10 +53,19 @@ def speech(tmp_path: Path) -> AudioInfo:
     return read_speech(make_sound(tmp_path / "speech.wav")).info
 
 
-def write_movie(path: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = 25) -> Path:
-    with MovieWriter(path, info, speech, encoding) as writer:
-        for number in range(frame_count):
-            writer.write(picture_of(numbered_planes(number % 64, info.working_size_wh, info.working_pix_fmt), info.working_pix_fmt))
+def numbered(frame_count: int, info: VideoInfo) -> Iterator[av.VideoFrame]:
+    for number in range(frame_count):
+        yield picture_of(numbered_planes(number % 64, info.working_size_wh, info.working_pix_fmt), info.working_pix_fmt)
+
+
+def write_movie(
+    path: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = 25, pictures: Iterable[av.VideoFrame] = ()
+) -> Path:
+    folder = SegmentFolder(path.with_suffix(".segments"), {})
+    with SegmentWriter(folder, info, SpeechEncoder(speech), encoding, frame_count, Watch()) as writer:
+        for picture in pictures or numbered(frame_count, info):
+            writer.write(picture, is_edited=False)
+    assemble([segment.file for segment in folder.finished], path, info)
     return path
 
 
@@ -140,11 +152,10 @@ def test_header_stands_before_the_pictures_so_that_browsers_start_at_once(tmp_pa
 
 
 def test_sources_key_frames_do_not_become_the_outputs(tmp_path: Path, speech: AudioInfo) -> None:
-    with MovieWriter(tmp_path / "out.mp4", info_of(), speech, FAST) as writer:
-        for number in range(25):
-            picture = picture_of(numbered_planes(number, (96, 64)))
-            picture.pict_type = av.video.frame.PictureType.I
-            writer.write(picture)
+    pictures = list(numbered(25, info_of()))
+    for picture in pictures:
+        picture.pict_type = av.video.frame.PictureType.I
+    write_movie(tmp_path / "out.mp4", info_of(), speech, FAST, pictures=pictures)
     assert sum(bool(frame.key_frame) for frame in decoded(tmp_path / "out.mp4")) == 1
 
 
@@ -203,17 +214,30 @@ def test_encoding_options_are_checked() -> None:
         Encoding(preset="quick")
 
 
+def open_encoder(path: Path, speech: AudioInfo, encoding: Encoding = FAST) -> SegmentEncoder:
+    return SegmentEncoder(path, info_of(), encoding, SpeechEncoder(speech), 0, 0)
+
+
 def test_encoder_failure_is_an_encode_error(tmp_path: Path, speech: AudioInfo) -> None:
+    encoder = open_encoder(tmp_path / "no folder" / "out.mp4", speech)
     with pytest.raises(EncodeError, match="could not be encoded"):
-        write_movie(tmp_path / "no folder" / "out.mp4", info_of(), speech, FAST)
+        for picture in numbered(60, info_of()):
+            encoder.write(picture)
+        encoder.finish()
+    encoder.abandon()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_is_an_error_and_not_a_short_file(speech: AudioInfo) -> None:
-    noise = np.random.default_rng(1)
-    with pytest.raises(EncodeError, match="space"), MovieWriter(Path("/dev/full"), info_of(), speech, LOSSLESS) as writer:
-        for _ in range(60):
-            writer.write(picture_of([noise.integers(0, 256, shape, np.uint8) for shape in ((64, 96), (32, 48), (32, 48))]))
+def test_full_disk_is_an_error_of_its_own_and_not_a_short_file(tmp_path: Path, speech: AudioInfo) -> None:
+    encoder = open_encoder(Path("/dev/full"), speech, LOSSLESS)
+    for picture in numbered(60, info_of()):
+        encoder.write(picture)
+    with pytest.raises(StorageFull, match="space"):
+        encoder.finish()
+    movie = write_movie(tmp_path / "out.mp4", info_of(), speech, LOSSLESS)
+    segments = [segment.file for segment in finished_segments(movie.with_suffix(".segments"))]
+    with pytest.raises(StorageFull, match="space"):
+        assemble(segments, Path("/dev/full"), info_of())
 
 
 class Stop(Exception):
@@ -250,21 +274,18 @@ def test_nothing_is_left_when_something_fails_inside_and_the_old_file_stays(tmp_
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_movie_that_fails_half_way_leaves_nothing(tmp_path: Path, speech: AudioInfo) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    with pytest.raises(Stop), placed_when_complete(folder / "out.mp4") as partial, MovieWriter(partial, info_of(), speech, FAST) as writer:
-        writer.write(picture_of(numbered_planes(0, (96, 64))))
+@pytest.mark.parametrize("frame_count", [0, 1, 60])
+def test_writing_that_fails_half_way_leaves_only_whole_segments_and_keeps_the_first_error(
+    tmp_path: Path, speech: AudioInfo, frame_count: int
+) -> None:
+    def failing() -> Iterator[av.VideoFrame]:
+        yield from numbered(frame_count, info_of())
         raise Stop
-    assert not list(folder.iterdir())
 
-
-def test_movie_without_a_frame_that_fails_leaves_nothing_and_keeps_the_first_error(tmp_path: Path, speech: AudioInfo) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    with pytest.raises(Stop), placed_when_complete(folder / "out.mp4") as partial, MovieWriter(partial, info_of(), speech, FAST):
-        raise Stop
-    assert not list(folder.iterdir())
+    with pytest.raises(Stop):
+        write_movie(tmp_path / "out.mp4", info_of(), speech, FAST, 100, failing())
+    names = {path.name for path in (tmp_path / "out.segments").iterdir()}
+    assert names == {"plan.json"} | ({"00000.mp4", "00000.json"} if frame_count >= 50 else set())
 
 
 def test_partial_of_a_dead_process_is_swept_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
@@ -275,8 +296,13 @@ def test_partial_of_a_dead_process_is_swept_and_that_of_a_living_one_stays(tmp_p
     living = tmp_path / f".out.mp4.{os.getppid()}.partial"
     for path in (dead, living, tmp_path / ".other.mp4.partial"):
         path.touch()
-    with placed_when_complete(out):
-        assert not dead.exists()
+    segments = tmp_path / f".out.mp4.{process.pid}.segments"
+    segments.mkdir()
+    (segments / "00000.mp4").touch()
+    with placed_when_complete(out), scratch_folder(out) as scratch:
+        assert not dead.exists() and not segments.exists()
+        assert scratch.parent == tmp_path, "on the same disk"
+    assert not scratch.exists()
     assert living.exists() and (tmp_path / ".other.mp4.partial").exists() and out.exists()
 
 

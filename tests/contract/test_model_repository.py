@@ -14,7 +14,7 @@ from orchestrator.inference.contract import CONTRACTS
 from orchestrator.models.config import CONFIG_FILES, TENSORRT_PARAMETERS, Device, ModelConfig, Tensor
 from orchestrator.models.gpu_graph import GraphTraits, fits_one_engine, graph_traits
 from orchestrator.models.packs import PACKS
-from orchestrator.models.repository import installed_pack
+from orchestrator.models.repository import installed_pack, served_version
 from orchestrator.settings import Settings
 
 ONNX_TYPES: dict[int, str] = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
@@ -60,6 +60,12 @@ def folder(role: str) -> Path:
     return Settings().model_repository / role
 
 
+def model_file(role: str) -> Path:
+    version = served_version(Settings().model_repository, role)
+    assert version is not None
+    return version.folder / "model.onnx"
+
+
 def read_config(role: str, device: Device) -> Any:
     """Parse a configuration with Triton's own protobuf; an unknown or misspelt field is an error."""
     return text_format.Parse((folder(role) / CONFIG_FILES[device]).read_text(), model_config_pb2.ModelConfig())
@@ -95,7 +101,7 @@ def test_config_says_which_pack_and_licence_and_which_file_it_is(role: str, devi
     parameters = {name: value.string_value for name, value in read_config(role, device).parameters.items()}
     assert parameters["pack"] == installed_pack(Settings().model_repository, role)
     assert parameters["licence"] == PACKS[parameters["pack"]].licence
-    assert parameters["model_sha256"] == hashlib.sha256((folder(role) / "1" / "model.onnx").read_bytes()).hexdigest()
+    assert parameters["model_sha256"] == hashlib.sha256(model_file(role).read_bytes()).hexdigest()
 
 
 def accelerators(role: str, device: Device) -> dict[str, dict[str, str]]:
@@ -106,7 +112,7 @@ def accelerators(role: str, device: Device) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_grid_sample_gets_the_layout_that_cuda_has_it_in(role: str) -> None:
     """In the other one ONNX Runtime's CUDA provider leaves it to the CPU (its issues 19626, 20191)."""
-    wanted = {"cuda": {"prefer_nhwc": "1"}} if graph_traits(onnx.load(folder(role) / "1" / "model.onnx")).samples_grid else {}
+    wanted = {"cuda": {"prefer_nhwc": "1"}} if graph_traits(onnx.load(model_file(role))).samples_grid else {}
     assert accelerators(role, "gpu") == wanted
     assert {name: parameters for name, parameters in accelerators(role, "tensorrt").items() if name != "tensorrt"} == wanted
     assert accelerators(role, "cpu") == {}
@@ -128,7 +134,7 @@ def test_tensorrt_config_has_half_precision_an_engine_cache_and_profiles_where_o
     assert parameters["precision_mode"] == "FP16"
     assert parameters["trt_engine_cache_enable"] == parameters["trt_timing_cache_enable"] == "1"
     assert not Path(parameters["trt_engine_cache_path"]).is_absolute(), "in the server's working directory: the repository may be read-only"
-    if not fits_one_engine(onnx.load(folder(role) / "1" / "model.onnx")):
+    if not fits_one_engine(onnx.load(model_file(role))):
         assert not [key for key in parameters if key.startswith("trt_profile")], "ONNX Runtime refuses profiles of a graph it has to split"
         return
     for which, batch in (("min", 1), ("opt", config.max_batch_size), ("max", config.max_batch_size)):
@@ -155,7 +161,7 @@ def test_one_engine_takes_a_graph_with_bytes_at_its_borders_only() -> None:
 def test_engine_cache_of_other_weights_is_never_taken(role: str) -> None:
     """ONNX Runtime finds engines by the graph's structure; the same network with other weights would meet the old ones."""
     parameters = accelerators(role, "tensorrt")["tensorrt"]
-    digest = hashlib.sha256((folder(role) / "1" / "model.onnx").read_bytes()).hexdigest()
+    digest = hashlib.sha256(model_file(role).read_bytes()).hexdigest()
     assert parameters["trt_engine_cache_prefix"] == f"{role}_{digest[:16]}"
 
 
@@ -171,7 +177,7 @@ def test_native_backend_knows_every_tensorrt_parameter(role: str) -> None:
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_config_model_and_contract_agree(role: str, device: Device) -> None:
     config = read_config(role, device)
-    graph = onnx.load(folder(role) / "1" / "model.onnx").graph
+    graph = onnx.load(model_file(role)).graph
     sizes: dict[str, int] = {}
     for declared, tensors, specs in (
         (config.input, graph.input, CONTRACTS[role].inputs),
@@ -192,7 +198,7 @@ def test_config_model_and_contract_agree(role: str, device: Device) -> None:
 
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_model_uses_standard_operators_up_to_opset_18_and_no_weights_as_inputs(role: str) -> None:
-    model = onnx.load(folder(role) / "1" / "model.onnx")
+    model = onnx.load(model_file(role))
     onnx.checker.check_model(model, full_check=True)
     assert [(opset.domain, opset.version <= 18) for opset in model.opset_import] == [("", True)]
     assert not {value.name for value in model.graph.input} & {tensor.name for tensor in model.graph.initializer}

@@ -1,57 +1,43 @@
-"""`lipsync serve` over HTTP."""
+"""`lipsync serve`: `POST /render` as curl uses it, health, and what a service on its own must withstand."""
 
-import signal
 import socket
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import av
 import httpx
+import psutil
 import pytest
 
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import describe_model
 from orchestrator.inference.usage import model_use
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.conftest import running, wait_until
-
-
-@contextmanager
-def serving(triton_address: str) -> Iterator[httpx.Client]:
-    """Run the service on a free port until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with running("serve", "--port", str(port), "--triton", triton_address) as process:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
-
-            def answers() -> bool:
-                try:
-                    return http.get("/healthz").status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            wait_until(answers, "the service answers")
-            yield http
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+from tests.e2e.conftest import lipsync, wait_until
+from tests.e2e.service import Service, frame_count, serving
 
 
 @pytest.fixture(scope="module")
-def service(triton: LocalTriton) -> Iterator[httpx.Client]:
-    with serving(triton.grpc_address) as http:
-        yield http
+def service(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    settings = {"LIPSYNC_UPLOAD_STALL_S": "2", "LIPSYNC_MAX_UPLOADS": "8"}
+    with serving(triton.grpc_address, tmp_path_factory.mktemp("serve"), key="", **settings) as running:
+        yield running
 
 
-def post(service: httpx.Client, video: Path, audio: Path, **fields: str) -> httpx.Response:
+def post(service: Service, video: Path, audio: Path, **fields: str) -> httpx.Response:
     with video.open("rb") as v, audio.open("rb") as a:
-        return service.post("/render", files={"video": v, "audio": a}, data=fields)
+        return service.http.post("/render", files={"video": v, "audio": a}, data=fields)
 
 
-def test_ready_means_that_every_role_passed_its_self_test(service: httpx.Client) -> None:
-    answer = service.get("/readyz")
+def jobs_left(service: Service) -> list[Path]:
+    return list((service.data / "jobs").iterdir())
+
+
+def test_ready_means_that_every_role_passed_its_self_test(service: Service) -> None:
+    answer = service.http.get("/readyz")
     assert answer.status_code == 200
     roles = answer.json()["roles"]
     assert set(roles) == {"face_detector", "lip_sync"}
@@ -63,51 +49,169 @@ def test_ready_means_that_every_role_passed_its_self_test(service: httpx.Client)
     assert all(role["execution_provider"] == "CPUExecutionProvider" and role["ms_per_item_batch_max"] > 0 for role in roles.values())
 
 
-def test_render_returns_the_video(service: httpx.Client, clip: Path, speech: Path, tmp_path: Path) -> None:
-    answer = post(service, clip, speech, preset="ultrafast")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "video/mp4"
-    (tmp_path / "out.mp4").write_bytes(answer.content)
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        assert container.streams.video[0].frames == 62
-        assert container.streams.audio[0].codec_context.name == "aac"
+def test_render_streams_the_video_while_it_is_rendered(service: Service, clip: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "speech.wav", speech_like(6.0), SPEECH_RATE_HZ)
+    files = {"video": clip.read_bytes(), "audio": (tmp_path / "speech.wav").read_bytes()}
+    arrived, body = [], b""
+    with service.http.stream("POST", "/render", files=files, data={"preset": "ultrafast"}) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
+        for piece in answer.iter_raw():
+            # The job is under way as long as there is more to come, which shows that nobody waited for the whole video.
+            arrived.append(bool(jobs_left(service)))
+            body += piece
+    assert arrived[0]
+    assert frame_count(body) == 150
+    assert body[4:8] == b"ftyp" and body.count(b"moov") == 1
+    wait_until(lambda: not jobs_left(service), "the job is forgotten")
 
 
-def test_bad_input_is_a_problem_with_a_stable_code(service: httpx.Client, clip: Path, speech: Path, tmp_path: Path) -> None:
+def test_bad_input_is_a_problem_with_a_stable_code(service: Service, clip: Path, speech: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
+    script = tmp_path / "concat.mp4"
+    script.write_text(f"ffconcat version 1.0\nfile {clip}\n")
     cases = [
         (post(service, text, speech), 422, "unreadable_media"),
+        (post(service, playlist, speech), 422, "unreadable_media"),
+        (post(service, script, speech), 422, "unreadable_media"),
         (post(service, clip, text), 422, "unreadable_media"),
         (post(service, clip, clip), 422, "missing_stream"),
         (post(service, clip, speech, preset="warp"), 422, "invalid_option"),
-        (post(service, clip, speech, crf="many"), 422, "invalid_request"),
-        (service.post("/render"), 422, "invalid_request"),
-        (service.get("/nowhere"), 404, "not_found"),
+        (post(service, clip, speech, crf="many"), 422, "invalid_option"),
+        (post(service, clip, speech, colour="red"), 422, "invalid_option"),
+        (service.http.post("/render", files={"video": clip.read_bytes()}), 422, "invalid_request"),
+        (service.http.post("/render"), 415, "unsupported_media_type"),
+        (service.http.get("/nowhere"), 404, "not_found"),
+        (service.http.get("/render"), 405, "method_not_allowed"),
     ]
     for answer, status, code in cases:
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["detail"].endswith(".")
+    assert not jobs_left(service)
 
 
-def test_service_leaves_no_upload_behind(service: httpx.Client, clip: Path, speech: Path, tmp_path: Path) -> None:
-    before = set(Path("/tmp").glob("lipsync-render-*"))
-    assert post(service, clip, speech, preset="ultrafast").status_code == 200
-    wait_until(lambda: set(Path("/tmp").glob("lipsync-render-*")) <= before, "the render's folder is gone")
+def test_video_without_a_face_is_answered_with_its_code(service: Service, speech: Path, tmp_path: Path) -> None:
+    from tests.clips import make_clip
+
+    answer = post(service, make_clip(tmp_path / "blank.mp4"), speech)
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_face_found")
+    wait_until(lambda: not jobs_left(service), "the job is forgotten")
 
 
-def test_closing_the_connection_cancels_the_render(service: httpx.Client, clip: Path, client: TritonClient, tmp_path: Path) -> None:
+def test_closing_the_connection_cancels_the_render(service: Service, clip: Path, client: TritonClient, tmp_path: Path) -> None:
     write_wav(tmp_path / "long.wav", speech_like(60.0), SPEECH_RATE_HZ)
-    before, inferred = set(Path("/tmp").glob("lipsync-render-*")), model_use(client, describe_model(client, "lip_sync")).inference_count
-    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=service.base_url, timeout=httpx.Timeout(30, read=2.5)) as impatient:
-        post(impatient, clip, tmp_path / "long.wav", preset="ultrafast")
-    wait_until(lambda: set(Path("/tmp").glob("lipsync-render-*")) <= before, "the render's folder is gone")
-    assert model_use(client, describe_model(client, "lip_sync")).inference_count - inferred < 60 * 25
+    before = model_use(client, "lip_sync").inference_count
+    files = {"video": clip.read_bytes(), "audio": (tmp_path / "long.wav").read_bytes()}
+    with httpx.stream("POST", f"{service.url}/render", files=files, data={"preset": "veryslow"}, timeout=60) as answer:
+        assert next(answer.iter_raw())
+    wait_until(lambda: not jobs_left(service), "the render is cancelled and forgotten")
+    time.sleep(2)
+    inferred = model_use(client, "lip_sync").inference_count
+    assert inferred - before < 60 * 25
+    time.sleep(1)
+    assert model_use(client, "lip_sync").inference_count == inferred
 
 
-def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path) -> None:
-    with serving("127.0.0.1:1") as http:
-        for answer in (http.get("/readyz"), post(http, clip, speech)):
+def test_clients_that_send_a_byte_a_second_block_nobody_and_are_given_up(service: Service, clip: Path, speech: Path) -> None:
+    """As many of them as there are uploads at a time."""
+    address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+    head = b"POST /render HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
+    given_up: list[bytes] = []
+
+    def drip() -> None:
+        with socket.create_connection(address, timeout=60) as client:
+            client.sendall(head)
+            client.settimeout(0.5)
+            for byte in b'--x\r\nContent-Disposition: form-data; name="video"; filename="v"\r\n\r\n' * 10:
+                try:
+                    client.sendall(bytes([byte]))
+                    given_up.append(client.recv(1000))
+                except TimeoutError:
+                    continue
+                except OSError:
+                    given_up.append(b"")
+                return
+
+    slow = [threading.Thread(target=drip) for _ in range(8)]
+    for thread in slow:
+        thread.start()
+    time.sleep(0.5)
+    assert service.http.get("/healthz").status_code == 200
+    assert post(service, clip, speech, preset="ultrafast").status_code == 200
+    for thread in slow:
+        thread.join()
+    assert len(given_up) == 8
+    assert all(answer.startswith(b"HTTP/1.1 408") or not answer for answer in given_up)
+    assert not list((service.data / "incoming").iterdir())
+
+
+def test_many_requests_at_once_are_all_accepted_and_can_all_be_cancelled(service: Service, clip: Path, speech: Path) -> None:
+    with clip.open("rb") as file:
+        video = service.http.post("/v2/assets", files={"file": file}).json()["id"]
+    with speech.open("rb") as file:
+        audio = service.http.post("/v2/assets", files={"file": file}).json()["id"]
+    body = {"model": "lipsync-2", "input": [{"type": "video", "assetId": video}, {"type": "audio", "assetId": audio}]}
+    with ThreadPoolExecutor(40) as clients:
+        answers = list(clients.map(lambda _: service.http.post("/v2/generate", json=body), range(200)))
+        assert {answer.status_code for answer in answers} == {201}
+        ids = [answer.json()["id"] for answer in answers]
+        assert len(set(ids)) == 200
+        waiting = [job["progress"]["queuePosition"] for job in service.http.get("/v2/generations?status=PENDING&limit=1000").json()]
+        assert len(waiting) > 150 and len(set(waiting)) == len(waiting)
+        cancelled = list(clients.map(lambda job_id: service.http.delete(f"/v2/generate/{job_id}"), ids))
+    assert {answer.status_code for answer in cancelled} == {204}
+    assert service.http.get("/v2/generations").json() == []
+    wait_until(lambda: not jobs_left(service), "every job is forgotten")
+
+
+def test_clients_with_the_same_files_do_not_take_them_from_each_other(service: Service, clip: Path, tmp_path: Path) -> None:
+    """Each render deletes its job at its end, and with it the inputs, unless another needs them."""
+    speech = write_wav(tmp_path / "short.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    with ThreadPoolExecutor(3) as clients:
+        answers = list(clients.map(lambda _: post(service, clip, speech, preset="ultrafast"), range(9)))
+    assert [answer.status_code for answer in answers] == [200] * 9
+    assert {frame_count(answer.content) for answer in answers} == {10}
+
+
+def test_service_leaves_no_file_open_and_no_child(service: Service, clip: Path, speech: Path) -> None:
+    process = psutil.Process(service.process.pid)
+
+    def media_open() -> list[str]:
+        return [file.path for file in process.open_files() if "/inputs/" in file.path or "/jobs/" in file.path or "/incoming/" in file.path]
+
+    assert post(service, clip, speech, preset="ultrafast").status_code == 200
+    wait_until(lambda: not media_open(), "every media file is closed")
+    assert not process.children()
+
+
+def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path, tmp_path: Path) -> None:
+    with serving("127.0.0.1:1", tmp_path, key="") as service:
+        for answer in (service.http.get("/readyz"), post(service, clip, speech)):
             assert (answer.status_code, answer.json()["code"]) == (503, "inference_unavailable")
             assert answer.headers["retry-after"]
+        assert "lipsync_triton_up 0.0" in service.http.get("/metrics").text
+
+
+def serve_refused(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    import os
+    from unittest import mock
+
+    with mock.patch.dict(os.environ, environment):
+        return lipsync("serve", "--triton", "127.0.0.1:1", "--port", "0", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "part"),
+    [
+        (("--host", "0.0.0.0"), {}, "without API keys"),
+        ((), {"LIPSYNC_FETCH_NETWORKS": "everything"}, "not a network"),
+        (("--host", "192.0.2.1"), {"LIPSYNC_API_KEYS": "anna:0123456789abcdef"}, "cannot listen"),
+    ],
+)
+def test_service_that_would_not_be_safe_does_not_start(arguments: tuple[str, ...], environment: dict[str, str], part: str, tmp_path: Path) -> None:
+    done = serve_refused(*arguments, LIPSYNC_DATA=str(tmp_path), **environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("invalid_option: ") and part in done.stderr

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 BIN = Path(sys.executable).parent
 PROFILES = ("gpu", "cpu")
+API_KEY = "a-key-of-the-tests-only"
 
 
 def interpolate(value: Any, variables: dict[str, str]) -> Any:
@@ -49,8 +50,8 @@ def services(profile: str) -> dict[str, dict[str, Any]]:
 
 
 def dockerfile_environment() -> dict[str, str]:
-    last_stage = DOCKERFILE.rsplit("\nFROM ", 1)[1].replace("\\\n", " ")
-    return dict(pair.split("=", 1) for line in last_stage.splitlines() if line.startswith("ENV ") for pair in line.split()[1:])
+    stages = DOCKERFILE.split("\nFROM ", 2)[2].replace("\\\n", " ")  # all but the build stage
+    return dict(pair.split("=", 1) for line in stages.splitlines() if line.startswith("ENV ") for pair in line.split()[1:])
 
 
 def test_compose_file_fits_the_compose_specification() -> None:
@@ -89,7 +90,7 @@ def test_nothing_is_privileged_and_everything_runs_as_a_user_without_capabilitie
 
 
 def test_images_are_pinned_and_triton_is_new_enough_for_blackwell() -> None:
-    images = {service["image"] for service in compose()["services"].values()} | set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    images = {service["image"] for service in compose()["services"].values()} | set(re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE))
     for image in images:
         assert re.search(r":\d+\.\d+", image), image
     [triton] = {image for image in images if "tritonserver" in image}
@@ -210,9 +211,8 @@ def free_port() -> int:
 def serve_on(port: int, profile: str, triton: LocalTriton, folder: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     """Return a profile's service, its command on a port of this host, and its environment with the Triton of the tests."""
     service = services(profile)["orchestrator" if profile == "gpu" else "orchestrator-cpu"]
-    command = [str(port) if part == "8080" else "127.0.0.1" if part == "0.0.0.0" else part for part in service["command"]]
-    at = {"LIPSYNC_TRITON": triton.grpc_address, "LIPSYNC_TRITON_METRICS": triton.metrics_address}
-    return service, command, environment_of(service, folder) | at
+    at = {"LIPSYNC_TRITON": triton.grpc_address, "LIPSYNC_TRITON_METRICS": triton.metrics_address, "LIPSYNC_PORT": str(port)}
+    return service, list(service["command"]), environment_of(service, folder) | at | {"LIPSYNC_API_KEYS": f"test:{API_KEY}"}
 
 
 def test_serve_command_and_health_check_work_on_a_read_only_root(
@@ -220,7 +220,7 @@ def test_serve_command_and_health_check_work_on_a_read_only_root(
 ) -> None:
     port = free_port()
     service, command, environment = serve_on(port, "cpu", triton, tmp_path)
-    check = [part.replace(":8080", f":{port}") for part in service["healthcheck"]["test"]]
+    check = [part.replace(":8383", f":{port}") for part in service["healthcheck"]["test"]]
     assert check[:2] == ["CMD", "python"]
 
     def health() -> "subprocess.CompletedProcess[str]":
@@ -233,13 +233,21 @@ def test_serve_command_and_health_check_work_on_a_read_only_root(
             wait_until(lambda: answers(f"{url}/healthz"), "the service answers")
             checked = health()
             assert checked.returncode == 0, checked.stderr
+            key = {"x-api-key": API_KEY}
             with clip.open("rb") as video, speech.open("rb") as audio:
-                answer = httpx.post(f"{url}/render", files={"video": video, "audio": audio}, data={"preset": "ultrafast"}, timeout=120)
+                answer = httpx.post(f"{url}/render", files={"video": video, "audio": audio}, data={"preset": "ultrafast"}, headers=key, timeout=120)
             assert answer.status_code == 200
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
-    assert not [path for path in (tmp_path / "data").iterdir() if path.name.startswith("lipsync-")]
+
+
+def test_service_without_an_api_key_does_not_listen(tmp_path: Path) -> None:
+    service = services("gpu")["orchestrator"]
+    environment = environment_of(service, tmp_path) | {"LIPSYNC_PORT": str(free_port())}
+    done = subprocess.run([BIN / "lipsync", *service["command"]], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "does not listen on 0.0.0.0 without API keys; set LIPSYNC_API_KEYS" in done.stderr
 
 
 def test_service_of_the_gpu_profile_refuses_a_triton_whose_models_are_on_the_cpu(triton: LocalTriton, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_progress_names_the_stages_and_ends_complete(clip: Path, speech: Path, c
     seen: list[Progress] = []
     render(plan_render(clip, speech, tmp_path / "out.mp4", seen.append), client, on_progress=seen.append)
     last: dict[str, Any] = {progress.stage: progress for progress in seen}
-    assert list(dict.fromkeys(progress.stage for progress in seen)) == ["read", "analyse", "render"]
+    assert list(dict.fromkeys(progress.stage for progress in seen)) == ["read", "analyse", "render", "finish"]
     assert (last["analyse"].done, last["analyse"].total) == (25, 25)
     assert (last["render"].done, last["render"].total) == (62, 62)
     assert last["render"].eta_s == 0

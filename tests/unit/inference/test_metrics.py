@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.inference.metrics import parse_metrics, read_metrics
-from orchestrator.inference.placement import placement_of
+from orchestrator.inference.placement import ensemble_members, placement_of
 
 TEXT = """# HELP nv_inference_count Number of inferences performed
 # TYPE nv_inference_count counter
@@ -50,6 +50,17 @@ def test_provider_that_nobody_reports_is_unknown_and_not_guessed() -> None:
 def test_cpu_instances_of_any_backend_run_on_the_cpu_provider() -> None:
     placement = placement_of("face_detector", {"instance_group": [{"kind": "KIND_CPU", "count": 3}]}, None)
     assert (placement.device, placement.instance_count, placement.execution_provider) == ("CPU", 3, "CPUExecutionProvider")
+
+
+def test_ensemble_runs_where_its_members_do() -> None:
+    ensemble = {"ensemble_scheduling": {"step": [{"model_name": "lip_sync"}, {"model_name": "decoder"}, {"model_name": "decoder"}]}}
+    assert ensemble_members(ensemble) == ["decoder", "lip_sync"]
+    assert ensemble_members(GPU_CONFIG) == []
+    cpu = {"instance_group": [{"kind": "KIND_CPU", "count": 1}]}
+    together = placement_of("whole", ensemble, parse_metrics(TEXT), {"lip_sync": GPU_CONFIG, "decoder": GPU_CONFIG})
+    assert (together.device, together.instance_count, together.execution_provider) == ("GPU", 8, "unknown")
+    assert placement_of("whole", ensemble, None, {"a": cpu, "b": cpu}).execution_provider == "CPUExecutionProvider"
+    assert placement_of("whole", ensemble, None, {"a": cpu, "b": GPU_CONFIG}).device == "MIXED"
 
 
 @pytest.mark.parametrize("address", [None, "127.0.0.1:1"])

@@ -1,4 +1,4 @@
-"""The detector's graph against a plain reading of the network's own maps."""
+"""The detector's graph against a plain reading of the network's own maps, and on a photograph."""
 
 import cv2
 import numpy as np
@@ -8,8 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from orchestrator.errors import InputError
-from orchestrator.models.centerface import build_centerface
+from orchestrator.models.repository import read_versions
 from orchestrator.settings import Settings
 
 SIZE_PX = 384
@@ -17,7 +16,8 @@ SIZE_PX = 384
 
 @pytest.fixture(scope="module")
 def model() -> onnx.ModelProto:
-    return onnx.load(Settings().model_repository / "face_detector" / "1" / "model.onnx")
+    versions = [version for version in read_versions(Settings().model_repository, "face_detector") if version.pack == "centerface"]
+    return onnx.load(versions[-1].folder / "model.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,3 @@ def test_two_faces_come_best_first_and_each_item_of_a_batch_equals_its_own_run(
     assert (together[1, :3, 4] > 0).tolist() == [True, True, False]
     assert together[1, 0, 4] >= together[1, 1, 4]
     assert not together[2].any()
-
-
-def test_another_file_is_refused() -> None:
-    with pytest.raises(InputError, match="sha256"):
-        build_centerface(b"not the network", SIZE_PX)

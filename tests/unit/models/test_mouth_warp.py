@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import InputError
 from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE, lip_network
 from orchestrator.models.mouth_warp import PASTE_REGION, build_mouth_warp
-from orchestrator.models.packs import member_of_package
+from orchestrator.models.sources import package_member
 from orchestrator.models.tflite import TfliteNetwork
 
 Image = NDArray[np.uint8]
@@ -33,7 +33,8 @@ ALLOWED_OPERATORS = (
 
 @pytest.fixture(scope="module")
 def network() -> TfliteNetwork:
-    return lip_network(member_of_package(SOURCE_PACKAGE, SOURCE_MEMBER))
+    with package_member(SOURCE_PACKAGE, SOURCE_MEMBER) as file:
+        return lip_network(file.read_bytes())
 
 
 @pytest.fixture(scope="module")

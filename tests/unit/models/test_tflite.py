@@ -11,7 +11,7 @@ from orchestrator.errors import InputError
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE
 from orchestrator.models.mediapipe_operators import cut_out, landmarks_to_transform, transform_landmarks
-from orchestrator.models.packs import member_of_package
+from orchestrator.models.sources import package_member
 from orchestrator.models.tflite import TfliteNetwork
 
 MESH = SOURCE_MEMBER.replace("_with_attention", "")
@@ -24,7 +24,8 @@ def _run(graph: Graph, **inputs: NDArray[np.float32]) -> list[NDArray[np.float32
 
 @pytest.fixture(scope="module")
 def mesh() -> bytes:
-    return member_of_package(SOURCE_PACKAGE, MESH)
+    with package_member(SOURCE_PACKAGE, MESH) as file:
+        return file.read_bytes()
 
 
 def test_mesh_equals_tensorflow_lites_interpreter(mesh: bytes, portrait: NDArray[np.uint8]) -> None:

@@ -1,0 +1,97 @@
+"""Answers about a job that are the same for every interface: the result, its events, the live video."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import quote
+
+import anyio.to_thread
+from fastapi.responses import FileResponse, StreamingResponse
+
+from orchestrator.api.context import Context
+from orchestrator.errors import NotReady, UnknownJob
+from orchestrator.jobs.model import FINAL_STATES, JobView, Segment
+
+WAIT_S = 1.0
+"""Longest time a thread waits for one job to change, s."""
+
+HEARTBEAT_S = 15.0
+"""Longest silence on a stream of events, s; proxies drop connections that say nothing."""
+
+PLAYABLE = {
+    "Content-Security-Policy": "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Cache-Control": "private",
+}
+"""Headers of a video, which browsers also open by itself."""
+
+
+def video_file(path: Path, name: str) -> FileResponse:
+    """Return a video with Range requests, `name` being what a browser would save it as."""
+    disposition = f"inline; filename*=UTF-8''{quote(name)}"
+    return FileResponse(path, media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": disposition})
+
+
+async def next_change(context: Context, job_id: str, seen: int) -> tuple[int, JobView]:
+    """Wait a moment for a job to change."""
+    return await anyio.to_thread.run_sync(context.service.wait_change, job_id, seen, WAIT_S, limiter=context.watchers)
+
+
+def event_stream(context: Context, view: JobView, shown: Callable[[JobView], str]) -> StreamingResponse:
+    """Return a job's changes as server-sent events, from what it is now to its end. Each event's data is `shown(view)`, one line of JSON."""
+
+    async def events() -> AsyncIterator[str]:
+        yield "retry: 2000\n\n"
+        yield _event(view, shown)
+        seen, current, silent_s = view.revision, view, 0.0
+        while current.state not in FINAL_STATES and not context.stopping.is_set():
+            before = seen
+            try:
+                seen, current = await next_change(context, view.id, seen)
+            except UnknownJob:
+                return  # it was deleted
+            if seen != before:
+                yield _event(current, shown)
+                silent_s = 0.0
+                continue
+            silent_s += WAIT_S
+            if silent_s >= HEARTBEAT_S:
+                yield ": still there\n\n"
+                silent_s = 0.0
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def playlist(view: JobView, segments: list[Segment], query: str) -> str:
+    """Return the HLS playlist of a job's finished segments; it grows until the job has ended.
+
+    Raises:
+        NotReady: there is no segment (yet, or no more).
+    """
+    if not segments:
+        is_coming = view.state not in FINAL_STATES
+        raise NotReady("No part of the video is rendered yet; ask again in a second." if is_coming else "The live video is over; get the result.")
+    target_s = max(1, -int(-max(segment.duration_s for segment in segments) // 1))
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", f"#EXT-X-TARGETDURATION:{target_s}", "#EXT-X-MEDIA-SEQUENCE:0", "#EXT-X-PLAYLIST-TYPE:EVENT"]
+    lines.append(f'#EXT-X-MAP:URI="segments/{segments[0].index}.mp4{query}",BYTERANGE="{segments[0].init_bytes}@0"')
+    for segment in segments:
+        lines.append(f"#EXTINF:{_seconds(segment.duration_s)},")
+        lines.append(f"#EXT-X-BYTERANGE:{segment.size_bytes - segment.init_bytes}@{segment.init_bytes}")
+        lines.append(f"segments/{segment.index}.mp4{query}")
+    if view.state in FINAL_STATES:
+        lines.append("#EXT-X-ENDLIST")
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(duration_s: Fraction) -> str:
+    return f"{float(duration_s):.6f}"
+
+
+def _event(view: JobView, shown: Callable[[JobView], str]) -> str:
+    kind = view.state if view.state in FINAL_STATES else "progress"
+    return f"id: {view.revision}\nevent: {kind}\ndata: {shown(view)}\n\n"
+
+
+def json_line(value: object) -> str:
+    """Return JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

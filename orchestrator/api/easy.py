@@ -1,0 +1,283 @@
+"""`/easy`: the interface of HeyGem / Duix.Avatar, whose clients share a folder with the service.
+
+The HTTP status is 200 whatever happens; `code` in the body is what counts. Kept as clients know it; mended where it failed them: tasks are
+queued while the service is busy, survive a restart, show real progress, and their outcome stays readable.
+"""
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+
+from orchestrator.api.context import Context
+from orchestrator.api.holds import Hold
+from orchestrator.api.problems import Problem
+from orchestrator.api.uploads import read_json
+from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
+from orchestrator.jobs.model import JobSpec, JobState, JobView, RenderOptions
+from orchestrator.media.fetch import check_url
+from orchestrator.media.limits import check_local
+
+log = logging.getLogger("lipsync.easy")
+
+OK, BUSY, BAD_REQUEST, UNKNOWN_TASK, BROKEN = 10000, 10001, 10002, 10004, 9999
+
+CONTAINER_DATA = "/code/data/temp/"
+"""Where HeyGem's own container sees the shared folder; clients that were set up for it send such paths."""
+
+MAX_CODE_CHARACTERS = 128
+
+REFUSED_SWITCHES: Mapping[str, str] = {
+    "chaofen": "chaofen=1 (超分) 需要 face_enhancer 模型，本服务未安装；请传 0。 There is no face enhancer here; send chaofen=0.",
+    "watermark_switch": "本服务不加水印；请传 watermark_switch=0。 No watermark is added here; send watermark_switch=0.",
+    "digital_auth": "本服务不写数字水印；请传 digital_auth=0。 No digital mark is added here; send digital_auth=0.",
+}
+"""What is said to a client that switches on what is not here. Ignoring it would hand out videos that lack what was asked for."""
+
+_STATUS: Mapping[JobState, Literal[1, 2, 3]] = {"queued": 1, "running": 1, "completed": 2, "failed": 3, "cancelled": 3}
+
+
+class EasyAnswer(BaseModel):
+    """The answer to a submission."""
+
+    code: Literal[10000, 10001, 10002, 9999]
+    data: dict[str, Any] = {}
+    msg: int | str
+    """10000 as a number when the task is accepted, as HeyGem has it; a sentence otherwise."""
+    success: bool
+
+
+class TaskState(BaseModel):
+    """A task."""
+
+    code: str
+    status: Literal[1, 2, 3]
+    """1 queued or running, 2 done, 3 failed."""
+    progress: int
+    result: str
+    """Path of the video below the shared folder, with a slash in front; empty until it is done."""
+    msg: str
+
+
+class QueryAnswer(BaseModel):
+    """The answer to a query."""
+
+    code: Literal[10000, 10004, 9999]
+    success: bool
+    msg: str
+    data: TaskState | dict[str, Any]
+
+
+class Refused(Exception):
+    """A submission that cannot be accepted; the text is for the client's user."""
+
+
+def easy_router(context: Context) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(prefix="/easy", tags=["easy"])
+
+    @router.post(
+        "/submit",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["audio_url", "video_url", "code"],
+                            "properties": {
+                                "audio_url": {"type": "string", "description": "A name in the shared folder, a path inside it, or an http(s) URL."},
+                                "video_url": {"type": "string", "description": "As audio_url."},
+                                "code": {"type": "string", "description": "The client's own, unique name for the task."},
+                                "pn": {
+                                    "enum": [0, 1, "0", "1"],
+                                    "default": 1,
+                                    "description": "Where the speech is longer than the video: 1 back and forth, 0 again from the start.",
+                                },
+                                "chaofen": {"enum": [0, "0"], "default": 0},
+                                "watermark_switch": {"enum": [0, "0"], "default": 0},
+                                "digital_auth": {"enum": [0, "0"], "default": 0},
+                            },
+                        }
+                    }
+                },
+            }
+        },
+    )
+    async def submit(request: Request) -> EasyAnswer:
+        """Accept a task. The body is read as JSON whatever its content type."""
+        try:
+            body = await read_json(request)
+            await context.run(_submit, body, context, context.owner_name(request))
+        except (Refused, IdempotencyConflict) as exc:
+            return EasyAnswer(code=BAD_REQUEST, msg=str(exc), success=False)
+        except QueueFull:
+            return EasyAnswer(code=BUSY, msg="忙碌中", success=True)
+        except Problem as exc:
+            return EasyAnswer(code=BAD_REQUEST, msg=str(exc), success=False)
+        except RenderError as exc:
+            return EasyAnswer(code=BROKEN if exc.retryable else BAD_REQUEST, msg=str(exc), success=False)
+        except Exception:
+            log.exception("a submission failed")
+            return EasyAnswer(code=BROKEN, msg="系统异常", success=False)
+        return EasyAnswer(code=OK, msg=OK, success=True)
+
+    @router.get("/query")
+    async def query(request: Request, code: Annotated[str, Query(description="The task's code.")] = "") -> QueryAnswer:
+        """Tell how far a task is. What has ended stays readable."""
+        try:
+            view = await context.run(find_task, code, context, context.owner(request))
+            if view is None:
+                return QueryAnswer(code=UNKNOWN_TASK, success=True, msg="任务不存在", data={})
+            if view.state == "completed" and view.has_result:
+                await context.run(_deliver_again, view, context)
+        except RenderError as exc:
+            return QueryAnswer(code=BROKEN, success=False, msg=str(exc), data={})
+        except Exception:
+            log.exception("a query failed")
+            return QueryAnswer(code=BROKEN, success=False, msg="系统异常", data={})
+        return QueryAnswer(code=OK, success=True, msg="", data=_task(view))
+
+    return router
+
+
+def find_task(code: str, context: Context, owner: str | None) -> JobView | None:
+    """Return the task with a code."""
+    if not _is_code(code):
+        return None
+    return next(iter(context.service.find(interface="easy", client_code=code, owner=owner, limit=1)), None)
+
+
+def deliver(view: JobView, result: Path, folder: Path) -> None:
+    """Put a finished task's video into the shared folder, complete or not at all.
+
+    Raises:
+        StorageError: it cannot be put there.
+    """
+    if view.spec.interface != "easy" or view.spec.client_code is None:
+        return
+    place = folder / _result_name(view.spec.client_code)
+    partial = folder / f".{uuid.uuid4().hex}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(result, partial)  # a link would have the service's retention and the client share one file
+            partial.chmod(0o644)
+            partial.replace(place)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as exc:
+        raise StorageError(f"The video cannot be put into {folder} ({exc.strerror}); check the folder, its owner and the free space.") from exc
+
+
+def _deliver_again(view: JobView, context: Context) -> None:
+    """Make sure that the video is there before a client is told so."""
+    assert view.spec.client_code is not None
+    if not (context.easy_data / _result_name(view.spec.client_code)).is_file():
+        try:
+            deliver(view, context.service.result(view.id), context.easy_data)
+        except NotReady:
+            return  # its retention ended meanwhile
+
+
+def _submit(body: Any, context: Context, owner: str) -> None:
+    """Check a submission and hand it over."""
+    if not isinstance(body, dict):
+        raise Refused("请求体必须是 JSON 对象。 The body must be a JSON object.")
+    for name in ("audio_url", "video_url", "code"):
+        value = body.get(name)
+        if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+            raise Refused(f"{name}参数缺失")
+    code = str(body["code"])
+    if not _is_code(code):
+        raise Refused(f"code参数错误：最多 {MAX_CODE_CHARACTERS} 个字符，不能含 / 和 \\。 The code must not be a path.")
+    for name, why in REFUSED_SWITCHES.items():
+        if _switch(body, name, 0):
+            raise Refused(why)
+    # What was asked for, to tell a repeated submission from another one with the same code.
+    video_url, audio_url, pn = str(body["video_url"]), str(body["audio_url"]), _switch(body, "pn", 1)
+    asked = {"video_url": video_url, "audio_url": audio_url, "pn": pn}
+    before = find_task(code, context, owner if context.entrance.keys else None)
+    if before is not None:
+        if before.spec.request != asked:
+            raise Refused("code已被其他任务使用。 This code was used for another task; use a new one.")
+        return
+    with context.holds.holding() as hold:
+        video, audio = _source(video_url, "video_url", context, hold), _source(audio_url, "audio_url", context, hold)
+        check_local(video, audio, context.media_limits)
+        spec = JobSpec(
+            video=str(video),
+            audio=str(audio),
+            options=RenderOptions(sync_mode="bounce" if pn else "loop"),
+            interface="easy",
+            client_code=code,
+            owner=owner,
+            request=asked,
+        )
+        context.service.submit(spec, idempotency_key=f"easy:{code}")
+
+
+def _switch(body: Mapping[str, Any], name: str, default: int) -> int:
+    """Return an optional 0 or 1, given as a number or as text."""
+    value = body.get(name)
+    if value is None or value == "":
+        return default
+    if isinstance(value, bool) or value not in (0, 1, "0", "1"):
+        raise Refused(f"{name}参数错误：只能是 0 或 1。 {name} must be 0 or 1.")
+    return int(value)
+
+
+def _source(value: str, name: str, context: Context, hold: Hold) -> str | Path:
+    """Return an input's URL, or a copy of its file: clients remove some files right after they have submitted them."""
+    if value.startswith(("http://", "https://")):
+        check_url(value, context.fetch_policy)
+        return value
+    folder = context.easy_data
+    relative = value.removeprefix(CONTAINER_DATA) if value.startswith(CONTAINER_DATA) else value
+    try:
+        path = (folder / relative).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        path = None
+    if path is None or not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise Refused(f"{name}文件不存在：请放在数据目录中。 There is no such file in the shared folder.")
+    with context.storage.incoming(path.name, context.fetch_policy.max_bytes) as sink:
+        try:
+            with open(path, "rb", opener=lambda opened, flags: os.open(opened, flags | os.O_NOFOLLOW)) as file:
+                while piece := file.read(1 << 20):
+                    sink.write(piece)
+        except OSError as exc:
+            raise Refused(f"{name}文件不可读。 The file cannot be read.") from exc
+        return hold.add(sink.commit())
+
+
+def _task(view: JobView) -> TaskState:
+    code = view.spec.client_code or ""
+    status = _STATUS[view.state]
+    if status == 2:
+        return TaskState(code=code, status=2, progress=100, result=f"/{_result_name(code)}", msg="任务完成")
+    if status == 3:
+        return TaskState(code=code, status=3, progress=view.percent, result="", msg=view.error or "任务已取消")
+    msg = f"排队中，第 {view.queue_position} 位" if view.queue_position else f"{view.stage} {view.done}/{view.total}"
+    return TaskState(code=code, status=1, progress=min(view.percent, 99), result="", msg=msg)
+
+
+def _result_name(code: str) -> str:
+    return f"{code}-r.mp4"
+
+
+def _is_code(code: str) -> bool:
+    """Tell whether a code can be part of a file name."""
+    return (
+        bool(code)
+        and len(code) <= MAX_CODE_CHARACTERS
+        and len(code.encode("utf-8", "replace")) <= 200
+        and code.isprintable()
+        and (not set(code) & set('/\\:*?"<>|') and not code.startswith(".") and code == code.strip())
+    )

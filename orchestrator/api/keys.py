@@ -1,0 +1,111 @@
+"""API keys, and signatures that stand for one in a link."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.errors import InvalidOption, StorageError
+
+MIN_KEY_CHARACTERS = 16
+"""Shorter keys can be guessed."""
+
+
+class ApiKeys:
+    """The keys that are accepted. Without any, everybody is let in, as the owner ""."""
+
+    def __init__(self, owners_by_key: Mapping[str, str]) -> None:
+        self._owners = [(_digest(key), owner) for key, owner in owners_by_key.items()]
+
+    @classmethod
+    def load(cls, text: str, file: Path | None = None) -> "ApiKeys":
+        """Read keys from NAME:KEY entries in a setting and a file.
+
+        Raises:
+            InvalidOption: an entry is malformed, or a key is too short or given twice.
+        """
+        entries = text.split(",")
+        if file is not None:
+            try:
+                entries += [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+            except (OSError, UnicodeDecodeError) as exc:
+                raise InvalidOption(f"The file of API keys {file} cannot be read; check its path and owner.") from exc
+        owners: dict[str, str] = {}
+        for entry in filter(None, (entry.strip() for entry in entries)):
+            name, colon, key = (part.strip() for part in entry.partition(":"))
+            if not colon or not name:
+                raise InvalidOption("An API key has no name; write keys as NAME:KEY.")
+            if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
+                raise InvalidOption(f"The API key of {name!r} is too short; use {MIN_KEY_CHARACTERS} or more printable ASCII characters.")
+            if key in owners:
+                raise InvalidOption(f"{owners[key]!r} and {name!r} have the same API key; give each its own.")
+            owners[key] = name
+        return cls(owners)
+
+    def __bool__(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._owners)
+
+    def owner_of(self, key: str | None) -> str | None:
+        """Return whose key it is, None if nobody's. Takes the same time whichever key is wrong, and how."""
+        if not self._owners:
+            return ""
+        digest, found = _digest(key or ""), None
+        for known, owner in self._owners:
+            if hmac.compare_digest(known, digest):
+                found = owner
+        return found
+
+
+class LinkSigner:
+    """Signs paths, so that a link in an answer works where no header can be set: a download, a video element, a player."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    @classmethod
+    def load(cls, folder: Path) -> "LinkSigner":
+        """Read the secret that lies in a folder, made at the first call, so that links outlive a restart.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        path = folder / "link.secret"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                partial = path.with_name(f".link.secret.{os.getpid()}")
+                with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                    file.write(secrets.token_bytes(32))
+                try:
+                    os.link(partial, path)  # unlike a rename, leaves the secret of a service that was faster
+                except FileExistsError:
+                    pass
+                finally:
+                    partial.unlink()
+            return cls(path.read_bytes())
+        except OSError as exc:
+            raise StorageError(f"The secret {path} cannot be used ({exc.strerror}); check the data folder and its owner.") from exc
+
+    def query(self, scope: str, valid_s: float) -> str:
+        """Return the query that lets a reader in to a scope (a path and everything below it) for some time."""
+        expires = int(time.time() + valid_s)
+        return f"expires={expires}&signature={self._signature(scope, expires)}"
+
+    def allows(self, path: str, expires: str, signature: str) -> bool:
+        """Tell whether a signature made for this path, or for one above it, is genuine and still valid."""
+        if not expires.isascii() or not expires.isdigit() or len(expires) > 12 or int(expires) < time.time() or not signature.isascii():
+            return False
+        parts = path.split("/")
+        scopes = ["/".join(parts[:count]) for count in range(2, len(parts) + 1)]
+        return any(hmac.compare_digest(self._signature(scope, int(expires)), signature) for scope in scopes)
+
+    def _signature(self, scope: str, expires: int) -> str:
+        return hmac.new(self._secret, f"{expires}.{scope}".encode(), hashlib.sha256).hexdigest()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

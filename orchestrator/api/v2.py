@@ -1,0 +1,231 @@
+"""`/v2/generate`: jobs as sync.so has them, so that its SDK works here; and cancel, events, result and live video, which it does not have."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.security import APIKeyHeader
+from pydantic import Field
+from python_multipart.multipart import parse_options_header
+
+from orchestrator.api.answers import event_stream, json_line, playlist, video_file
+from orchestrator.api.context import Context
+from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.uploads import idempotency_key, parse_json, read_json
+from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
+from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
+from orchestrator.errors import NotReady, UnknownJob
+from orchestrator.jobs.model import JobSpec, JobState, JobView
+
+API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="Needed where the service has keys.")
+"""For the OpenAPI document; the guard has checked the key before a route is reached."""
+
+JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern="^[A-Za-z0-9-]+$")]
+
+FORM_FIELDS = ("model", "input", "options", "segments", "webhookUrl", "outputFileName", "externalId")
+"""Text fields of a multipart request; input, options and segments hold JSON."""
+
+_FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["model"],
+    "properties": {
+        "model": {"type": "string", "minLength": 1, "maxLength": 128},
+        "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
+        "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+        "input": {"type": "string", "description": "JSON as in the JSON request, for what is not uploaded."},
+        "options": {"type": "string", "description": "JSON as in the JSON request."},
+        "webhookUrl": {"type": "string"},
+        "outputFileName": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
+        "externalId": {"type": "string", "minLength": 1, "maxLength": 255},
+    },
+}
+
+_ANY: tuple[JobState | None, ...] = (None,)
+_VIDEO = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def v2_router(context: Context) -> APIRouter:
+    """Return the routes of jobs."""
+    router = APIRouter(prefix="/v2", tags=["v2"], dependencies=[Security(API_KEY)])
+
+    def shown(view: JobView, base_url: str) -> Generation:
+        return generation(view, context, base_url)
+
+    @router.post(
+        "/generate",
+        status_code=201,
+        response_model=Generation,
+        responses=error_responses(V2Error, 400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 507),
+        openapi_extra={
+            "parameters": [
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "required": False,
+                    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,128}$"},
+                    "description": "The same key with the same request returns the same job.",
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}},
+                    "multipart/form-data": {"schema": _FORM_SCHEMA},
+                },
+            },
+        },
+    )
+    async def generate(request: Request) -> Generation:
+        """Accept a job. It is on disk when this answers; URLs are fetched afterwards, by the job."""
+        owner, key = context.owner_name(request), idempotency_key(request)
+        async with _spec(request, context, owner) as spec:
+            view = await context.run(context.service.submit, spec, idempotency_key=key)
+        return shown(view, context.base_url(request))
+
+    @router.get("/generate/{job_id}", responses=error_responses(V2Error, 401, 404, 422))
+    async def get_generation(job_id: JobId, request: Request) -> Generation:
+        """Return a job."""
+        return shown(await context.job(job_id, request), context.base_url(request))
+
+    @router.get("/generations", responses=error_responses(V2Error, 401, 422))
+    async def list_generations(
+        request: Request,
+        status: Annotated[
+            list[Annotated[str, Field(pattern=listed(GenerationStatus))]] | None, Query(description="Given several times or separated by commas.")
+        ] = None,
+        ids: Annotated[list[str] | None, Query(description="Ids, given several times or separated by commas.", max_length=1000)] = None,
+        external_id: Annotated[str | None, Query(alias="externalId", max_length=255)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        before: Annotated[Moment | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
+    ) -> list[Generation]:
+        """Return jobs, newest first."""
+        owner, base_url = context.owner(request), context.base_url(request)
+        wanted, statuses = split(ids), split(status)
+        states = [state for state, shown_as in STATUS.items() if shown_as in statuses]
+
+        def find() -> list[JobView]:
+            if wanted:
+                views = [view for job_id in dict.fromkeys(wanted) if (view := _known(context, job_id, owner)) is not None]
+                views = [view for view in views if view.state in (states or (view.state,))]
+            else:
+                views = [
+                    view
+                    for state in (states or _ANY)
+                    for view in context.service.find(interface="v2", client_code=external_id, owner=owner, state=state, limit=limit, before=before)
+                ]
+            return sorted(views, key=lambda view: view.created_at, reverse=True)[:limit]
+
+        return [shown(view, base_url) for view in await context.run(find)]
+
+    @router.post("/generate/{job_id}/cancel", responses=error_responses(V2Error, 401, 404, 422))
+    async def cancel_generation(job_id: JobId, request: Request) -> Generation:
+        """Cancel a job; one that has ended stays as it is."""
+        view = await context.job(job_id, request)
+        return shown(await context.run(context.service.cancel, view.id), context.base_url(request))
+
+    @router.delete("/generate/{job_id}", status_code=204, responses=error_responses(V2Error, 401, 404, 422))
+    async def delete_generation(job_id: JobId, request: Request) -> Response:
+        """Forget a job, cancelled first if need be, with its result and the inputs that nothing else uses."""
+        view = await context.job(job_id, request)
+        await context.run(context.service.delete, view.id)
+        return Response(status_code=204)
+
+    @router.get(
+        "/generate/{job_id}/events",
+        response_class=PlainTextResponse,
+        responses={
+            200: {
+                "description": "Server-sent events; the data of each is the job.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **error_responses(V2Error, 401, 404, 422),
+        },
+    )
+    async def events(job_id: JobId, request: Request) -> Response:
+        """Stream the job's changes until it has ended. Event names: progress, completed, failed, cancelled."""
+        view, base_url = await context.job(job_id, request), context.base_url(request)
+        return event_stream(context, view, lambda changed: json_line(shown(changed, base_url).model_dump(mode="json")))
+
+    @router.get(
+        "/generate/{job_id}/result",
+        response_class=Response,
+        responses={
+            200: {"description": "The MP4.", **_VIDEO},
+            206: {"description": "A part of it.", **_VIDEO},
+            400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
+            416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
+            **error_responses(V2Error, 401, 404, 409, 422),
+        },
+    )
+    @router.head("/generate/{job_id}/result", include_in_schema=False)
+    async def result(job_id: JobId, request: Request) -> Response:
+        """Return the result, or a range of it."""
+        view = await context.job(job_id, request)
+        path = await context.run(context.service.result, view.id)
+        return video_file(path, f"{view.spec.output_name or view.id}.mp4")
+
+    @router.get(
+        "/generate/{job_id}/playlist.m3u8",
+        response_class=PlainTextResponse,
+        responses={
+            200: {"description": "HLS playlist.", "content": {"application/vnd.apple.mpegurl": {"schema": {"type": "string"}}}},
+            **error_responses(V2Error, 401, 404, 409, 422),
+        },
+    )
+    async def hls_playlist(job_id: JobId, request: Request) -> Response:
+        """Return the HLS playlist of what is rendered so far."""
+        view = await context.job(job_id, request)
+        segments = await context.run(context.service.segments, view.id)
+        query = f"?{request.url.query}" if request.url.query else ""
+        return PlainTextResponse(playlist(view, segments, query), media_type="application/vnd.apple.mpegurl")
+
+    @router.get(
+        "/generate/{job_id}/segments/{index}.mp4",
+        response_class=Response,
+        responses={
+            200: {"description": "A segment: initialisation, then one fragment.", **_VIDEO},
+            206: {"description": "A part of it.", **_VIDEO},
+            400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
+            416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
+            **error_responses(V2Error, 401, 404, 409, 422),
+        },
+    )
+    async def segment(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], request: Request) -> Response:
+        """Return one finished segment of the live video."""
+        view = await context.job(job_id, request)
+        for found in await context.run(context.service.segments, view.id):
+            if found.index == index and found.path.is_file():
+                return video_file(found.path, f"{index}.mp4")
+        raise NotReady("This part of the video is not there; read the playlist again.")
+
+    return router
+
+
+@asynccontextmanager
+async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator[JobSpec]:
+    """Read a request in either form."""
+    media_type, _ = parse_options_header(request.headers.get("content-type", ""))
+    if media_type == b"application/json":
+        body = parse_request(await read_json(request))
+        yield await context.run(build_spec, body, context, owner)
+        return
+    if media_type != b"multipart/form-data":
+        raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
+    async with context.uploads.form(request, ("video", "audio"), FORM_FIELDS) as form:
+        fields: dict[str, Any] = {"input": [], **form.fields}
+        for name in ("input", "options", "segments"):
+            if name in form.fields:
+                fields[name] = parse_json(form.fields[name])
+        paths = {name: stored.path for name, stored in form.files.items()}
+        yield await context.run(build_spec, parse_request(fields), context, owner, video=paths.get("video"), audio=paths.get("audio"))
+
+
+def _known(context: Context, job_id: str, owner: str | None) -> JobView | None:
+    try:
+        view = context.service.get(job_id)
+    except UnknownJob:
+        return None
+    return view if owner in (None, view.spec.owner) else None

@@ -1,0 +1,175 @@
+"""`/v2/assets`: files that are uploaded once and used by many jobs. A video among them is an avatar: its face track is made once and kept."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi.responses import FileResponse, Response
+from pydantic import Field
+
+from orchestrator.api.answers import PLAYABLE
+from orchestrator.api.context import Context
+from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.uploads import StoredFile
+from orchestrator.api.v2 import API_KEY
+from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView, listed, split
+from orchestrator.errors import MissingFile
+from orchestrator.jobs.records import Asset, new_id
+from orchestrator.media.limits import check_limits, summarise
+
+MAX_NAME_CHARACTERS = 255
+
+AssetId = Annotated[str, Path(description="The asset's id.", max_length=64)]
+
+_SORT_KEYS: dict[str, Callable[[Asset], Any]] = {
+    "name": lambda asset: asset.name.lower(),
+    "date": lambda asset: asset.created_at,
+    "duration": lambda asset: asset.duration_s or 0.0,
+    "size": lambda asset: asset.size_bytes,
+    "kind": lambda asset: asset.kind,
+}
+
+
+def assets_router(context: Context) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(prefix="/v2/assets", tags=["v2"], dependencies=[Security(API_KEY)])
+
+    def shown(asset: Asset, request: Request) -> AssetView:
+        path = f"/v2/assets/{asset.id}"
+        return AssetView(
+            id=asset.id,
+            createdAt=asset.created_at,
+            updatedAt=asset.created_at,
+            name=asset.name,
+            url=context.signed_url(f"{path}/content", path, context.base_url(request)),
+            size=asset.size_bytes,
+            format=asset.format,
+            type=asset.kind,
+            durationSeconds=round(asset.duration_s, 3) if asset.duration_s is not None else None,
+            width=asset.width,
+            height=asset.height,
+        )
+
+    def find(asset_id: str, request: Request) -> Asset:
+        return context.assets.get(asset_id, context.owner(request))
+
+    @router.post(
+        "",
+        status_code=201,
+        response_model=AssetView,
+        responses=error_responses(V2Error, 401, 408, 413, 415, 422, 500, 507),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["file"],
+                            "properties": {
+                                "file": {"type": "string", "format": "binary"},
+                                "name": {
+                                    "type": "string",
+                                    "minLength": 1,
+                                    "maxLength": MAX_NAME_CHARACTERS,
+                                    "description": "Not the file's.",
+                                },
+                            },
+                        }
+                    }
+                },
+            }
+        },
+    )
+    async def upload(request: Request) -> AssetView:
+        """Upload a video, an image or a sound file."""
+        async with context.uploads.form(request, ("file",), ("name",)) as form:
+            name = form.fields.get("name")
+            if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+                raise Problem(422, "invalid_option", f"name must have 1 to {MAX_NAME_CHARACTERS} characters.")
+            if "file" not in form.files:
+                raise Problem(422, "invalid_request", "The form has no file; send the media as the part named file.")
+            asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
+        return shown(asset, request)
+
+    @router.get("", responses=error_responses(V2Error, 401, 422))
+    async def list_assets(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=100)] = 50,
+        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,9}$", description="nextCursor of the page before.")] = None,
+        search_query: Annotated[str | None, Query(alias="searchQuery", max_length=255)] = None,
+        sort_by: Annotated[AssetSort, Query(alias="sortBy")] = "dateDesc",
+        types: Annotated[
+            list[Annotated[str, Field(pattern=listed(AssetType))]] | None, Query(description="Kinds, given several times or separated by commas.")
+        ] = None,
+        project_id: Annotated[str | None, Query(alias="projectId", include_in_schema=False)] = None,
+    ) -> AssetPage:
+        """Return assets."""
+        if project_id is not None:
+            raise Problem(422, "invalid_option", "There are no projects here; leave projectId out.")
+        kinds = split(types)
+        start = int(cursor or 0)
+        found = await context.run(context.assets.all, context.owner(request))
+        needle = (search_query or "").lower()
+        found = [asset for asset in found if (not kinds or asset.kind in kinds) and needle in asset.name.lower()]
+        field = sort_by.removesuffix("Asc").removesuffix("Desc")
+        found.sort(key=_SORT_KEYS[field], reverse=sort_by.endswith("Desc"))
+        stop = start + limit
+        following = str(stop) if stop < len(found) else None
+        return AssetPage(items=[shown(asset, request) for asset in found[start:stop]], nextCursor=following, totalCount=len(found))
+
+    @router.get("/{asset_id}", responses=error_responses(V2Error, 401, 404, 422))
+    async def get_asset(asset_id: AssetId, request: Request) -> AssetView:
+        """Return an asset."""
+        return shown(await context.run(find, asset_id, request), request)
+
+    @router.delete("/{asset_id}", status_code=204, responses=error_responses(V2Error, 401, 404, 422))
+    async def delete_asset(asset_id: AssetId, request: Request) -> Response:
+        """Forget an asset. Jobs that use it are not disturbed; its file goes when nothing uses it any more."""
+        asset = await context.run(find, asset_id, request)
+        await context.run(context.assets.delete, asset.id)
+        return Response(status_code=204)
+
+    @router.get(
+        "/{asset_id}/content",
+        response_class=Response,
+        responses={
+            200: {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+            206: {"description": "A part of it.", "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+            400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
+            416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
+            **error_responses(V2Error, 401, 404, 422),
+        },
+    )
+    async def content(asset_id: AssetId, request: Request) -> Response:
+        """Return an asset's file, or a range of it."""
+        asset = await context.run(find, asset_id, request)
+        if not context.storage.holds(asset.path):
+            raise MissingFile("The file of this asset is gone; upload it again.")
+        return FileResponse(asset.path, media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
+
+    return router
+
+
+def _store(stored: StoredFile, name: str | None, context: Context, owner: str) -> Asset:
+    """Check an uploaded file and remember it."""
+    summary = summarise(stored.path)
+    check_limits(stored.path, summary, context.media_limits)
+    return context.assets.save(
+        Asset(
+            id=new_id(),
+            owner=owner,
+            created_at=datetime.now(UTC),
+            name=(name or stored.name)[:MAX_NAME_CHARACTERS],
+            path=stored.path,
+            size_bytes=stored.size_bytes,
+            kind=summary.kind,
+            format=summary.format,
+            duration_s=float(summary.duration_s) if summary.duration_s is not None else None,
+            frame_rate=float(summary.frame_rate) if summary.frame_rate is not None else None,
+            width=summary.size_wh[0] if summary.size_wh else None,
+            height=summary.size_wh[1] if summary.size_wh else None,
+        )
+    )

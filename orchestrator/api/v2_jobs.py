@@ -1,0 +1,194 @@
+"""Between sync.so's bodies and jobs."""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.api.context import Context
+from orchestrator.api.problems import Problem, validation_sentence
+from orchestrator.api.v2_schema import AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
+from orchestrator.errors import InvalidOption, MissingFile
+from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority, RenderOptions
+from orchestrator.media.fetch import check_url
+from orchestrator.media.limits import check_local
+
+STATUS: Mapping[JobState, GenerationStatus] = {
+    "queued": "PENDING",
+    "running": "PROCESSING",
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    # The SDK knows no cancelled state, and clients that wait for a state they know would wait for ever.
+    "cancelled": "REJECTED",
+}
+"""sync.so's status of each of our states."""
+
+_AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
+    "occlusion_detection_enabled": (False,),
+    "active_speaker_detection": ({}, {"auto_detect": False}),
+    "model_mode": ("lips",),
+}
+"""Values of options that ask for nothing but what is done anyway."""
+
+
+def parse_request(value: Any) -> GenerateRequest:
+    """Check the shape of a request.
+
+    Raises:
+        Problem: it is not complete or not correct.
+    """
+    try:
+        return GenerateRequest.model_validate(value)
+    except ValidationError as exc:
+        raise Problem(422, "invalid_request", validation_sentence(exc)) from exc
+
+
+def render_options(options: Options | None) -> RenderOptions:
+    """Return what the pipeline is asked for.
+
+    Raises:
+        InvalidOption: an option is asked for that the pipeline does not have, or not with this value.
+    """
+    given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
+    chosen = {}
+    for name, value in given.items():
+        if value in _AS_IT_IS.get(name, ()):
+            continue
+        if name not in RenderOptions.model_fields:
+            raise InvalidOption(f"options.{name} is not supported here with this value; leave it out.")
+        chosen[name] = value
+    try:
+        result = RenderOptions(**chosen)
+    except ValidationError as exc:
+        raise InvalidOption(validation_sentence(exc)) from exc
+    result.encoding()
+    return result
+
+
+def build_spec(
+    request: GenerateRequest,
+    context: Context,
+    owner: str,
+    *,
+    video: Path | None = None,
+    audio: Path | None = None,
+    priority: Priority = "interactive",
+) -> JobSpec:
+    """Return the job that a request asks for, everything checked that can be checked before its URLs are fetched. Blocks.
+
+    Args:
+        request: the request.
+        context: the service.
+        owner: name of the API key.
+        video: an uploaded video, in place of one in the request.
+        audio: an uploaded speech, in place of one in the request.
+        priority: of the job.
+
+    Raises:
+        RenderError: it cannot be rendered.
+    """
+    if request.model != context.model and request.model not in context.model_aliases:
+        raise InvalidOption(f"The model is not installed here; use {context.model}, or another name that /v2/models lists.")
+    if request.segments:
+        raise InvalidOption("segments are not supported here; send one request a segment.")
+    options = render_options(request.options)
+    sources: dict[str, str | Path] = {}
+    if video is not None:
+        sources["video"] = video
+    if audio is not None:
+        sources["audio"] = audio
+    for item in request.input:
+        if not isinstance(item, VideoInput | AudioInput):
+            raise InvalidOption("Text to speech is not done here; make the speech first, and send it as audio.")
+        if item.type in sources:
+            raise InvalidOption(f"The request has more than one {item.type}; send one video and one audio.")
+        sources[item.type] = _source(item, context, owner)
+    for kind in ("video", "audio"):
+        if kind not in sources:
+            raise InvalidOption(f"The request has no {kind}; send one video and one audio.")
+    check_local(sources["video"], sources["audio"], context.media_limits)
+    if request.webhookUrl is not None:
+        check_url(request.webhookUrl, context.fetch_policy)
+    return JobSpec(
+        video=str(sources["video"]),
+        audio=str(sources["audio"]),
+        options=options,
+        interface="v2",
+        client_code=request.externalId,
+        owner=owner,
+        webhook_url=request.webhookUrl,
+        output_name=request.outputFileName,
+        priority=priority,
+        request=request.model_dump(mode="json", exclude_unset=True, exclude={"webhookUrl", "outputFileName", "externalId"}),
+    )
+
+
+def generation(view: JobView, context: Context, base_url: str) -> Generation:
+    """Return a job as sync.so shows it."""
+    path = f"/v2/generate/{view.id}"
+    has_failed = view.state in ("failed", "cancelled")
+    duration_s = (view.report or {}).get("duration_s")
+    return Generation(
+        id=view.id,
+        createdAt=view.created_at,
+        status=STATUS[view.state],
+        model=view.spec.request.get("model", context.model),
+        input=view.spec.request.get("input", []),
+        options=view.spec.request.get("options"),
+        outputUrl=context.signed_url(f"{path}/result", path, base_url) if view.has_result else None,
+        outputDuration=round(duration_s, 3) if duration_s is not None else None,
+        webhookUrl=view.spec.webhook_url,
+        error=(view.error or "The job was cancelled.") if has_failed else None,
+        error_code=(view.error_code or "cancelled") if has_failed else None,
+        outputFileName=view.spec.output_name,
+        externalId=view.spec.client_code,
+        startedAt=view.started_at,
+        finishedAt=view.finished_at,
+        expiresAt=view.finished_at + timedelta(seconds=context.retention_s) if view.finished_at else None,
+        progress=Progress(
+            stage=view.stage,
+            done=view.done,
+            total=view.total,
+            percent=view.percent,
+            framesPerSecond=round(view.frames_per_s, 2),
+            etaSeconds=round(view.eta_s, 1) if view.eta_s is not None else None,
+            queuePosition=view.queue_position,
+            facesFound=view.faces_found,
+            framesPassedThrough=view.passed_through,
+            segmentsDone=view.segments_done,
+            attempts=view.attempts,
+        ),
+        eventsUrl=context.signed_url(f"{path}/events", path, base_url),
+        playlistUrl=context.signed_url(f"{path}/playlist.m3u8", path, base_url),
+    )
+
+
+def compact_json(value: Any) -> bytes:
+    """Return JSON as JavaScript's JSON.stringify writes it, because sync.so's receivers check the signature over what they parsed and wrote again."""
+    return json.dumps(_whole(value), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _whole(value: Any) -> Any:
+    """Write 2.0 as 2, as JavaScript does."""
+    if isinstance(value, dict):
+        return {key: _whole(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _source(item: VideoInput | AudioInput, context: Context, owner: str) -> str | Path:
+    """Return an input's URL, or the file of its asset."""
+    if (item.url is None) == (item.assetId is None):
+        raise InvalidOption(f"The {item.type} needs either url or assetId; send one of them.")
+    if item.url is not None:
+        check_url(item.url, context.fetch_policy)
+        return item.url
+    assert item.assetId is not None
+    asset = context.assets.get(item.assetId, owner if context.entrance.keys else None)
+    if not context.storage.holds(asset.path):
+        raise MissingFile("The file of this asset is gone; upload it again.")
+    return asset.path

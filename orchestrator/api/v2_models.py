@@ -1,0 +1,76 @@
+"""`/v2/models`: what is installed. `/v2/analyze/cost`: how long a render would take here."""
+
+from fractions import Fraction
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Security
+
+from orchestrator.api.context import Context
+from orchestrator.api.problems import V2Error, error_responses
+from orchestrator.api.uploads import read_json
+from orchestrator.api.v2 import API_KEY
+from orchestrator.api.v2_jobs import build_spec, parse_request
+from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
+from orchestrator.media.fetch import fetch
+from orchestrator.media.limits import check_audio, check_inputs, check_video
+
+MEASURED_JOBS = 20
+"""Finished jobs whose speed an estimate goes by."""
+
+UNMEASURED_FRAMES_PER_S = 10.0
+"""Speed assumed before any job has finished: that of a small CPU host."""
+
+
+def models_router(context: Context, version: str) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(prefix="/v2", tags=["v2"], dependencies=[Security(API_KEY)])
+
+    @router.get("/models", responses=error_responses(V2Error, 401))
+    async def list_models() -> list[ModelInfo]:
+        """Return the installed lip model, and the names that stand for it."""
+        installed = ModelInfo(id=context.model, name=context.model, version=version, description="The installed lip model.")
+        others = [
+            ModelInfo(id=name, name=name, version=version, description=f"Stands for {context.model}.")
+            for name in sorted(context.model_aliases - {context.model})
+        ]
+        return [installed, *others]
+
+    @router.post(
+        "/analyze/cost",
+        responses=error_responses(V2Error, 401, 404, 408, 413, 422, 500, 502, 507),
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}}}}
+        },
+    )
+    async def estimate_cost(request: Request) -> list[Cost]:
+        """Return how many frames a request would have and how many seconds they would take, without making a job. Its URLs are fetched."""
+        body = parse_request(await read_json(request))
+        return [await context.run(_estimate, body, context, context.owner_name(request))]
+
+    return router
+
+
+def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
+    spec = build_spec(body, context, owner)
+    video, audio = _local(spec.video, context), _local(spec.audio, context)
+    check_inputs(video, audio, context.media_limits)
+    picture, speech = check_video(video, context.media_limits), check_audio(audio, context.media_limits)
+    frames = round((speech.duration_s or Fraction(0)) * (picture.frame_rate or 25))
+    return Cost(estimatedFrameCount=frames, estimatedGenerationCost=round(frames / _frames_per_s(context), 1))
+
+
+def _local(source: str, context: Context) -> Path:
+    """Return an input's file, fetched if it is a URL."""
+    if not source.startswith(("http://", "https://")):
+        return Path(source)
+    with context.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
+        fetch(source, sink.write, context.fetch_policy)
+        return sink.commit()
+
+
+def _frames_per_s(context: Context) -> float:
+    """Return the speed of the latest jobs, everything from reading to the finished file included, output frames a second."""
+    reports = [view.report for view in context.service.find(state="completed", limit=MEASURED_JOBS) if view.report]
+    frames = sum(report["frame_count"] for report in reports)
+    seconds = sum(sum(report["stage_s"].values()) for report in reports)
+    return frames / seconds if frames and seconds else UNMEASURED_FRAMES_PER_S

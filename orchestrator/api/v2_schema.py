@@ -1,0 +1,216 @@
+"""sync.so's request and answer bodies, with what this service adds."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
+BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
+AssetType = Literal["AUDIO", "VIDEO", "IMAGE"]
+AssetSort = Literal[
+    "nameAsc", "nameDesc", "dateAsc", "dateDesc", "durationAsc", "durationDesc", "sizeAsc", "sizeDesc", "kindAsc", "kindDesc"
+]  # fmt: skip
+
+MAX_URL = 8192
+
+
+def _refuse_number(value: Any) -> Any:
+    """Keep a number from being read as seconds since 1970."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("must be a date and time as in 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(datetime.astimezone)]
+"""A time in a query; one without a zone is this host's."""
+
+
+def listed(kind: Any) -> str:
+    """Return the pattern of one or more of a Literal's words, separated by commas."""
+    words = "|".join(get_args(kind))
+    return f"^({words})(,({words}))*$"
+
+
+def split(values: list[str] | None) -> list[str]:
+    """Return the words of parameters that are given several times or separated by commas."""
+    return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
+
+
+class _Request(BaseModel):
+    """A part of a request: a field that is not known is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VideoInput(_Request):
+    """The video of a person, or a still image."""
+
+    type: Literal["video"]
+    url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
+    assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815 (sync.so's names, here and below)
+
+
+class AudioInput(_Request):
+    """The speech."""
+
+    type: Literal["audio"]
+    url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
+    assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815
+    refId: str | None = Field(None, max_length=255, description="Only echoed: there is one speech a request.")  # noqa: N815
+
+
+class TextInput(_Request):
+    """Text to be spoken; known so that it can be refused with a sentence."""
+
+    type: Literal["text"]
+    provider: dict[str, Any]
+    refId: str | None = None  # noqa: N815
+
+
+Input = Annotated[VideoInput | AudioInput | TextInput, Field(discriminator="type")]
+
+
+class Options(_Request):
+    """How to render. What the installed pipeline does not have is refused by name."""
+
+    sync_mode: Literal["bounce", "loop", "cut_off", "silence", "remap"] | None = Field(
+        None, description="What happens where speech and video differ in length; bounce where none is given."
+    )
+    temperature: float | None = Field(None, ge=0, le=1, description="How far the mouth moves.")
+    active_speaker_detection: dict[str, Any] | None = Field(None, description="Which face speaks.")
+    occlusion_detection_enabled: bool | None = None
+    model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
+    prompt: str | None = Field(None, description="Not supported.")
+    crf: int | None = Field(None, ge=0, le=51, description="Quality of H.264, 0 (best) to 51. Not in sync.so.")
+    preset: str | None = Field(None, max_length=32, description="libx264 preset, ultrafast to veryslow. Not in sync.so.")
+    lossless: bool | None = Field(None, description="Keep every decoded sample exactly. Not in sync.so.")
+
+
+class GenerateRequest(_Request):
+    """A render to be made."""
+
+    model: str = Field(min_length=1, max_length=128, description="A name from /v2/models, or one that stands for it.")
+    input: list[Input] = Field(max_length=16, description="One video and one audio.")
+    options: Options | None = None
+    segments: list[dict[str, Any]] | None = Field(None, description="Not supported.")
+    webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")  # noqa: N815
+    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without .mp4.")  # noqa: N815
+    externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")  # noqa: N815
+
+
+class Progress(BaseModel):
+    """How far a job is. Not in sync.so."""
+
+    stage: str
+    done: int = Field(description="Frames of this stage that are finished.")
+    total: int = Field(description="Frames of this stage; 0 where that is not known yet.")
+    percent: int = Field(ge=0, le=100, description="Over all stages; never falls.")
+    framesPerSecond: float  # noqa: N815
+    etaSeconds: float | None  # noqa: N815
+    queuePosition: int | None = Field(description="1 for the next to start.")  # noqa: N815
+    facesFound: int | None = Field(description="Source frames that show the speaker's face.")  # noqa: N815
+    framesPassedThrough: int = Field(description="Output frames that are the source's own.")  # noqa: N815
+    segmentsDone: int  # noqa: N815
+    attempts: int
+
+
+class Generation(BaseModel):
+    """A job."""
+
+    id: str
+    createdAt: datetime  # noqa: N815
+    status: GenerationStatus = Field(description="A cancelled job is REJECTED, with error_code cancelled.")
+    model: str
+    input: list[dict[str, Any]]
+    options: dict[str, Any] | None = None
+    outputUrl: str | None = Field(None, description="The MP4; the link works without a key.")  # noqa: N815
+    outputDuration: float | None = Field(None, description="s")  # noqa: N815
+    webhookUrl: str | None = None  # noqa: N815
+    error: str | None = None
+    error_code: str | None = None
+    outputFileName: str | None = None  # noqa: N815
+    externalId: str | None = None  # noqa: N815
+    startedAt: datetime | None = None  # noqa: N815
+    finishedAt: datetime | None = None  # noqa: N815
+    expiresAt: datetime | None = Field(None, description="When the result and inputs are removed.")  # noqa: N815
+    progress: Progress
+    eventsUrl: str = Field(description="Server-sent events; the link works without a key.")  # noqa: N815
+    playlistUrl: str = Field(description="HLS, while it is rendered; the link works without a key.")  # noqa: N815
+
+
+class AssetView(BaseModel):
+    """A file that can be used by many jobs."""
+
+    id: str
+    createdAt: datetime  # noqa: N815
+    updatedAt: datetime  # noqa: N815
+    name: str
+    url: str
+    size: int
+    format: str
+    type: AssetType
+    inputType: Literal["UPLOAD"] = "UPLOAD"  # noqa: N815
+    durationSeconds: float | None = None  # noqa: N815
+    visibility: Literal["ORGANIZATION"] = "ORGANIZATION"
+    width: int | None = None
+    height: int | None = None
+
+
+class AssetPage(BaseModel):
+    """Assets."""
+
+    items: list[AssetView]
+    nextCursor: str | None = None  # noqa: N815
+    totalCount: int  # noqa: N815
+
+
+class BatchMetrics(BaseModel):
+    """How far a batch is."""
+
+    total_generations: int
+    success_count: int
+    failed_count: int
+    pending_count: int
+
+
+class BatchView(BaseModel):
+    """A batch."""
+
+    id: str
+    created_at: datetime
+    status: BatchStatus
+    metrics: BatchMetrics
+    webhookUrl: str | None = None  # noqa: N815
+    outputUrl: str = Field(description="JSON lines, one a request; empty until the batch has ended.")  # noqa: N815
+
+
+class Validated(BaseModel):
+    """The answer to a dry run."""
+
+    status: Literal["VALIDATED"] = "VALIDATED"
+
+
+class BatchLine(_Request):
+    """A line of a batch's input."""
+
+    request_id: str = Field(min_length=1, max_length=255)
+    endpoint: Literal["/v2/generate"]
+    payload: GenerateRequest
+
+
+class ModelInfo(BaseModel):
+    """An installed lip model."""
+
+    id: str
+    name: str
+    type: Literal["lipsync"] = "lipsync"
+    version: str
+    description: str
+
+
+class Cost(BaseModel):
+    """What a render would take."""
+
+    estimatedFrameCount: float  # noqa: N815
+    estimatedGenerationCost: float = Field(description="Seconds of rendering on this host, by its measured speed; nothing is charged.")  # noqa: N815

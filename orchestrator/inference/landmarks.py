@@ -1,0 +1,126 @@
+"""The `face_landmarks` role: dense points on faces, and the five points of detectors that find none themselves."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import ContractMismatch
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model
+from preprocess.align import invert_affine, warp
+from preprocess.landmarks import FIVE_OF, box_to_crop_matrix, five_points
+
+Faces = NDArray[np.float32]
+"""Rows of the detector: (n, K, 15)."""
+
+
+class LandmarkModel:
+    """The `face_landmarks` role."""
+
+    def __init__(self, client: TritonClient) -> None:
+        """Check the model on Triton.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also a scheme that is not known.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, FACE_LANDMARKS)
+        self.size_px = self.description.sizes["S"]
+        self.scheme = self.description.parameters["scheme"]
+        if self.scheme not in FIVE_OF or self.description.sizes["P"] != int(self.scheme):
+            raise _mismatch(f"scheme one of {', '.join(FIVE_OF)} with as many points", f"{self.scheme!r} with {self.description.sizes['P']}")
+        try:
+            self.crop_scale = float(self.description.parameters["crop_scale"])
+        except ValueError:
+            raise _mismatch("crop_scale a number", repr(self.description.parameters["crop_scale"])) from None
+
+    def find(self, faces: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float32]]:
+        """Find the points on n crops (S, S, 3) RGB, at most the model's largest batch.
+
+        Returns:
+            Future (n, P, 2) float32, 0..1 of the crop.
+        """
+        return self._client.infer(FACE_LANDMARKS, {"face": np.stack(faces)}, "landmarks")
+
+    def crop(self, image: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Return the crop (S, S, 3) of a face box in an (h, w, 3) picture, and the (2, 3) map from the picture to it."""
+        to_crop = box_to_crop_matrix(box_xyxy, self.crop_scale, self.size_px)
+        return warp(image, to_crop, (self.size_px, self.size_px), cv2.BORDER_REPLICATE), to_crop
+
+    def complete(self, images: NDArray[np.uint8], boxes: Future[Faces]) -> Future[Faces]:
+        """Fill in the five points of faces that were found without.
+
+        Args:
+            images: (n, h, w, 3) RGB pictures.
+            boxes: future (n, K, 15) rows of the detector, px of the pictures.
+
+        Returns:
+            Future of the same rows with their points. Nothing here waits: each step begins when the one before it has ended.
+        """
+        completed: Future[Faces] = Future()
+        completed.set_running_or_notify_cancel()
+
+        def begin(found: Future[Faces]) -> None:
+            with _failing(completed):
+                faces = found.result().copy()
+                places = list(zip(*np.nonzero(faces[:, :, 4] > 0), strict=True))
+                if not places:
+                    completed.set_result(faces)
+                    return
+                crops = [self.crop(images[index], faces[index, row, :4]) for index, row in places]
+                size = max(1, self.description.max_batch_size)
+                parts = [range(start, min(start + size, len(crops))) for start in range(0, len(crops), size)]
+                futures = [self.find([crops[place][0] for place in part]) for part in parts]
+
+                def end() -> None:
+                    with _failing(completed):
+                        points = np.concatenate([future.result() for future in futures])
+                        for (index, row), (_, to_crop), landmarks in zip(places, crops, points, strict=True):
+                            from_crop = invert_affine(to_crop)
+                            five = five_points(landmarks, self.scheme) * self.size_px - 0.5
+                            faces[index, row, 5:] = (five @ from_crop[:, :2].T + from_crop[:, 2]).ravel()
+                        completed.set_result(faces)
+
+                _when_all_done(futures, end)
+
+        boxes.add_done_callback(begin)
+        return completed
+
+
+class _failing:  # noqa: N801 - reads as a statement
+    """A block whose exception goes to a future: it runs on a thread of gRPC, which would swallow it."""
+
+    def __init__(self, future: Future[Faces]) -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> bool:
+        if value is not None:
+            self._future.set_exception(value)
+        return value is not None
+
+
+def _when_all_done(futures: Sequence[Future[NDArray[np.float32]]], then: Callable[[], None]) -> None:
+    left = len(futures)
+    lock = threading.Lock()
+
+    def count(_: Future[NDArray[np.float32]]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            then()
+
+    for future in futures:
+        future.add_done_callback(count)
+
+
+def _mismatch(expected: str, found: str) -> ContractMismatch:
+    return ContractMismatch(f"Model {FACE_LANDMARKS} does not fit its role: expected {expected}, found {found}. Install a model for this role again.")

@@ -1,0 +1,1 @@
+"""Durable jobs: accepted means on disk; what was finished before a crash is not done again."""

@@ -1,0 +1,117 @@
+"""What nobody waits for: jobs that a crash left between the table and the queue, and files whose time is over."""
+
+import itertools
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.errors import StorageError
+from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, workflow_id
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger
+from orchestrator.jobs.storage import Storage
+
+log = logging.getLogger("lipsync.jobs")
+
+ROUND_S = 10.0
+"""Time between two rounds, s."""
+
+CLEAN_UP_ROUNDS = 6
+"""Files are cleaned up in every sixth round."""
+
+SETTLED_S = 30.0
+"""A job that changed since then is left alone: whoever changed it may not be done yet, s."""
+
+SEGMENT_RETENTION_S = 600.0
+"""How long the segments of a completed job stay for players that follow it live, s."""
+
+ORPHAN_INPUT_S = 3600.0
+"""How long an input stays that no job has used yet, s."""
+
+
+class Caretaker:
+    """Goes its rounds on a thread of its own."""
+
+    def __init__(
+        self, storage: Storage, ledger: Ledger, engine: Engine, is_kept: Callable[[Path], bool], retention_s: float, history_s: float
+    ) -> None:
+        self._storage = storage
+        self._ledger = ledger
+        self._engine = engine
+        self._is_kept = is_kept
+        self._retention_s = retention_s
+        self._history_s = history_s
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._go_rounds, name="jobs-caretaker", daemon=True)
+
+    def start(self) -> None:
+        """Put right what a crash left, then begin the rounds."""
+        self.reconcile(settled_s=0.0)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the rounds."""
+        self._closed.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def reconcile(self, settled_s: float = SETTLED_S) -> None:
+        """Put every active job in line that has no workflow, or one that has ended without settling it; the same for webhooks."""
+        before = time.time() - settled_s
+        active = [row for row in self._ledger.active() if row["changed_at"] <= before]
+        known = self._engine.known([workflow_id(row["id"], RENDERS, row["run"]) for row in active])
+        for row in active:
+            run = row["run"]
+            is_alive = known.get(workflow_id(row["id"], RENDERS, run))
+            if is_alive is False:
+                run += 1
+                if not self._ledger.change(row["id"], {"state": "queued", "run": run}, states=ACTIVE_STATES, run=row["run"]):
+                    continue
+            if not is_alive:
+                self._engine.enqueue(row["id"], Next(RENDERS, run, row["priority"]))
+        waiting = [row for row in self._ledger.undelivered() if row["changed_at"] <= before]
+        known = self._engine.known([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting])
+        for row in waiting:
+            number = row["webhook_try"]
+            is_alive = known.get(workflow_id(row["id"], DELIVERIES, number))
+            if is_alive is False:
+                number += 1
+                self._ledger.change(row["id"], {"webhook_try": number})
+            if not is_alive:
+                self._engine.enqueue(row["id"], Next(DELIVERIES, number))
+
+    def clean_up(self) -> None:
+        """Delete segments, results, inputs and jobs whose time is over."""
+        now = time.time()
+        for job_id in self._ledger.finished_before(now - SEGMENT_RETENTION_S, has_result=True):
+            shutil.rmtree(self._storage.segments(job_id), ignore_errors=True)
+        for job_id in self._ledger.finished_before(now - self._retention_s, has_result=True):
+            self._ledger.change(job_id, {"has_result": False})
+            self._storage.remove_job(job_id)
+        for job_id in self._ledger.finished_before(now - max(self._history_s, self._retention_s)):
+            self._engine.forget(job_id)
+            self._ledger.remove(job_id)
+        for path in self._storage.inputs():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < now - min(ORPHAN_INPUT_S, self._retention_s) and not self.needs(path):
+                    self._storage.remove_input(path)
+
+    def needs(self, path: Path, but: str = "") -> bool:
+        """Tell whether an asset, or a job other than `but`, needs an input."""
+        return self._ledger.uses(str(path), but) or self._is_kept(path)
+
+    def _go_rounds(self) -> None:
+        for number in itertools.count():
+            if self._closed.wait(ROUND_S):
+                return
+            try:
+                self.reconcile()
+                if number % CLEAN_UP_ROUNDS == 0:
+                    self.clean_up()
+            except (StorageError, SQLAlchemyError) as exc:
+                log.warning("round not completed: %s", type(exc).__name__)

@@ -1,0 +1,147 @@
+"""DBOS: when a job runs, and that it runs again after a crash. The only module that knows it."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
+
+from orchestrator.errors import StorageError
+
+WORKFLOW_VERSION = "1"
+"""DBOS recovers the workflows of its own version only, so this stays as it is for as long as new code can go on with old workflows."""
+
+RENDERS, DELIVERIES = "renders", "deliveries"
+
+POLL_S = 0.25
+"""How often the queue of renders is looked at, s."""
+
+MAX_DELIVERIES = 16
+"""Webhooks under way at a time."""
+
+_WAITING = ("ENQUEUED", "PENDING", "DELAYED")
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A workflow that follows: another run of the job, or another delivery of its webhook."""
+
+    queue: str
+    number: int
+    priority: int = 1
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the workflows do. Each step's result is kept, so a step that was finished before a crash is not done again."""
+
+    attempt: Callable[[str, int], dict[str, Any]]
+    """Work on a job (id, run); returns what came of it. Begun again from its start if the process dies."""
+    settle: Callable[[str, int, dict[str, Any]], list[Next]]
+    """Write down what came of it; returns what follows."""
+    deliver: Callable[[str, int], list[Next]]
+    """Deliver a job's webhook (id, number of the delivery); returns what follows."""
+
+
+class Engine:
+    """The workflows of this process. There is one a process, because DBOS is."""
+
+    def __init__(self, url: str, host: str, concurrency: int, work: Work) -> None:
+        self._config: DBOSConfig = {
+            "name": "lipsync",
+            "system_database_url": url,
+            "executor_id": host,
+            "application_version": WORKFLOW_VERSION,
+            "log_level": "WARNING",
+            "use_listen_notify": False,
+            "scheduler_polling_interval_sec": 3600.0,
+        }
+        self._concurrency = concurrency
+        self._work = work
+        self._instance: DBOS | None = None
+        self._workflows: dict[str, Callable[[str, int], None]] = {}
+
+    def launch(self) -> None:
+        """Begin: what this host was at when it died first, then what waits.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
+        self._instance = DBOS(config=self._config)
+        _log_as_the_service_does()
+        work = self._work
+
+        @DBOS.workflow(name="render", max_recovery_attempts=None)
+        def render(job_id: str, run: int) -> None:
+            outcome = DBOS.run_step({"name": "attempt"}, work.attempt, job_id, run)
+            self._follow(job_id, DBOS.run_step({"name": "settle"}, work.settle, job_id, run, outcome))
+
+        @DBOS.workflow(name="deliver", max_recovery_attempts=None)
+        def deliver(job_id: str, number: int) -> None:
+            self._follow(job_id, DBOS.run_step({"name": "deliver"}, work.deliver, job_id, number))
+
+        self._workflows = {RENDERS: render, DELIVERIES: deliver}
+        try:
+            DBOS.launch()
+            DBOS.register_queue(RENDERS, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S, on_conflict="always_update")
+            DBOS.register_queue(DELIVERIES, worker_concurrency=MAX_DELIVERIES, polling_interval_sec=2 * POLL_S, on_conflict="always_update")
+        except Exception as exc:
+            self.close()
+            raise StorageError(f"The jobs' database cannot be used ({type(exc).__name__}); check that it runs and can be written.") from exc
+
+    def enqueue(self, job_id: str, what: Next) -> None:
+        """Put a workflow in line. One that is there already stays as it is."""
+        options = SetEnqueueOptions(priority=what.priority, delay_seconds=what.delay_s or None)
+        with SetWorkflowID(workflow_id(job_id, what.queue, what.number)), options:
+            DBOS.enqueue_workflow(what.queue, self._workflows[what.queue], job_id, what.number)
+
+    def cancel(self, job_id: str, run: int) -> None:
+        """Take a run out of the queue."""
+        DBOS.cancel_workflow(workflow_id(job_id, RENDERS, run))
+
+    def known(self, ids: Sequence[str]) -> Mapping[str, bool]:
+        """Return for each of some workflows that exist whether it is still to do or under way."""
+        found = DBOS.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False) if ids else []
+        return {status.workflow_id: status.status in _WAITING for status in found}
+
+    def forget(self, job_id: str) -> None:
+        """Delete every workflow of a job."""
+        ids = [status.workflow_id for status in DBOS.list_workflows(workflow_id_prefix=f"{job_id}.", load_input=False, load_output=False)]
+        if ids:
+            DBOS.delete_workflows(ids)
+
+    def stop_taking(self) -> None:
+        """Take nothing more from the queues; what runs goes on."""
+        if self._instance is not None:
+            for event in self._instance.background_thread_stop_events:
+                event.set()
+
+    def close(self) -> None:
+        """End. Workflows that still run are taken up by the next start."""
+        DBOS.destroy(destroy_registry=True)
+        self._instance = None
+
+    def _follow(self, job_id: str, following: list[Next]) -> None:
+        for what in following:
+            self.enqueue(job_id, what)
+
+
+def workflow_id(job_id: str, queue: str, number: int) -> str:
+    """Return the id of a job's Nth workflow on a queue; the job's id stands in front."""
+    return f"{job_id}.{queue}.{number}"
+
+
+def engine_url(url: str | None, file: Path) -> str:
+    """Return DBOS's URL for the setting: PostgreSQL, or SQLite in a file."""
+    return url.replace("postgres://", "postgresql://", 1) if url else f"sqlite:///{file.absolute()}"
+
+
+def _log_as_the_service_does() -> None:
+    """Let DBOS's log go the way of all logs, in place of a handler of its own."""
+    logger = logging.getLogger("dbos")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    logger.propagate = True

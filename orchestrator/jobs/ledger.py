@@ -1,0 +1,301 @@
+"""The jobs' table: what is known of every job, on disk. The only module that writes SQL.
+
+DBOS decides when a job runs; this table says what a job is, how far it is, and how it ended. Every transition is one statement that holds
+only from the state it expects, so it does not matter how often, or in how many processes, it is tried. `run` counts the DBOS workflows of a
+job: a repeated attempt, and a job that goes on after a shutdown, is a new one.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.errors import IdempotencyConflict, QueueFull, StorageError, StorageFull, UnknownJob
+from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
+
+_metadata = sa.MetaData()
+
+JOBS = sa.Table(
+    "lipsync_jobs",
+    _metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("run", sa.Integer, nullable=False, default=1),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("interface", sa.String(16), nullable=False),
+    sa.Column("client_code", sa.Text),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("idempotency_key", sa.Text),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double),
+    sa.Column("finished_at", sa.Double),
+    sa.Column("changed_at", sa.Double, nullable=False),
+    sa.Column("video", sa.Text),  # local path, once there is one
+    sa.Column("audio", sa.Text),
+    sa.Column("stage", sa.String(16), nullable=False, default="queued"),
+    sa.Column("done", sa.Integer, nullable=False, default=0),
+    sa.Column("total", sa.Integer, nullable=False, default=0),
+    sa.Column("percent", sa.Integer, nullable=False, default=0),
+    sa.Column("frames_per_s", sa.Double, nullable=False, default=0.0),
+    sa.Column("eta_s", sa.Double),
+    sa.Column("faces_found", sa.Integer),
+    sa.Column("passed_through", sa.Integer, nullable=False, default=0),
+    sa.Column("segments_done", sa.Integer, nullable=False, default=0),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("failures", sa.Integer, nullable=False, default=0),  # attempts in a row that failed without getting any further
+    sa.Column("crashes", sa.Integer, nullable=False, default=0),  # deaths of the process in a row without getting any further
+    sa.Column("reached", sa.Integer, nullable=False, default=0),  # segments there were at the last failure or crash
+    sa.Column("error_code", sa.String(64)),
+    sa.Column("error", sa.Text),
+    sa.Column("report", sa.Text),
+    sa.Column("has_result", sa.Boolean, nullable=False, default=False),
+    sa.Column("webhook_try", sa.Integer),  # number of the next delivery; NULL when there is nothing (more) to deliver
+    sa.Column("revision", sa.Integer, nullable=False, default=0),
+    sa.Index("lipsync_jobs_idempotency", "owner", "idempotency_key", unique=True),
+    sa.Index("lipsync_jobs_state", "state", "priority", "created_at"),
+    sa.Index("lipsync_jobs_client_code", "interface", "client_code"),
+    sa.Index("lipsync_jobs_created", "created_at"),
+)
+
+ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
+
+_VIEW_FIELDS = (
+    "id", "state", "stage", "done", "total", "percent", "frames_per_s", "eta_s", "faces_found", "passed_through", "segments_done", "attempts",
+    "error_code", "error", "has_result", "revision",
+)  # fmt: skip
+
+_SUBMIT_LOCK = 0x11B5
+"""Number of the PostgreSQL advisory lock that submitting holds, so that the queue's bound is exact."""
+
+
+Row = Mapping[str, Any]
+
+
+class Ledger:
+    """The table, in SQLite or PostgreSQL. Every method may be called from any thread."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database and create the table where it is missing.
+
+        Raises:
+            StorageError: the database cannot be opened.
+        """
+        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=24)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        if self._is_sqlite:
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._writer = self._engine.execution_options(is_writer=True)
+        with _translated():
+            _metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def insert(self, job_id: str, spec: JobSpec, priority: int, idempotency_key: str | None, max_queued: int) -> tuple[str, bool]:
+        """Take a job up, and return its id and whether it is new. An idempotency key that is known returns the job it belongs to.
+
+        Raises:
+            IdempotencyConflict: the key belongs to another request.
+            QueueFull: too many jobs wait.
+        """
+        text = spec.model_dump_json()
+        with self._write() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SUBMIT_LOCK)))
+            if idempotency_key is not None:
+                known = connection.execute(
+                    sa.select(JOBS.c.id, JOBS.c.spec).where(JOBS.c.owner == spec.owner, JOBS.c.idempotency_key == idempotency_key)
+                ).one_or_none()
+                if known is not None:
+                    if known.spec != text:
+                        raise IdempotencyConflict("This key was used before, for another request; use a new key, or send the same request.")
+                    return str(known.id), False
+            waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
+            if waiting >= max_queued:
+                raise QueueFull(f"{waiting} jobs wait already, which is as many as this service lets wait; try again later.")
+            now = round(time.time(), 6)  # as exact as a datetime is, which clients page by
+            connection.execute(
+                sa.insert(JOBS).values(
+                    id=job_id,
+                    state="queued",
+                    spec=text,
+                    interface=spec.interface,
+                    client_code=spec.client_code,
+                    owner=spec.owner,
+                    idempotency_key=idempotency_key,
+                    priority=priority,
+                    created_at=now,
+                    changed_at=now,
+                    video=None if is_url(spec.video) else spec.video,
+                    audio=None if is_url(spec.audio) else spec.audio,
+                )
+            )
+        return job_id, True
+
+    def row(self, job_id: str) -> Row | None:
+        """Return everything about a job, None if there is none."""
+        with self._read() as connection:
+            found = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().one_or_none()
+        return None if found is None else dict(found)
+
+    def view(self, job_id: str) -> JobView:
+        """Return a job as a poll sees it.
+
+        Raises:
+            UnknownJob: there is none with this id.
+        """
+        with self._read() as connection:
+            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().one_or_none()
+            if row is None:
+                raise UnknownJob("There is no job with this id; check it, or submit the request again.")
+            position = None
+            if row["state"] == "queued":
+                before = sa.or_(JOBS.c.priority < row["priority"], sa.and_(JOBS.c.priority == row["priority"], JOBS.c.created_at < row["created_at"]))
+                position = 1 + connection.execute(
+                    sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued", before)
+                ).scalar_one()  # fmt: skip
+        return _view(row, position)
+
+    def find(
+        self,
+        *,
+        interface: str | None,
+        client_code: str | None,
+        owner: str | None,
+        state: JobState | None,
+        limit: int,
+        before: datetime | None,
+    ) -> list[JobView]:
+        """Return jobs, newest first."""
+        wanted = {"interface": interface, "client_code": client_code, "owner": owner, "state": state}
+        query = sa.select(JOBS).where(*(JOBS.c[name] == value for name, value in wanted.items() if value is not None))
+        if before is not None:
+            query = query.where(JOBS.c.created_at < before.timestamp())
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(JOBS.c.created_at.desc(), JOBS.c.id).limit(limit)).mappings().all()
+            positions: dict[str, int] = {}
+            if any(row["state"] == "queued" for row in rows):
+                waiting = connection.execute(sa.select(JOBS.c.id).where(JOBS.c.state == "queued").order_by(JOBS.c.priority, JOBS.c.created_at))
+                positions = {job_id: position for position, job_id in enumerate(waiting.scalars(), 1)}
+        return [_view(row, positions.get(row["id"])) for row in rows]
+
+    def change(self, job_id: str, values: Mapping[str, Any], *, states: Sequence[str] = (), run: int | None = None) -> bool:
+        """Change a job if it is in one of some states and at a run, and return whether it was."""
+        statement = sa.update(JOBS).where(JOBS.c.id == job_id).values(**values, changed_at=time.time(), revision=JOBS.c.revision + 1)
+        if states:
+            statement = statement.where(JOBS.c.state.in_(states))
+        if run is not None:
+            statement = statement.where(JOBS.c.run == run)
+        with self._write() as connection:
+            return connection.execute(statement).rowcount > 0
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job."""
+        with self._write() as connection:
+            connection.execute(sa.delete(JOBS).where(JOBS.c.id == job_id))
+
+    def active(self) -> list[Row]:
+        """Return id, state, run, priority and changed_at of the jobs that are not finished, first in line first."""
+        columns = (JOBS.c.id, JOBS.c.state, JOBS.c.run, JOBS.c.priority, JOBS.c.changed_at)
+        query = sa.select(*columns).where(JOBS.c.state.in_(ACTIVE_STATES)).order_by(JOBS.c.priority, JOBS.c.created_at)
+        return self._rows(query)
+
+    def states(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Return the states of some jobs; one that is gone is left out."""
+        return {row["id"]: row["state"] for row in self._rows(sa.select(JOBS.c.id, JOBS.c.state).where(JOBS.c.id.in_(job_ids)))}
+
+    def undelivered(self) -> list[Row]:
+        """Return id, webhook_try and changed_at of the finished jobs whose webhook is not delivered."""
+        columns = (JOBS.c.id, JOBS.c.webhook_try, JOBS.c.changed_at)
+        return self._rows(sa.select(*columns).where(JOBS.c.webhook_try.is_not(None), JOBS.c.state.in_(FINAL_STATES)))
+
+    def finished_before(self, time_s: float, has_result: bool | None = None) -> list[str]:
+        """Return the ids of the jobs that ended before a time (seconds since 1970), of those with or without a result where that is said."""
+        query = sa.select(JOBS.c.id).where(JOBS.c.state.in_(FINAL_STATES), JOBS.c.finished_at < time_s)
+        return [row["id"] for row in self._rows(query if has_result is None else query.where(JOBS.c.has_result == has_result))]
+
+    def uses(self, path: str, but: str = "") -> bool:
+        """Tell whether a job other than `but` needs an input: one that is not finished, or whose result is kept."""
+        query = sa.select(JOBS.c.id).where(
+            sa.or_(JOBS.c.video == path, JOBS.c.audio == path),
+            sa.or_(JOBS.c.state.in_(ACTIVE_STATES), JOBS.c.has_result),
+            JOBS.c.id != but,
+        )
+        return bool(self._rows(query.limit(1)))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        rows = self._rows(sa.select(JOBS.c.state, sa.func.count().label("count")).group_by(JOBS.c.state))
+        return {row["state"]: row["count"] for row in rows}
+
+    def oldest_queued_at(self) -> float | None:
+        """Return when the job was submitted that waits longest, seconds since 1970; None if none waits."""
+        with self._read() as connection:
+            oldest = connection.execute(sa.select(sa.func.min(JOBS.c.created_at)).where(JOBS.c.state == "queued")).scalar_one()
+        return None if oldest is None else float(oldest)
+
+    def _rows(self, query: sa.Select[Any]) -> list[Row]:
+        with self._read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        with _translated(), self._writer.begin() as connection:
+            yield connection
+
+
+def is_url(source: str) -> bool:
+    """Tell whether an input is a URL and not a path."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def _view(row: Mapping[Any, Any], position: int | None) -> JobView:
+    values = {name: row[name] for name in _VIEW_FIELDS}
+    times = {name: None if row[name] is None else datetime.fromtimestamp(row[name], UTC) for name in ("created_at", "started_at", "finished_at")}
+    spec = JobSpec.model_validate_json(row["spec"])
+    report = None if row["report"] is None else json.loads(row["report"])
+    return JobView.model_validate({**values, **times, "spec": spec, "queue_position": position, "report": report})
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Begin a transaction. A writer takes the write lock at once: who takes it later may find that it comes too late, and fails."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("is_writer") else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as exc:
+        if any(text in str(exc.orig).lower() for text in ("disk is full", "no space left", "disk i/o error")):
+            raise StorageFull("The disk of the jobs' database is full; free some space, then try again.") from exc
+        raise StorageError(f"The jobs' database cannot be used ({type(exc.orig).__name__}); check that it runs and can be written.") from exc
+
+
+def database_url(url: str | None, file: Path) -> str:
+    """Return SQLAlchemy's URL for the setting: PostgreSQL by psycopg, or SQLite in a file."""
+    if url is None:
+        return f"sqlite:///{file.absolute()}"
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else url

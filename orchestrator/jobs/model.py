@@ -1,0 +1,124 @@
+"""What a job is: its request, and what a poll sees of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.timeline import SyncMode
+
+JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
+Stage = Literal["queued", "read", "analyse", "render", "finish"]
+Priority = Literal["interactive", "batch"]
+
+FINAL_STATES: tuple[JobState, ...] = ("completed", "failed", "cancelled")
+"""States that a job never leaves."""
+
+_DEFAULTS = Encoding()
+
+
+class RenderOptions(BaseModel):
+    """Everything the pipeline can do for one job. An unknown field is refused; a value the pipeline lacks is refused when a job is submitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crf: int = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
+    preset: str = Field(_DEFAULTS.preset, description="libx264 preset, ultrafast to veryslow.")
+    lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
+    sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+
+    def encoding(self) -> Encoding:
+        """Return how the video is compressed.
+
+        Raises:
+            InvalidOption: the preset does not exist.
+        """
+        return Encoding(crf=self.crf, preset=self.preset, lossless=self.lossless)
+
+
+class JobSpec(BaseModel):
+    """A request for a render, good and complete as far as can be told without rendering."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    video: str
+    """Path of a file inside the data folder, or an http(s) URL, which the job fetches itself as its first step."""
+    audio: str
+    """As `video`."""
+    options: RenderOptions = RenderOptions()
+    interface: Literal["v2", "easy", "render"] = "render"
+    client_code: str | None = None
+    """The client's own name for the job: HeyGem's `code`, sync.so's `externalId`."""
+    owner: str = ""
+    """Name of the API key (not the key itself); empty where there are none."""
+    webhook_url: str | None = None
+    """Where to announce the job's end, durably."""
+    output_name: str | None = None
+    priority: Priority = "interactive"
+    request: dict[str, Any] = Field(default_factory=dict)
+    """The client's request as the interface wants to echo it; only stored."""
+
+    @field_validator("video", "audio", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+
+class JobView(BaseModel):
+    """A job as a poll sees it, read from disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    state: JobState
+    spec: JobSpec
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    stage: Stage = "queued"
+    done: int = 0
+    """Frames of this stage that are finished."""
+    total: int = 0
+    """Frames of this stage; 0 where that is not known yet."""
+    percent: int = 0
+    """0 to 100 over all stages. It never falls, not even when a stage is repeated after a crash."""
+    frames_per_s: float = 0.0
+    eta_s: float | None = None
+    """Time left for the whole job, s; None while there is nothing to go by."""
+    queue_position: int | None = None
+    """1 for the next to start; None when it is not queued."""
+    faces_found: int | None = None
+    """Source frames that show the speaker's face; None until that is known."""
+    passed_through: int = 0
+    """Output frames so far that are the source's own."""
+    segments_done: int = 0
+    """Finished pieces of the output, about 2 s each."""
+    attempts: int = 0
+    """How often work on the job was begun; more than 1 after a crash or a repeated attempt."""
+    error_code: str | None = None
+    """Why it failed, or the cause of the last failed attempt while it is tried again."""
+    error: str | None = None
+    report: dict[str, Any] | None = None
+    """`RenderReport` of a completed job."""
+    has_result: bool = False
+    """Whether the result can be fetched; a completed job loses it when its retention ends."""
+    revision: int = 0
+    """Grows with every change; see `JobService.wait_change`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finished piece of a job's output: one file, playable by itself, and a fragment of the whole."""
+
+    index: int
+    path: Path
+    """ftyp and moov (the same in every segment of a job), then one fragment."""
+    init_bytes: int
+    """Length of ftyp and moov: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
+    size_bytes: int
+    duration_s: Fraction
+    frame_count: int

@@ -1,0 +1,137 @@
+"""Small documents beside the jobs, one JSON file each: assets and batches."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.errors import StorageError, UnknownRecord
+from orchestrator.media.limits import MediaKind
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Document(BaseModel):
+    """What is kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    owner: str
+    created_at: datetime
+
+
+D = TypeVar("D", bound=Document)
+
+
+class Records(Generic[D]):
+    """Documents of one kind in one folder. Safe to use from several threads and processes: a document is replaced as a whole."""
+
+    def __init__(self, folder: Path, kind: type[D]) -> None:
+        self._folder = folder
+        self._kind = kind
+
+    def save(self, record: D) -> D:
+        """Write a document; it is on disk when this returns.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        partial = self._folder / f".{record.id}.{uuid.uuid4().hex}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with partial.open("w") as file:
+                    file.write(record.model_dump_json())
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(self._folder / f"{record.id}.json")
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as exc:
+            raise StorageError(f"The folder {self._folder} cannot be written ({exc.strerror}); check its owner and the free space.") from exc
+        return record
+
+    def get(self, record_id: str, owner: str | None = None) -> D:
+        """Return a document; one of another owner counts as not there.
+
+        Raises:
+            UnknownRecord: there is none with this id.
+        """
+        record = self._read(self._folder / f"{record_id}.json") if _ID.fullmatch(record_id) else None
+        if record is None or owner not in (None, record.owner):
+            raise UnknownRecord(f"There is no {self._kind.__name__.lower()} with this id; check the id.")
+        return record
+
+    def delete(self, record_id: str) -> None:
+        """Remove a document if it is there."""
+        if _ID.fullmatch(record_id):
+            (self._folder / f"{record_id}.json").unlink(missing_ok=True)
+
+    def all(self, owner: str | None = None) -> list[D]:
+        """Return every document of an owner (None: of all), newest first."""
+        found = [record for record in self._each() if owner in (None, record.owner)]
+        return sorted(found, key=lambda record: (record.created_at, record.id), reverse=True)
+
+    def _each(self) -> Iterator[D]:
+        for path in self._folder.glob("*.json"):
+            record = self._read(path)
+            if record is not None:
+                yield record
+
+    def _read(self, path: Path) -> D | None:
+        try:
+            return self._kind.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        except OSError as exc:
+            raise StorageError(f"The file {path} cannot be read ({exc.strerror}); check its owner.") from exc
+
+
+def new_id() -> str:
+    """Return an id for a document."""
+    return str(uuid.uuid4())
+
+
+class Asset(Document):
+    """A file that was uploaded once and is used by many jobs."""
+
+    name: str
+    """As the client calls it."""
+    path: Path
+    """In the storage."""
+    size_bytes: int
+    kind: MediaKind
+    format: str
+    duration_s: float | None = None
+    frame_rate: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class BatchItem(BaseModel):
+    """One request of a batch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str
+    payload: dict[str, Any]
+    job_id: str | None = None
+    """None until it was handed over to the jobs."""
+    error_code: str | None = None
+    """Why it could not be handed over."""
+    error: str | None = None
+
+
+class Batch(Document):
+    """Requests that were sent together."""
+
+    webhook_url: str | None = None
+    is_announced: bool = False
+    """Whether the webhook has been called, or there is none."""
+    items: list[BatchItem] = Field(default_factory=list)

@@ -1,0 +1,324 @@
+"""Work on jobs: one attempt after the other until a job ends, with its progress written down meanwhile."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import CrashLoop, RenderCancelled, RenderError, RenderInterrupted, StorageError, UrlRefused
+from orchestrator.inference.client import TritonClient
+from orchestrator.jobs import webhooks
+from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
+from orchestrator.jobs.hooks import Hooks
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, Row, is_url
+from orchestrator.jobs.metrics import JobMetrics
+from orchestrator.jobs.model import JobSpec
+from orchestrator.jobs.progress import ProgressBoard
+from orchestrator.jobs.storage import Storage
+from orchestrator.media.limits import MediaLimits, check_inputs
+from orchestrator.media.writer import FULL, storage_error
+from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.segments import finished_segments
+from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.watch import Watch
+from orchestrator.settings import Settings
+
+log = logging.getLogger("lipsync.jobs")
+
+PULSE_S = 0.25
+"""How often progress is written down, and a cancelling by another process looked for, s."""
+
+MAX_CRASHES = 20
+"""Deaths of the process in a row, without the job getting any further, after which it is given up. Jobs beside it count its deaths, too."""
+
+MAX_BACK_OFF_S = 30.0
+"""Longest wait before a failed attempt is repeated, s."""
+
+FIRST_IN_LINE = 1
+"""Queue priority of a job that goes on; smaller than that of any new one."""
+
+
+@dataclass(slots=True)
+class _Running:
+    run: int
+    watch: Watch
+    board: ProgressBoard
+    started_s: float = field(default_factory=time.monotonic)
+
+
+class Runner:
+    """The jobs that run in this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: TritonClient,
+        hooks: Hooks,
+        storage: Storage,
+        ledger: Ledger,
+        metrics: JobMetrics,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Make a runner; `on_change` is called after each change that was written down."""
+        self._settings = settings
+        self._client = client
+        self._hooks = hooks
+        self._storage = storage
+        self._ledger = ledger
+        self._metrics = metrics
+        self._on_change = on_change
+        self._tracks = TrackCache(storage.tracks, settings.track_cache_bytes)
+        self._lock = threading.Lock()
+        self._running: dict[str, _Running] = {}
+        self._busy = 0
+        self._is_draining = False
+        self._closed = threading.Event()
+        self._pulse = threading.Thread(target=self._pulse_until_closed, name="jobs-pulse", daemon=True)
+        self.frames_per_s: float | None = None
+        """Render speed of the job that ended last; None before the first."""
+
+    def start(self) -> None:
+        """Begin to write progress down."""
+        self._pulse.start()
+
+    def attempt(self, job_id: str, run: int) -> dict[str, Any]:
+        """Work on a job until it is done, fails, or has to stop. See `Work.attempt`."""
+        row = self._ledger.row(job_id)
+        if row is None or row["state"] not in ACTIVE_STATES or row["run"] != run:
+            return {"kind": "gone"}
+        watch = Watch(self._settings.stall_s)
+        board = ProgressBoard(row["percent"], self.frames_per_s)
+        with self._lock:
+            if self._is_draining:
+                return {"kind": "interrupted"}
+            self._running[job_id] = _Running(run, watch, board)
+        try:
+            self._begin(row)
+            log.info("attempt %d begins", row["attempts"] + 1, extra={"job": job_id})
+            return {"kind": "completed", "report": self._render(row, watch, board)}
+        except RenderCancelled:
+            return {"kind": "gone"}
+        except RenderInterrupted:
+            return {"kind": "interrupted"}
+        except RenderError as exc:
+            return _failure(exc)
+        except OSError as exc:
+            if exc.errno not in FULL:
+                raise
+            return _failure(storage_error(exc, "A file of the job cannot be written", "free some space, then try again"))
+        except Exception:  # the job's edge: a mistake in the program ends the job, not the service
+            log.exception("attempt ended with a mistake in the program", extra={"job": job_id})
+            return _failure(RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
+        finally:
+            with self._lock:
+                del self._running[job_id]
+
+    def settle(self, job_id: str, run: int, outcome: dict[str, Any]) -> list[Next]:
+        """Write down what came of an attempt. See `Work.settle`."""
+        row = self._ledger.row(job_id)
+        if row is None or row["state"] in ("cancelled", "failed"):
+            self._storage.remove_job(job_id)  # what a cancelled attempt wrote last
+            return []
+        if row["run"] != run or row["state"] not in ACTIVE_STATES:
+            return []
+        following = self._settled(row, outcome)
+        self._on_change()
+        return following
+
+    def deliver(self, job_id: str, number: int) -> list[Next]:
+        """Deliver a job's webhook once. See `Work.deliver`."""
+        row = self._ledger.row(job_id)
+        if row is None or row["webhook_try"] != number:
+            return []
+        view = self._ledger.view(job_id)
+        body, at = self._hooks.webhook_body(view), int(time.time())
+        try:
+            status = self._hooks.post(view.spec.webhook_url or "", body, webhooks.headers(body, self._settings.webhook_secret, at))
+            is_delivered, is_hopeless = 200 <= status < 300, status == 410
+        except UrlRefused:
+            is_delivered, is_hopeless = False, True
+        except RenderError:
+            is_delivered, is_hopeless = False, False
+        delay_s = None if is_delivered or is_hopeless else webhooks.retry_delay_s(number)
+        log.info("webhook %s", "delivered" if is_delivered else "not delivered", extra={"job": job_id})
+        self._metrics.delivered(is_delivered)
+        self._ledger.change(job_id, {"webhook_try": None if delay_s is None else number + 1})
+        return [] if delay_s is None else [Next(DELIVERIES, number + 1, delay_s=delay_s)]
+
+    def stop(self, job_id: str, error: RenderError) -> None:
+        """End the attempt on a job, if this process is at it."""
+        with self._lock:
+            running = self._running.get(job_id)
+        if running is not None:
+            running.watch.stop(error)
+
+    def drain(self, grace_s: float) -> None:
+        """Begin nothing more, and let what runs leave: at its next checkpoint, or where it is when the time is nearly up."""
+        deadline = time.monotonic() + grace_s
+        with self._lock:
+            self._is_draining = True
+            watches = [running.watch for running in self._running.values()]
+        for watch in watches:
+            watch.leave_at_checkpoint()
+        self._wait_idle(deadline - min(3.0, grace_s / 2))
+        for watch in watches:
+            watch.stop(RenderInterrupted("The service is shutting down; the render goes on when it is back."))
+        self._wait_idle(deadline)
+        self._closed.set()
+        self._pulse.join()
+
+    @property
+    def running_count(self) -> int:
+        """How many jobs this process is at."""
+        with self._lock:
+            return len(self._running)
+
+    def _wait_idle(self, deadline: float) -> None:
+        while self.running_count and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _begin(self, row: Row) -> None:
+        """Write down that an attempt begins.
+
+        Raises:
+            CrashLoop: the process died too often while it was at this job.
+            RenderCancelled: the job is no longer to be worked on.
+        """
+        segment_count = len(finished_segments(self._storage.segments(row["id"])))
+        crashes = 0
+        if row["state"] == "running":  # so the process that was at it died
+            crashes = row["crashes"] + 1 if segment_count <= row["reached"] else 1
+        if crashes > MAX_CRASHES:
+            raise CrashLoop(f"The service died {crashes} times at this job without getting any further; look into its log and the system's.")
+        values = {
+            "state": "running",
+            "stage": "read",
+            "done": 0,
+            "total": 0,
+            "frames_per_s": 0.0,
+            "eta_s": None,
+            "started_at": row["started_at"] or time.time(),
+            "attempts": row["attempts"] + 1,
+            "crashes": crashes,
+            "segments_done": segment_count,
+        }
+        if crashes:
+            values["reached"] = segment_count
+        if not self._ledger.change(row["id"], values, states=ACTIVE_STATES, run=row["run"]):
+            raise RenderCancelled("The job was cancelled.")
+        self._on_change()
+
+    def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
+        spec = JobSpec.model_validate_json(row["spec"])
+        self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
+        video, audio = (self._input(row, name, watch) for name in ("video", "audio"))
+        settings = self._settings
+        limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
+        if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
+            check_inputs(video, audio, limits)
+        plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch, spec.options.sync_mode, limits)
+        board.total_frames = plan.expected_frame_count
+        encoding = spec.options.encoding()
+        report = render(plan, self._client, encoding, board.report, watch=watch, tracks=self._tracks, segments=self._storage.segments(row["id"]))
+        self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))
+        return {**asdict(report), "output": "result.mp4"}
+
+    def _input(self, row: Row, name: str, watch: Watch) -> Path:
+        """Return an input's local path, fetched first if it is a URL that was not fetched yet."""
+        if row[name] is not None:
+            return Path(row[name])
+        url = getattr(JobSpec.model_validate_json(row["spec"]), name)
+        with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:
+
+            def write(data: bytes) -> None:
+                sink.write(data)
+                watch.tick()
+
+            sink.name = self._hooks.fetch(url, write, lambda: watch.is_stopped) or "download"
+            watch.check()
+            path = sink.commit()
+        self._ledger.change(row["id"], {name: str(path)}, states=("running",), run=row["run"])
+        return path
+
+    def _settled(self, row: Row, outcome: dict[str, Any]) -> list[Next]:
+        job_id, run = row["id"], row["run"]
+        if outcome["kind"] == "interrupted":
+            self._ledger.change(job_id, _queued_again(row), states=ACTIVE_STATES, run=run)
+            return [] if self._is_draining else [Next(RENDERS, run + 1, FIRST_IN_LINE)]
+        if outcome["kind"] == "gone":
+            return []
+        if outcome["kind"] == "completed":
+            report = outcome["report"]
+            self.frames_per_s = report["frames_per_s"] or self.frames_per_s
+            self._metrics.rendered(report)
+            values = {
+                "stage": "finish",
+                "done": report["frame_count"],
+                "total": report["frame_count"],
+                "percent": 100,
+                "eta_s": 0.0,
+                "faces_found": report["face_frame_count"],
+                "passed_through": sum(stop - first for first, stop in report["passed_through"]),
+                "segments_done": len(finished_segments(self._storage.segments(job_id))),
+                "has_result": True,
+                "report": json.dumps(report),
+                "error_code": None,
+                "error": None,
+            }
+            return self._end(row, "completed", values)
+        segment_count = len(finished_segments(self._storage.segments(job_id)))
+        failures = row["failures"] + 1 if segment_count <= row["reached"] else 1
+        error = {"error_code": outcome["code"], "error": outcome["message"]}
+        log.warning("attempt failed with %s", outcome["code"], extra={"job": job_id, "code": outcome["code"]})
+        if outcome["retryable"] and failures < self._settings.max_attempts:
+            values = {**_queued_again(row), **error, "failures": failures, "reached": segment_count}
+            self._ledger.change(job_id, values, states=ACTIVE_STATES, run=run)
+            return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=min(MAX_BACK_OFF_S, 2.0 ** (failures - 1)))]
+        following = self._end(row, "failed", {**error, "eta_s": None})
+        self._storage.remove_job(job_id)
+        return following
+
+    def _end(self, row: Row, state: str, values: dict[str, Any]) -> list[Next]:
+        """Write a job's end down; returns the delivery of its webhook."""
+        has_webhook = JobSpec.model_validate_json(row["spec"]).webhook_url is not None
+        values = {**values, "state": state, "finished_at": time.time(), "webhook_try": 1 if has_webhook else None}
+        if not self._ledger.change(row["id"], values, states=ACTIVE_STATES, run=row["run"]):
+            self._storage.remove_job(row["id"])  # cancelled at the last moment
+            return []
+        self._metrics.ended(state, values.get("error_code"))
+        log.info("job %s", state, extra={"job": row["id"]})
+        return [Next(DELIVERIES, 1)] if has_webhook else []
+
+    def _pulse_until_closed(self) -> None:
+        while not self._closed.wait(PULSE_S):
+            with suppress(StorageError):  # a database that is away for a moment: the next pulse tries again
+                self._beat()
+
+    def _beat(self) -> None:
+        """Write progress down and end what was cancelled elsewhere."""
+        with self._lock:
+            running = dict(self._running)
+        is_changed = False
+        for job_id, job in running.items():
+            values = job.board.take()
+            if values is not None:
+                is_changed |= self._ledger.change(job_id, values, states=("running",), run=job.run)
+        if is_changed:
+            self._on_change()
+        states = self._ledger.states(list(running)) if running else {}
+        for job_id, job in running.items():
+            if states.get(job_id) not in ACTIVE_STATES:
+                job.watch.stop(RenderCancelled("The job was cancelled."))
+
+
+def _queued_again(row: Row) -> dict[str, Any]:
+    return {"state": "queued", "run": row["run"] + 1, "priority": FIRST_IN_LINE, "stage": "queued", "frames_per_s": 0.0, "eta_s": None}
+
+
+def _failure(error: RenderError) -> dict[str, Any]:
+    return {"kind": "failed", "code": error.code, "message": str(error), "retryable": error.retryable}

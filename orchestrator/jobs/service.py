@@ -1,0 +1,267 @@
+"""The jobs of this host: accepted durably, rendered a few at a time, resumed after a crash."""
+
+import contextlib
+import fcntl
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from orchestrator.errors import MissingFile, NotReady, RenderCancelled, StorageError
+from orchestrator.inference.client import TritonClient
+from orchestrator.jobs.caretaker import Caretaker
+from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
+from orchestrator.jobs.hooks import Hooks
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, is_url
+from orchestrator.jobs.metrics import JobMetrics
+from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
+from orchestrator.jobs.runner import Runner
+from orchestrator.jobs.storage import Storage
+from orchestrator.media.probe import probe_video
+from orchestrator.media.segment import read_init_bytes
+from orchestrator.pipeline.segments import finished_segments
+from orchestrator.settings import Settings
+
+__all__ = ["Hooks", "JobService"]
+
+PRIORITIES = {"interactive": 10, "batch": 20}
+"""DBOS's queue priorities: smaller goes first."""
+
+POLL_S = 0.25
+"""How often a wait looks for changes that another process made, s."""
+
+
+class JobService:
+    """Every method may be called from any thread. One service a process: DBOS is one a process."""
+
+    def __init__(self, settings: Settings, client: TritonClient, hooks: Hooks | None = None) -> None:
+        """Open the data folder and the jobs' database; nothing runs yet.
+
+        Raises:
+            StorageError: they cannot be used.
+        """
+        hooks = hooks or Hooks()
+        self._settings = settings
+        self.storage = Storage(settings.data, settings.free_space_floor_bytes)
+        self._ledger = Ledger(database_url(settings.database_url, settings.data / "jobs.sqlite"))
+        self._changed = threading.Condition()
+        self._metrics = JobMetrics()
+        self._runner = Runner(settings, client, hooks, self.storage, self._ledger, self._metrics, self._notify)
+        work = Work(self._runner.attempt, self._runner.settle, self._runner.deliver)
+        self._host = settings.host_name or _kept_host_name(settings.data)
+        url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
+        self._engine = Engine(url, self._host, settings.max_concurrent_renders, work)
+        self._caretaker = Caretaker(self.storage, self._ledger, self._engine, hooks.is_kept, settings.retention_s, settings.history_s)
+        self._lock = contextlib.ExitStack()
+        self._is_running = False
+
+    def start(self) -> None:
+        """Take up work: what a crash interrupted first, then the queue.
+
+        Raises:
+            StorageError: the database cannot be used, or another service with this host's name uses the data folder.
+        """
+        self._lock.enter_context(_only_one(self.storage.root, self._host))
+        try:
+            self.storage.clear_incoming()
+            self._runner.start()
+            self._engine.launch()
+            self._caretaker.start()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._is_running = True
+
+    def close(self, grace_s: float) -> None:
+        """Stop: no new work, running jobs finish their segment and go back to the queue, within `grace_s`."""
+        if self._is_running:
+            self._is_running = False
+            self._engine.stop_taking()
+            self._caretaker.close()
+            self._runner.drain(grace_s)
+            self._engine.close()
+        self._ledger.close()
+        self._lock.close()
+
+    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> JobView:
+        """Accept a job; it is on disk when this returns. The same key with the same spec (per owner) returns the job that is there.
+
+        Raises:
+            InvalidOption: an option has a value that the pipeline does not have.
+            IdempotencyConflict: the key was used for another request.
+            QueueFull: too many jobs wait.
+            StorageFull: less than the free-space floor is left.
+            MissingFile: an input that is not a URL is not there.
+        """
+        spec.options.encoding()
+        for source in (spec.video, spec.audio):
+            if not is_url(source) and not Path(source).is_file():
+                raise MissingFile(f"There is no file {Path(source).name}; upload it again.")
+        self.storage.check_space()
+        priority = PRIORITIES[spec.priority]
+        job_id, is_new = self._ledger.insert(str(uuid.uuid4()), spec, priority, idempotency_key, self._settings.max_queued_jobs)
+        if is_new and self._is_running:  # else the next start puts it in line
+            self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> JobView:
+        """Return a job.
+
+        Raises:
+            UnknownJob: there is none with this id.
+        """
+        return self._ledger.view(job_id)
+
+    def find(
+        self,
+        *,
+        interface: str | None = None,
+        client_code: str | None = None,
+        owner: str | None = None,
+        state: JobState | None = None,
+        limit: int = 50,
+        before: datetime | None = None,
+    ) -> list[JobView]:
+        """Return jobs, newest first; `before` (a `created_at`) pages on."""
+        return self._ledger.find(interface=interface, client_code=client_code, owner=owner, state=state, limit=limit, before=before)
+
+    def cancel(self, job_id: str) -> JobView:
+        """Cancel a job that is not finished; a finished one stays as it is. Triton and the decoder are free within 2 s.
+
+        Raises:
+            UnknownJob: there is none with this id.
+        """
+        view = self._ledger.view(job_id)
+        webhook_try = 1 if view.spec.webhook_url is not None else None
+        values = {"state": "cancelled", "finished_at": time.time(), "eta_s": None, "webhook_try": webhook_try}
+        if self._ledger.change(job_id, values, states=ACTIVE_STATES):
+            self._metrics.ended("cancelled", None)
+            self._runner.stop(job_id, RenderCancelled("The job was cancelled."))
+            self._notify()
+            row = self._ledger.row(job_id)
+            if row is not None and self._is_running:
+                if view.state == "queued":
+                    self._engine.cancel(job_id, row["run"])
+                    self.storage.remove_job(job_id)
+                if webhook_try is not None:
+                    self._engine.enqueue(job_id, Next(DELIVERIES, webhook_try))
+        return self._ledger.view(job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job, cancelled first if need be: its result, and its inputs unless something else needs them.
+
+        Raises:
+            UnknownJob: there is none with this id.
+        """
+        self.cancel(job_id)
+        row = self._ledger.row(job_id)
+        self._ledger.remove(job_id)
+        self.storage.remove_job(job_id)
+        for path in {row["video"], row["audio"]} - {None} if row is not None else ():
+            if not self._caretaker.needs(Path(path), but=job_id):
+                self.storage.remove_input(Path(path))
+        self._notify()
+
+    def result(self, job_id: str) -> Path:
+        """Return the complete MP4.
+
+        Raises:
+            UnknownJob: there is none with this id.
+            NotReady: it is not completed, or its retention has ended.
+        """
+        view = self._ledger.view(job_id)
+        path = self.storage.result(job_id)
+        if view.has_result and path.is_file():
+            return path
+        if view.state not in FINAL_STATES:
+            raise NotReady(f"The job is {view.state} and {view.percent} % done; wait until it is completed.")
+        raise NotReady(f"The job is {view.state} and its result is not there (any more); submit it again.")
+
+    def segments(self, job_id: str) -> list[Segment]:
+        """Return the finished segments in order, for playback while rendering. They go some time after the job has finished.
+
+        Raises:
+            UnknownJob: there is none with this id.
+        """
+        row = self._ledger.row(job_id)
+        if row is None:
+            self._ledger.view(job_id)
+            return []
+        finished = finished_segments(self.storage.segments(job_id))
+        if not finished or row["video"] is None:
+            return []
+        frame_rate = probe_video(Path(row["video"])).frame_rate
+        found: list[Segment] = []
+        with contextlib.suppress(FileNotFoundError):  # they are being deleted
+            for index, segment in enumerate(finished):
+                path, count = segment.file.path, segment.file.frame_count
+                found.append(Segment(index, path, read_init_bytes(path), path.stat().st_size, count / frame_rate, count))
+        return found
+
+    def wait_change(self, job_id: str, seen: int, timeout_s: float) -> tuple[int, JobView]:
+        """Wait until the job's `revision` is not `seen`, or until the time is up; returns the revision and the job. Blocks: call it on a thread.
+
+        Raises:
+            UnknownJob: there is none with this id.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            view = self._ledger.view(job_id)
+            left_s = deadline - time.monotonic()
+            if view.revision != seen or left_s <= 0:
+                return view.revision, view
+            with self._changed:
+                self._changed.wait(min(POLL_S, left_s))
+
+    def register_metrics(self, registry: CollectorRegistry) -> None:
+        """Show the jobs' numbers in a registry of prometheus-client."""
+        self._metrics.register(registry, self._ledger, lambda: self._runner.running_count, self.storage.free_bytes)
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether a job submitted now would be worked on: started, not closing."""
+        return self._is_running
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """Render speed of the job that ended last on this host; None before the first."""
+        return self._runner.frames_per_s
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _kept_host_name(data: Path) -> str:
+    """Return the name this host gave itself when it first used the data folder: DBOS recovers the work of the name that began it."""
+    path = data / "host"
+    try:
+        if not path.exists():
+            partial = path.with_name(f".host.{uuid.uuid4().hex}")
+            partial.write_text(f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(partial)
+            partial.unlink()
+        return path.read_text()
+    except OSError as exc:
+        raise StorageError(f"The data folder {data} cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc
+
+
+@contextlib.contextmanager
+def _only_one(data: Path, host: str) -> Iterator[None]:
+    """Hold the lock of a host's name on a data folder.
+
+    Raises:
+        StorageError: another process holds it.
+    """
+    with (data / f".{host}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise StorageError(f"Another service uses the data folder {data}; stop it, or set LIPSYNC_DATA to another folder.") from exc
+        yield

@@ -1,0 +1,179 @@
+"""Files of the service: inputs by content, jobs by id. The layout is documented at `Storage`."""
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from orchestrator.errors import LimitExceeded, StorageError, StorageFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Storage:
+    """The data folder.
+
+    inputs/SHA256/NAME     an input, stored once however often it is sent
+    jobs/ID/segments/      finished pieces of the output
+    jobs/ID/result.mp4     the output, complete or not there
+    tracks/                face-track cache
+    incoming/              uploads on their way; emptied at start
+    """
+
+    def __init__(self, root: Path, free_space_floor_bytes: int = 0) -> None:
+        self.root = root
+        self._floor_bytes = free_space_floor_bytes
+        with _translated(root):
+            for name in ("inputs", "jobs", "tracks", "incoming"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def tracks(self) -> Path:
+        """The folder of the face-track cache."""
+        return self.root / "tracks"
+
+    def job_folder(self, job_id: str) -> Path:
+        """Return a job's folder."""
+        return self.root / "jobs" / job_id
+
+    def segments(self, job_id: str) -> Path:
+        """Return the folder of a job's finished segments."""
+        return self.job_folder(job_id) / "segments"
+
+    def result(self, job_id: str) -> Path:
+        """Return where a job's output is or will be."""
+        return self.job_folder(job_id) / "result.mp4"
+
+    def free_bytes(self) -> int:
+        """Return how many bytes can still be written."""
+        with _translated(self.root):
+            return shutil.disk_usage(self.root).free
+
+    def check_space(self, coming_bytes: int = 0) -> None:
+        """Refuse work early while less than the floor would be left.
+
+        Raises:
+            StorageFull: it would.
+        """
+        if self.free_bytes() - coming_bytes < self._floor_bytes:
+            raise StorageFull("The service's disk is nearly full, so it takes no new work; free some space, or try again later.")
+
+    def incoming(self, name: str, max_bytes: int) -> "Incoming":
+        """Open a file to be written piece by piece; nothing is kept of it unless it is committed."""
+        self.check_space()
+        return Incoming(self.root, name, max_bytes)
+
+    def store_stream(self, chunks: Iterable[bytes], name: str, max_bytes: int) -> Path:
+        """Store a stream of bytes under `inputs/`, hashed while it arrives, and return its path.
+
+        Raises:
+            LimitExceeded: it has more than `max_bytes`.
+            StorageFull: there is no space for it.
+            StorageError: it cannot be written for another reason.
+        """
+        with self.incoming(name, max_bytes) as sink:
+            for chunk in chunks:
+                sink.write(chunk)
+            return sink.commit()
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether a path leads to a file inside the data folder, links followed."""
+        return path.is_file() and path.resolve().is_relative_to(self.root.resolve())
+
+    def remove_job(self, job_id: str) -> None:
+        """Delete a job's folder."""
+        shutil.rmtree(self.job_folder(job_id), ignore_errors=True)
+
+    def remove_input(self, path: Path) -> None:
+        """Delete an input; a path outside `inputs/` is left alone."""
+        folder = path.parent
+        if folder.parent == self.root / "inputs":
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def inputs(self) -> Iterator[Path]:
+        """Yield every stored input."""
+        yield from (self.root / "inputs").glob("*/*")
+
+    def clear_incoming(self) -> None:
+        """Delete uploads that a crash cut short."""
+        for path in (self.root / "incoming").iterdir():
+            path.unlink(missing_ok=True)
+
+
+class Incoming:
+    """A file on its way in. A context manager: what was not committed is deleted at its end."""
+
+    def __init__(self, root: Path, name: str, max_bytes: int) -> None:
+        self._root = root
+        self.name = name
+        """Name to keep it under, made safe when it is committed."""
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._hash = hashlib.sha256()
+        self._partial = root / "incoming" / uuid.uuid4().hex
+        with _translated(root):
+            self._file: BinaryIO = self._partial.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        with suppress(OSError):  # a full disk may refuse the last buffer; the file goes anyway
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            LimitExceeded: the file would have more than `max_bytes`.
+            StorageFull: there is no space.
+        """
+        self._size_bytes += len(data)
+        if self._size_bytes > self._max_bytes:
+            raise LimitExceeded(f"The file is larger than {self._max_bytes} bytes; send a smaller one.")
+        self._hash.update(data)
+        with _translated(self._root):
+            self._file.write(data)
+
+    def commit(self) -> Path:
+        """Put the file in place and return its path, that of an equal file if there is one."""
+        folder = self._root / "inputs" / self._hash.hexdigest()
+        with _translated(self._root):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            folder.mkdir(exist_ok=True)
+            for there in folder.iterdir():
+                os.utime(there)  # young again: the clean-up must not take it from under a job that is about to be submitted
+                return there
+            place = folder / safe_name(self.name)
+            self._partial.replace(place)
+            return place
+
+
+def safe_name(name: str) -> str:
+    """Return a file name that leads nowhere else: no path, no control characters, not hidden, at most 100 bytes; the suffix stays."""
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    cleaned = "".join(character if character.isprintable() else "_" for character in base).strip(" .")
+    stem, dot, suffix = cleaned.rpartition(".")
+    if not dot or len(suffix.encode()) > 10:
+        stem, suffix = cleaned, ""
+    stem = stem.encode()[:80].decode(errors="ignore") or "file"
+    return f"{stem}.{suffix}" if suffix else stem
+
+
+@contextmanager
+def _translated(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise StorageFull(f"The disk of the data folder is full ({exc.strerror}); free some space, then try again.") from exc
+        raise StorageError(f"The data folder {root} cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc

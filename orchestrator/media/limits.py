@@ -1,0 +1,142 @@
+"""What a media file is, by its header and first frames, and whether it is small enough to be worked on."""
+
+import math
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+
+from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
+from orchestrator.media.container import open_media
+from orchestrator.media.probe import probe_video
+
+MediaKind = Literal["VIDEO", "AUDIO", "IMAGE"]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """The largest media that are accepted."""
+
+    max_duration_s: float
+    max_pixels: int
+    max_frames: int
+
+
+UNLIMITED = MediaLimits(math.inf, sys.maxsize, sys.maxsize)
+"""For files of one's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSummary:
+    """A media file, as far as its header and first frames tell."""
+
+    kind: MediaKind
+    format: str
+    """FFmpeg's name of the container: mp4 for its whole family, else the first where it has several."""
+    duration_s: Fraction | None
+    """By the header, which may be wrong; None where it says nothing, and for an image."""
+    size_wh: tuple[int, int] | None = None
+    frame_rate: Fraction | None = None
+    has_audio: bool = False
+
+
+def summarise(path: Path) -> MediaSummary:
+    """Read what a media file is.
+
+    Raises:
+        InputError: the file is missing, not media, damaged, or has neither picture nor sound.
+    """
+    with open_media(path) as container:
+        names = container.format.name.split(",")
+        name = "mp4" if "mp4" in names else names[0]
+        has_video = any(av.stream.Disposition.attached_pic not in stream.disposition for stream in container.streams.video)
+        has_audio = bool(container.streams.audio)
+        duration_s = Fraction(container.duration, av.time_base) if container.duration and container.duration > 0 else None
+        if not has_video:
+            if not has_audio:
+                raise MissingStream(f"{path.name} has neither video nor audio in it; send another file.")
+            if next(container.decode(container.streams.audio[0]), None) is None:
+                raise EmptyStream(f"{path.name} has an audio stream without a single sample; export it again.")
+            return MediaSummary("AUDIO", name, duration_s, has_audio=True)
+    info = probe_video(path)
+    if info.is_still:
+        return MediaSummary("IMAGE", name, None, info.size_wh, has_audio=has_audio)
+    return MediaSummary("VIDEO", name, duration_s, info.size_wh, info.frame_rate, has_audio)
+
+
+def check_video(path: Path, limits: MediaLimits) -> MediaSummary:
+    """Check a file that is to be the video of a render.
+
+    Raises:
+        InputError: it is unreadable, has no picture, or is too large or too long.
+    """
+    summary = summarise(path)
+    if summary.size_wh is None:
+        raise MissingStream(f"{path.name} has no video stream; give a video of a person, or a still image.")
+    check_limits(path, summary, limits)
+    return summary
+
+
+def check_audio(path: Path, limits: MediaLimits) -> MediaSummary:
+    """Check a file that is to be the speech of a render.
+
+    Raises:
+        InputError: it is unreadable, has no sound, or is too long.
+    """
+    summary = summarise(path)
+    if not summary.has_audio:
+        raise MissingStream(f"{path.name} has no audio stream; give the speech as a sound file or a video with sound.")
+    check_limits(path, summary, limits)
+    return summary
+
+
+def check_inputs(video: Path, audio: Path, limits: MediaLimits) -> None:
+    """Check both inputs of a render, and the length of what would come out.
+
+    Raises:
+        InputError: see `check_video` and `check_audio`.
+    """
+    picture, speech = check_video(video, limits), check_audio(audio, limits)
+    frames = (speech.duration_s or 0) * (picture.frame_rate or 25)
+    if frames > limits.max_frames:
+        raise too_many_frames(round(frames), limits)
+
+
+def check_local(video: str | Path, audio: str | Path, limits: MediaLimits) -> None:
+    """Check those inputs of a render that are files already; one that is text is a URL that is yet to be fetched.
+
+    Raises:
+        InputError: see `check_video` and `check_audio`.
+    """
+    if isinstance(video, Path) and isinstance(audio, Path):
+        check_inputs(video, audio, limits)
+    elif isinstance(video, Path):
+        check_video(video, limits)
+    elif isinstance(audio, Path):
+        check_audio(audio, limits)
+
+
+def check_limits(path: Path, summary: MediaSummary, limits: MediaLimits) -> None:
+    """Check a file's size in time and space.
+
+    Raises:
+        LimitExceeded: it is too large.
+    """
+    duration_s = summary.duration_s or Fraction(0)
+    if duration_s > limits.max_duration_s:
+        raise LimitExceeded(f"{path.name} is {float(duration_s):.0f} s long; at most {limits.max_duration_s:.0f} s are accepted, so cut it.")
+    if summary.size_wh is not None:
+        width, height = summary.size_wh
+        if width * height > limits.max_pixels:
+            raise LimitExceeded(f"{path.name} is {width}x{height}; at most {limits.max_pixels} pixels a frame are accepted, so scale it down.")
+    frames = duration_s * (summary.frame_rate or 0)
+    if frames > limits.max_frames:
+        raise LimitExceeded(f"{path.name} has {round(frames)} frames; at most {limits.max_frames} are accepted, so cut it.")
+
+
+def too_many_frames(frame_count: int, limits: MediaLimits) -> LimitExceeded:
+    """Return the error of a result that would be too long."""
+    return LimitExceeded(f"The result would have {frame_count} frames; at most {limits.max_frames} are rendered, so send shorter speech.")

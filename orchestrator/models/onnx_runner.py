@@ -1,0 +1,44 @@
+"""A program, not a module: runs ONNX files for the proof of a model, in a process of its own and in the environment of Triton's backend.
+
+It reads requests as JSON lines from standard input, {"model": path, "feeds": path of an .npz, "results": path of an .npz to write, "names":
+outputs or null}, and answers each with {"error": null or text}. A file that makes ONNX Runtime crash, or that asks for more memory than
+allowed, ends this process and nothing else.
+"""
+
+import json
+import resource
+import sys
+
+import numpy as np
+import onnxruntime as ort
+
+NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+"""Types that requests do not have to care about: they send float32."""
+
+
+def main(max_memory_bytes: int) -> None:
+    """Answer requests until standard input ends."""
+    resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
+    ort.set_default_logger_severity(4)
+    opened, session = "", None
+    print(json.dumps({"runtime": f"onnxruntime {ort.__version__}"}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if request["model"] != opened or session is None:
+                session = None
+                session = ort.InferenceSession(request["model"], providers=["CPUExecutionProvider"])
+                opened = request["model"]
+            with np.load(request["feeds"]) as feeds:
+                types = {tensor.name: tensor.type for tensor in session.get_inputs()}
+                inputs = {name: feeds[name].astype(NUMPY_TYPES.get(types.get(name, ""), feeds[name].dtype)) for name in feeds.files}
+            names = request["names"] or [tensor.name for tensor in session.get_outputs()]
+            np.savez(request["results"], **dict(zip(names, session.run(names, inputs), strict=True)))
+            error = None
+        except Exception as exc:  # noqa: BLE001 - whatever the runtime raises is the answer
+            error = " ".join(str(exc).split())[:600] or type(exc).__name__
+        print(json.dumps({"error": error}), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

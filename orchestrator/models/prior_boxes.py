@@ -1,0 +1,171 @@
+"""UltraFace and RetinaFace as the `face_detector` role: detectors that answer one long list of anchor boxes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.models.anchor_free import square_size
+from orchestrator.models.config import ModelConfig
+from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, map_grid
+from orchestrator.models.graph import Graph
+from orchestrator.models.network import Network
+from orchestrator.models.options import PackOptions
+from orchestrator.models.pixels import Pixels, draw_squeeze, feed_squeeze
+from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
+
+ULTRAFACE_PICTURE_SCALE = 2
+"""Side of the picture sent, relative to the network's longer side: the landmark role is given faces cut out of the same picture."""
+
+_ULTRAFACE_EXPECTED = [
+    "input FLOAT [N, 3, 240, 320] or [N, 3, 480, 640]",
+    "output scores FLOAT [N, boxes, 2]",
+    "output boxes FLOAT [N, boxes, 4], corners in 0..1",
+]
+
+_RETINAFACE_EXPECTED = [
+    "input FLOAT [N, 3, S, S], S a multiple of 32",
+    "output loc FLOAT [N, 42 (S / 32)^2, 4]",
+    "output conf FLOAT [N, 42 (S / 32)^2, 2]",
+    "output landms FLOAT [N, 42 (S / 32)^2, 10]",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class UltraFace:
+    """Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB, which decodes its boxes itself and finds no landmarks."""
+
+    network: Network
+    shape_hw: tuple[int, int]
+    """Size of the network's picture; the square one is squeezed to it, as its authors resize pictures of any shape."""
+    scores: str
+    boxes: str
+    shared_inputs: tuple[str, ...] = ()
+    min_score: float = 0.6
+    max_overlap: float = 0.3
+    pixels: Pixels = field(default_factory=lambda: Pixels((127.0, 127.0, 127.0), 1 / 128))
+
+    @staticmethod
+    def fit(network: Network, options: PackOptions) -> "UltraFace":
+        """Raises UnsuitableModel when the network is another."""
+        shape = network.inputs[0].shape if len(network.inputs) == 1 else ()
+        if len(network.outputs) != 2 or len(shape) != 4 or shape[1] != 3:
+            raise network.mismatch("ultraface", _ULTRAFACE_EXPECTED)
+        if not (isinstance(shape[2], int) and isinstance(shape[3], int) and shape[2] > 0 and shape[3] > 0):
+            raise network.mismatch("ultraface", _ULTRAFACE_EXPECTED, "its anchor boxes are made for one size, which the file does not name")
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, shape[2], shape[3])})
+        found = {tensor.shape[2]: tensor.name for tensor in network.outputs if len(tensor.shape) == 3}
+        if set(found) != {2, 4}:
+            raise network.mismatch("ultraface", _ULTRAFACE_EXPECTED)
+        check_floats(network, "ultraface", _ULTRAFACE_EXPECTED)
+        return UltraFace(network, (shape[2], shape[3]), found[2], found[4])
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square picture."""
+        return max(self.shape_hw) * ULTRAFACE_PICTURE_SCALE
+
+    @property
+    def config(self) -> ModelConfig:
+        return detector_config(self.size_px, has_landmarks=False)
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {self.network.inputs[0].name: (1, 3, *self.shape_hw)}
+
+    def draw(self, graph: Graph, run: Run) -> None:
+        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
+        picture = draw_squeeze(graph, self.pixels.draw(graph, image), self.size_px, self.shape_hw)
+        outputs = run({self.network.inputs[0].name: picture})
+        boxes = graph.op("Reshape", outputs[self.boxes], graph.integers([0, -1, 4])) * float(self.size_px)
+        scores = outputs[self.scores].slice(2, 1, 2)
+        finish_detector(graph, boxes, scores, None, self.min_score, self.max_overlap)
+
+    def feed(self, item: Arrays) -> Arrays:
+        return {self.network.inputs[0].name: feed_squeeze(self.pixels.feed(item["image"]), self.shape_hw)}
+
+    def read(self, outputs: Arrays) -> Arrays:
+        boxes = outputs[self.boxes].reshape(-1, 4) * self.size_px
+        return candidate_rows(boxes, outputs[self.scores].reshape(-1, 2)[:, 1:], None)
+
+
+def prior_boxes(size_px: int) -> NDArray[np.float32]:
+    """Return RetinaFace's (n, 4) anchor boxes: centre x, y, width, height, in 0..1, two a cell at strides 8, 16 and 32."""
+    parts = []
+    for stride, sides in ((8, (16, 32)), (16, (64, 128)), (32, (256, 512))):
+        centres = (map_grid((size_px, size_px), stride, anchors=2) + 0.5) * stride
+        widths = np.tile(np.array(sides, np.float32), len(centres) // 2)[:, None]
+        parts.append(np.concatenate([centres, widths, widths], axis=1) / size_px)
+    return np.concatenate(parts).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class RetinaFace:
+    """biubug6/Pytorch_Retinaface, MobileNet 0.25 or ResNet 50."""
+
+    network: Network
+    size_px: int
+    loc: str
+    conf: str
+    landms: str
+    is_probability: bool
+    """Whether the network's scores have been through softmax."""
+    shared_inputs: tuple[str, ...] = ()
+    min_score: float = 0.5
+    max_overlap: float = 0.4
+    pixels: Pixels = field(default_factory=lambda: Pixels((104.0, 117.0, 123.0), 1.0, bgr=True))
+
+    @staticmethod
+    def fit(network: Network, options: PackOptions) -> "RetinaFace":
+        """Raises UnsuitableModel when the network is another."""
+        if len(network.outputs) != 3:
+            raise network.mismatch("retinaface", _RETINAFACE_EXPECTED)
+        size_px = square_size(network, "retinaface", _RETINAFACE_EXPECTED, options)
+        network = resolve_outputs(network, {network.inputs[0].name: (1, 3, size_px, size_px)})
+        found = {tensor.shape[2]: tensor.name for tensor in network.outputs if len(tensor.shape) == 3}
+        if set(found) != {4, 2, 10}:
+            raise network.mismatch("retinaface", _RETINAFACE_EXPECTED)
+        check_floats(network, "retinaface", _RETINAFACE_EXPECTED)
+        count = 42 * (size_px // 32) ** 2
+        declared = {tensor.shape[1] for tensor in network.outputs if isinstance(tensor.shape[1], int) and tensor.shape[1] > 0}
+        if declared - {count}:
+            raise network.mismatch("retinaface", _RETINAFACE_EXPECTED, f"it has {sorted(declared)} boxes, expected {count}")
+        maker = next((node for node in network.model.graph.node if found[2] in node.output), None)
+        return RetinaFace(network, size_px, found[4], found[2], found[10], maker is not None and maker.op_type == "Softmax")
+
+    @property
+    def config(self) -> ModelConfig:
+        return detector_config(self.size_px, has_landmarks=True)
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {self.network.inputs[0].name: (1, 3, self.size_px, self.size_px)}
+
+    def draw(self, graph: Graph, run: Run) -> None:
+        image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
+        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image)})
+        priors = prior_boxes(self.size_px)[None]
+        count = priors.shape[1]
+        loc, conf, landms = (outputs[name].reshape(-1, count, size) for name, size in ((self.loc, 4), (self.conf, 2), (self.landms, 10)))
+        if not self.is_probability:
+            conf = graph.op("Softmax", conf, axis=-1)
+        # Variances 0.1 and 0.2, as the network was trained.
+        centre = loc.slice(2, 0, 2) * (0.1 * priors[:, :, 2:]) + priors[:, :, :2]
+        half = graph.op("Exp", loc.slice(2, 2, 4) * 0.2) * (0.5 * priors[:, :, 2:])
+        boxes = graph.concat([centre - half, centre + half], axis=2) * float(self.size_px)
+        points = landms * np.tile(0.1 * priors[:, :, 2:], 5) + np.tile(priors[:, :, :2], 5)
+        finish_detector(graph, boxes, conf.slice(2, 1, 2), points * float(self.size_px), self.min_score, self.max_overlap)
+
+    def feed(self, item: Arrays) -> Arrays:
+        return {self.network.inputs[0].name: self.pixels.feed(item["image"])}
+
+    def read(self, outputs: Arrays) -> Arrays:
+        cx, cy, w, h = prior_boxes(self.size_px).T
+        loc, conf, landms = outputs[self.loc].reshape(-1, 4), outputs[self.conf].reshape(-1, 2), outputs[self.landms].reshape(-1, 10)
+        score = conf[:, 1] if self.is_probability else 1.0 / (1.0 + np.exp(conf[:, 0] - conf[:, 1]))
+        x, y = cx + loc[:, 0] * 0.1 * w, cy + loc[:, 1] * 0.1 * h
+        width, height = w * np.exp(loc[:, 2] * 0.2), h * np.exp(loc[:, 3] * 0.2)
+        boxes = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1) * self.size_px
+        points = [landms[:, i] * 0.1 * (h if i % 2 else w) + (cy if i % 2 else cx) for i in range(10)]
+        return candidate_rows(boxes, score[:, None], np.stack(points, axis=1) * self.size_px)

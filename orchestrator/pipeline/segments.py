@@ -1,0 +1,206 @@
+"""The output on its way: finished segments in a folder, which a render that begins again goes on from."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.media.probe import VideoInfo
+from orchestrator.media.reader import Picture
+from orchestrator.media.segment import SegmentEncoder, SegmentFile, SpeechEncoder
+from orchestrator.media.writer import MAX_TAIL_FRAMES, Encoding, storage_error
+from orchestrator.pipeline.report import frame_ranges
+from orchestrator.pipeline.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSegment:
+    """A segment that is complete on disk."""
+
+    file: SegmentFile
+    edited: tuple[tuple[int, int], ...]
+    """Its frames that were edited, numbered from its own start, as ranges [first, behind the last)."""
+
+    @property
+    def edited_count(self) -> int:
+        """How many of its frames were edited."""
+        return sum(stop - first for first, stop in self.edited)
+
+
+class SegmentFolder:
+    """A folder of finished segments: NNNNN.mp4, each with NNNNN.json about it, and plan.json about what is rendered.
+
+    A segment is there when its .mp4 is; files are renamed into place, so a crash leaves whole ones only.
+    """
+
+    def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
+        """Open the folder; segments of another plan are deleted.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.path = path
+        self._plan = path / "plan.json"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if self._read(self._plan) != json.loads(json.dumps(plan)):
+                shutil.rmtree(path)
+                path.mkdir()
+                self._place(self._plan, plan)
+            for partial in path.glob("*.partial"):
+                partial.unlink()
+        except OSError as exc:
+            raise storage_error(exc, f"The folder {path} cannot be used", "check its owner and the free space") from exc
+        self.finished: list[FinishedSegment] = finished_segments(path)
+
+    @property
+    def passed_through_count(self) -> int:
+        """How many frames of the finished segments are the source's own."""
+        return sum(segment.file.frame_count - segment.edited_count for segment in self.finished)
+
+    def edited(self) -> NDArray[np.bool_]:
+        """Return for each frame of the finished segments whether it was edited."""
+        flags = np.zeros(sum(segment.file.frame_count for segment in self.finished), np.bool_)
+        start = 0
+        for segment in self.finished:
+            for first, stop in segment.edited:
+                flags[start + first : start + stop] = True
+            start += segment.file.frame_count
+        return flags
+
+    def partial(self, index: int) -> Path:
+        """Return where to write a segment."""
+        return self.path / f"{index:05}.mp4.partial"
+
+    def add(self, file: SegmentFile, edited: NDArray[np.bool_]) -> None:
+        """Put the next segment in place.
+
+        Raises:
+            StorageError: it cannot be put there.
+        """
+        segment = FinishedSegment(SegmentFile(self.path / f"{len(self.finished):05}.mp4", file.frame_count, file.delay_frames), frame_ranges(edited))
+        try:
+            about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited}
+            self._place(segment.file.path.with_suffix(".json"), about)
+            with file.path.open("rb") as written:
+                os.fsync(written.fileno())  # else a power cut leaves the name without the bytes
+            file.path.replace(segment.file.path)
+        except OSError as exc:
+            raise storage_error(exc, f"Segment {len(self.finished)} cannot be put into {self.path}", "check the free space") from exc
+        self.finished.append(segment)
+
+    def _place(self, path: Path, content: Mapping[str, Any]) -> None:
+        partial = path.with_suffix(".partial")
+        with partial.open("w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    @staticmethod
+    def _read(path: Path) -> Any:
+        try:
+            return json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def finished_segments(path: Path) -> list[FinishedSegment]:
+    """Return the finished segments in a folder, in order; none if there is no such folder."""
+    segments: list[FinishedSegment] = []
+    while (file := path / f"{len(segments):05}.mp4").is_file():
+        try:
+            about = json.loads(file.with_suffix(".json").read_text())
+        except FileNotFoundError:
+            break  # the folder is being deleted
+        ranges = tuple((int(first), int(stop)) for first, stop in about["edited"])
+        segments.append(FinishedSegment(SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"])), ranges))
+    return segments
+
+
+class SegmentWriter:
+    """Encodes an output's pictures from the first segment on that is not finished. A context manager.
+
+    The encoder of a segment is emptied on a thread of its own while the next one takes pictures, so cutting costs no speed.
+    """
+
+    def __init__(self, folder: SegmentFolder, info: VideoInfo, speech: SpeechEncoder, encoding: Encoding, frame_count: int, watch: Watch) -> None:
+        self._folder = folder
+        self._info = info
+        self._encoding = encoding
+        self._segment_frames = encoding.segment_frame_count(info.frame_rate)
+        self._frame_count = frame_count
+        self._watch = watch
+        self._speech = speech
+        self.first_frame = sum(segment.file.frame_count for segment in folder.finished)
+        """Where writing begins."""
+        self._written = self.first_frame
+        self._encoder: SegmentEncoder | None = None
+        self._edited: list[bool] = []
+        self._finisher = ThreadPoolExecutor(1, "segment-finish")
+        self._finishing: Future[None] | None = None
+        self._started = len(folder.finished)
+
+    def __enter__(self) -> Self:
+        if self.first_frame:
+            for _ in self._speech.until(self.first_frame / self._info.frame_rate):
+                pass  # the encoder has to have heard what came before
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            if self._encoder is not None:
+                self._encoder.abandon()
+            self._finisher.shutdown()  # a segment that is being finished is kept
+
+    def write(self, picture: Picture, is_edited: bool) -> None:
+        """Encode the next picture.
+
+        Raises:
+            EncodeError, StorageError: the output cannot be encoded or written.
+            RenderError: the watch says that the render must not go on.
+        """
+        if self._encoder is None:
+            self._encoder = SegmentEncoder(
+                self._folder.partial(self._started), self._info, self._encoding, self._speech, self._started, self._written
+            )
+            self._started += 1
+        self._encoder.write(picture)
+        self._edited.append(is_edited)
+        self._written += 1
+        left = self._frame_count - self._written
+        if not left:
+            self._encoder.write_speech(None)
+        if not left or (len(self._edited) >= self._segment_frames and left > MAX_TAIL_FRAMES):
+            self._wait()
+            encoder, edited = self._encoder, np.array(self._edited, np.bool_)
+            self._encoder, self._edited = None, []
+            self._finishing = self._finisher.submit(self._finish, encoder, edited)
+            if self._watch.is_leaving:
+                self._wait()
+                self._watch.checkpoint()
+
+    def _finish(self, encoder: SegmentEncoder, edited: NDArray[np.bool_]) -> None:
+        try:
+            self._folder.add(encoder.finish(), edited)
+        except BaseException:
+            encoder.abandon()
+            raise
+        self._watch.tick()
+
+    def _wait(self) -> None:
+        """Wait for the segment that is being finished: at most one is."""
+        if self._finishing is not None:
+            finishing, self._finishing = self._finishing, None
+            self._watch.result(finishing)

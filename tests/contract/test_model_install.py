@@ -1,0 +1,300 @@
+"""Installing packs: proven or refused, whole or not at all, and the way back in one command."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from onnx import helper, numpy_helper
+from tritonclient.grpc import model_config_pb2
+from typer.testing import CliRunner
+
+from orchestrator import errors
+from orchestrator.cli import app
+from orchestrator.models.install import install_pack, verify_version
+from orchestrator.models.options import PackOptions
+from orchestrator.models.packs import find_pack
+from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
+from orchestrator.settings import Settings
+from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_musetalk, save_wav2lip
+
+HOME = Settings().triton_home
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def small_wav2lip(path: Path, **more: object) -> Path:
+    return save_wav2lip(path, width=0.03, **more)  # type: ignore[arg-type]
+
+
+def install(name: str, repository: Path, source: Path | str | None = None, digest: str | None = None, **options: object) -> Version:
+    return install_pack(find_pack(name), repository, HOME, None if source is None else str(source), digest, PackOptions(**options))[-1]  # type: ignore[arg-type]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def served_by(repository: Path, role: str) -> list[int]:
+    """Return the versions each configuration names, which have to be one."""
+    numbers = set()
+    for path in ("config.pbtxt", "configs/cpu.pbtxt"):
+        config = text_format.Parse((repository / role / path).read_text(), model_config_pb2.ModelConfig())
+        numbers |= set(config.version_policy.specific.versions)
+    return sorted(numbers)
+
+
+@pytest.mark.parametrize("fixed_batch", [False, True], ids=["free batch", "batch fixed at 1"])
+@pytest.mark.parametrize("names", [("mel_spectrogram", "video_frames", "predicted_frames"), FACEFUSION_NAMES], ids=["wav2lip", "facefusion"])
+def test_wav2lip_is_proven_by_shape_under_either_naming(repository: Path, tmp_path: Path, names: tuple[str, str, str], fixed_batch: bool) -> None:
+    version = install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx", names=names, fixed_batch=fixed_batch))
+    assert version.card["batching"] == "items together"
+    assert version.card["proof"]["batches"] == [1, 2, 4]
+    assert version.card["proof"]["reference_difference"] <= 1
+    graph = onnx.load(version.folder / "model.onnx").graph
+    assert [[axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in graph.input] == [
+        ["N", 96, 96, 3],
+        ["N", 1, 80, 16],
+    ]
+
+
+def test_lip_model_of_another_size_and_colour_order_gets_its_own_config(repository: Path, tmp_path: Path) -> None:
+    bgr = install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx", size_px=256))
+    rgb = install("wav2lip", repository, tmp_path / "w.onnx", colour="rgb")
+    assert [tuple(tensor["dims"]) for tensor in rgb.card["inputs"]] == [(256, 256, 3), (1, 80, 16)]
+    assert (bgr.number, rgb.number) == (1, 2)
+    assert bgr.card["model_sha256"] != rgb.card["model_sha256"]
+    with pytest.raises(errors.InvalidOption, match="256 px and no others"):
+        install("wav2lip", repository, tmp_path / "w.onnx", size_px=96)
+    with pytest.raises(errors.InvalidOption, match="rgb or bgr"):
+        install("wav2lip", repository, tmp_path / "w.onnx", colour="yuv")
+
+
+def test_roll_back_is_one_command_and_versions_stay(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = install("mouth-warp", repository)
+    second = install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
+    assert (str(first), str(second)) == ("mouth-warp/1", "wav2lip/2")
+    assert served_by(repository, "lip_sync") == [2]
+    monkeypatch.setenv("LIPSYNC_MODEL_REPOSITORY", str(repository))
+    done = CliRunner().invoke(app, ["models", "use", "mouth-warp/1"])
+    assert done.exit_code == 0 and "mouth-warp/1" in done.stdout
+    assert served_by(repository, "lip_sync") == [1]
+    assert [version.is_served for version in read_versions(repository, "lip_sync")] == [True, False]
+    use_version(repository, "lip_sync", find_version(repository, "wav2lip").number)
+    assert served_by(repository, "lip_sync") == [2]
+    with pytest.raises(errors.InvalidOption, match="mouth-warp/1, wav2lip/2"):
+        find_version(repository, "mouth-warp/7")
+
+
+def test_same_file_again_is_the_same_version(repository: Path, tmp_path: Path) -> None:
+    small_wav2lip(tmp_path / "w.onnx")
+    assert install("wav2lip", repository, tmp_path / "w.onnx").number == 1
+    install("mouth-warp", repository)
+    assert install("wav2lip", repository, tmp_path / "w.onnx").number == 1
+    assert served_by(repository, "lip_sync") == [1]
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    """Return files that read and fit, and still must not be installed."""
+    good = onnx.load(small_wav2lip(folder / "good.onnx"))
+    bad = {}
+    for name in ("not a number", "by chance", "wrong shape"):
+        model = onnx.ModelProto()
+        model.CopyFrom(good)
+        last = model.graph.node[-1]
+        if name == "not a number":
+            weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+            weight[:] = np.nan
+            model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, model.graph.initializer[0].name))
+        elif name == "by chance":
+            model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("RandomNormalLike", [last.input[0]], ["noise"]))
+            model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Add", [last.input[0], "noise"], ["noisy"]))
+            model.graph.node[-1].input[0] = "noisy"
+        else:
+            model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Concat", [last.input[0]] * 2, ["double"], axis=2))
+            model.graph.node[-1].input[0] = "double"
+            del model.graph.output[0].type.tensor_type.shape.dim[2:]
+            for _ in range(2):
+                model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "any"
+        bad[name] = folder / f"{name.replace(' ', '_')}.onnx"
+        onnx.save(model, bad[name])
+    return bad
+
+
+@pytest.mark.parametrize("name", ["not a number", "by chance", "wrong shape"])
+def test_file_that_fails_the_proof_leaves_the_repository_as_it_was(repository: Path, tmp_path: Path, name: str) -> None:
+    install("mouth-warp", repository)
+    before = snapshot(repository)
+    with pytest.raises(errors.UnsuitableModel):
+        install("wav2lip", repository, bad_files(tmp_path)[name])
+    assert snapshot(repository) == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_failure_while_the_version_is_put_in_place_leaves_the_old_one(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("mouth-warp", repository)
+    before = snapshot(repository)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orchestrator.models.repository._put_in_place", fail)
+    with pytest.raises(errors.StorageError, match="No space left"):
+        install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
+    assert snapshot(repository) == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_verify_tells_a_sound_model_from_a_changed_one(repository: Path, tmp_path: Path) -> None:
+    version = install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
+    with_network = verify_version(version, HOME)
+    assert with_network is not None and with_network.reference_difference is not None
+    (tmp_path / "w.onnx").unlink()
+    without = verify_version(version, HOME)
+    assert without is not None and without.reference_difference is None
+    with (version.folder / "model.onnx").open("r+b") as file:
+        file.seek(2000)
+        file.write(b"\xff\xff")
+    with pytest.raises(errors.UnsuitableModel, match="not the file that was installed"):
+        verify_version(version, HOME)
+
+
+def test_file_comes_from_a_url_with_its_digest(repository: Path, tmp_path: Path) -> None:
+    small_wav2lip(tmp_path / "w.onnx")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(tmp_path))  # type: ignore[arg-type]
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        try:
+            version = install("wav2lip", repository, f"{address}w.onnx")
+            with pytest.raises(errors.UnreadableModel, match="sha256"):
+                install("wav2lip", repository, f"{address}w.onnx", digest="0" * 64)
+            with pytest.raises(errors.StorageError, match="404"):
+                install("wav2lip", repository, f"{address}other.onnx")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert version.card["from"] == f"{address}w.onnx"
+    with pytest.raises(errors.InvalidOption, match="not ftp"):
+        install("wav2lip", repository, "ftp://127.0.0.1/w.onnx")
+
+
+def test_commands_list_show_and_verify(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_MODEL_REPOSITORY", str(repository))
+    run = CliRunner()
+    done = run.invoke(app, ["models", "install", "wav2lip", "--from", str(small_wav2lip(tmp_path / "w.onnx"))])
+    assert done.exit_code == 0
+    assert "lip_sync: wav2lip/1, proven in batches of 1, 2, 4" in done.stdout and "its licence is yours to check" in done.stdout
+    listed = run.invoke(app, ["models", "list"]).stdout
+    assert "* wav2lip/1" in listed and "scrfd" in listed
+    card = json.loads(run.invoke(app, ["models", "card", "lip_sync", "--json"]).stdout)
+    assert (card["pack"], card["file"], card["parameters"]["crop_template"]) == ("wav2lip", "w.onnx", "wav2lip_box")
+    shown = run.invoke(app, ["models", "card", "wav2lip/1"]).stdout
+    assert card["sha256"] in shown and card["licence"] in shown
+    assert "lip_sync: wav2lip/1 is sound" in run.invoke(app, ["models", "verify"]).stdout
+    served = served_version(repository, "lip_sync")
+    assert served is not None and served.number == 1
+
+
+def test_pack_says_what_it_needs(repository: Path) -> None:
+    with pytest.raises(errors.InvalidOption, match="needs --from FILE"):
+        install("yunet", repository)
+    with pytest.raises(errors.InvalidOption, match="takes no file"):
+        install("mouth-warp", repository, "x.onnx")
+    with pytest.raises(errors.InvalidOption, match="give one of centerface"):
+        find_pack("none")
+
+
+def test_network_that_makes_its_weights_from_the_item_runs_item_by_item_and_right(repository: Path, tmp_path: Path) -> None:
+    """StyleGAN convolutions, as in edtalk and GFPGAN, cannot take two items at once; inside the graph they run one after another."""
+    lips = install("edtalk", repository, save_edtalk(tmp_path / "edtalk.onnx"), weight=0.8)
+    face = install("gfpgan", repository, save_enhancer(tmp_path / "gfpgan.onnx"))
+    for version in (lips, face):
+        assert version.card["batching"].startswith("item by item (Conv")
+        assert version.card["proof"]["reference_difference"] <= 1
+    assert lips.card["options"] == {"weight": 0.8}
+    assert (face.role, face.card["parameters"]) == ("face_enhancer", {"crop_template": "ffhq_512"})
+    codeformer = install("gfpgan", repository, save_enhancer(tmp_path / "codeformer.onnx", has_weight=True))
+    assert codeformer.number == 2
+
+
+def in_half_precision(path: Path) -> Path:
+    """Rewrite a file with FP16 weights, inputs and outputs."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+    return path
+
+
+def test_half_precision_and_weights_beside_the_file(repository: Path, tmp_path: Path) -> None:
+    half = install("wav2lip", repository, in_half_precision(small_wav2lip(tmp_path / "half.onnx", fixed_batch=True)))
+    assert half.card["proof"]["reference_difference"] <= 2
+    assert "input mel_spectrogram FLOAT16 [1, 1, 80, 16]" in half.card["network"]
+    model = onnx.load(small_wav2lip(tmp_path / "whole.onnx"))
+    (tmp_path / "beside").mkdir()
+    onnx.save_model(model, tmp_path / "beside" / "w.onnx", save_as_external_data=True, location="w.onnx.data", size_threshold=0)
+    beside = install("wav2lip", repository, tmp_path / "beside" / "w.onnx")
+    whole = install("wav2lip", repository, tmp_path / "whole.onnx")
+    assert beside.card["model_sha256"] == whole.card["model_sha256"], "where the weights lay makes no difference"
+
+
+def test_output_sizes_that_the_file_does_not_tell_are_worked_out(repository: Path, tmp_path: Path) -> None:
+    path = save_musetalk(tmp_path) / "vae_encoder.onnx"
+    model = onnx.load(path)
+    for axis in model.graph.output[0].type.tensor_type.shape.dim:
+        axis.dim_param = f"traced_{axis.dim_value}"
+    onnx.save(model, path)
+    install("musetalk", repository, tmp_path)
+    version = served_version(repository, "musetalk_vae_encoder")
+    assert version is not None and version.card["batching"] == "items together"
+
+
+def test_pack_of_several_files_is_installed_whole_or_not_at_all(repository: Path, tmp_path: Path) -> None:
+    install("mouth-warp", repository)
+    before = snapshot(repository)
+    folder = save_musetalk(tmp_path)
+    (folder / "vae_decoder.onnx").write_bytes((folder / "vae_encoder.onnx").read_bytes())
+    with pytest.raises(errors.UnsuitableModel, match=r"musetalk \(VAE decoder\)"):
+        install("musetalk", repository, folder)
+    (folder / "vae_decoder.onnx").unlink()
+    with pytest.raises(errors.MissingFile):
+        install("musetalk", repository, folder)
+    with pytest.raises(errors.InvalidOption, match="FOLDER"):
+        install("musetalk", repository, folder / "unet.onnx")
+    assert snapshot(repository) == before
+
+
+def test_refusal_on_the_command_line_is_a_code_a_sentence_and_the_table(repository: Path, tmp_path: Path) -> None:
+    """Shapes stand in square brackets, which the terminal library would take for its own markup."""
+    path = small_wav2lip(tmp_path / "w.onnx")
+    command = [str(Path(sys.executable).with_name("lipsync")), "models", "install", "pfld98", "--from", str(path)]
+    environment = {**os.environ, "LIPSYNC_MODEL_REPOSITORY": str(repository)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("unsuitable_model: w.onnx does not fit the pack pfld98.")
+    assert lines[1].split() == ["expected", "found"]
+    assert lines[2].split("  ")[-1] == "input mel_spectrogram FLOAT [batch_size, 1, 80, 16]"
+    assert not repository.exists(), "nothing was begun"

@@ -1,0 +1,117 @@
+"""The page to try the service, in a real browser."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from deploy.local.server import LocalTriton
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.e2e.conftest import wait_until
+from tests.e2e.service import KEY, Service, serving
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this host; `apt-get install chromium` to run the page's tests")
+
+
+@pytest.fixture(scope="module")
+def service(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(triton.grpc_address, tmp_path_factory.mktemp("page")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+def open_page(browser: Browser, service: Service, locale: str) -> tuple[Page, list[str]]:
+    """Open the page; what its console says in earnest is collected."""
+    page, complaints = browser.new_page(locale=locale), list[str]()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None)
+    page.on("request", lambda request: None if request.url.startswith((service.url, "data:")) else complaints.append(f"fetches {request.url}"))
+    page.goto(service.url)
+    return page, complaints
+
+
+def choose(page: Page, video: Path, audio: Path) -> None:
+    page.set_input_files("#video", video)
+    page.set_input_files("#audio", audio)
+
+
+@needs_browser
+def test_visitor_renders_and_watches_a_video(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    assert page.is_disabled("#send")
+    choose(page, clip, speech)
+    page.click("#send")
+    page.wait_for_selector("#key", state="visible")
+    assert "API key" in page.inner_text("#error")
+    page.fill("#key", KEY)
+    page.click("#send")
+    expect(page.locator("#state")).to_contain_text("frames", timeout=60_000)
+    page.wait_for_selector("#result", state="visible", timeout=60_000)
+    wait_until(lambda: bool(page.evaluate("document.querySelector('#result').readyState >= 2")), "the video can be played")
+    assert page.evaluate("document.querySelector('#result').duration") == pytest.approx(2.48, abs=0.05)
+    assert page.evaluate("document.querySelector('#result').videoWidth") == 640
+    assert page.inner_text("#state") == "Done"
+    assert page.evaluate("document.querySelector('#bar').value") == 100
+    assert not page.is_visible("#cancel") and page.is_enabled("#send")
+    assert httpx.get(service.url + page.get_attribute("#download", "href")).status_code == 200  # type: ignore[operator]
+    assert not complaints
+    page.close()
+
+
+@needs_browser
+def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
+    page, complaints = open_page(browser, service, "zh-CN")
+    assert page.inner_text("h1") == "唇形同步" and page.evaluate("document.documentElement.lang") == "zh"
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, write_wav(tmp_path / "long.wav", speech_like(40.0), SPEECH_RATE_HZ))
+    page.click("#send")
+    expect(page.locator("#state")).to_contain_text("合成", timeout=60_000)
+    page.click("#cancel")
+    expect(page.locator("#state")).to_have_text("已取消")
+    page.click("#language")
+    assert page.inner_text("#state") == "Cancelled"
+    assert not complaints
+    page.close()
+
+
+@needs_browser
+def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
+    page, _ = open_page(browser, service, "en-GB")
+    (tmp_path / "text.wav").write_text("not a sound")
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, tmp_path / "text.wav")
+    page.click("#send")
+    page.wait_for_selector("#error", state="visible")
+    assert "cannot be read" in page.inner_text("#error")
+    assert page.is_enabled("#send")
+    page.close()
+
+
+@needs_browser
+def test_api_can_be_read_without_fetching_anything_from_elsewhere(browser: Browser, service: Service) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.goto(f"{service.url}/docs")
+    expect(page.locator("#operations-v2-generate_v2_generate_post")).to_be_visible()
+    assert not complaints
+    page.close()
+
+
+def test_page_may_run_its_own_script_and_nothing_else(service: Service) -> None:
+    answer = httpx.get(service.url)
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy and policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "http" not in answer.text.partition("<body>")[0].replace(service.url, "")

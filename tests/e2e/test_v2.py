@@ -1,0 +1,379 @@
+"""`/v2` with sync.so's official SDK, and what this service adds to it."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sync.common import ActiveSpeaker, Audio, BatchResponse, ElevenLabs, GenerationOptions, GenerationSegment, Input, SegmentAudioInput, Tts, Video
+from sync.common.errors import NotFoundError, UnauthorizedError
+from sync.core.api_error import ApiError
+
+from deploy.local.server import LocalTriton
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.e2e.conftest import wait_until
+from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, receiving, serving, sharing
+
+SECRET = "whsec_test"
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """A folder with clip.mp4 (1 s), speech.wav (1.5 s) and long.wav (40 s)."""
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    write_wav(folder / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
+    write_wav(folder / "long.wav", speech_like(40.0), SPEECH_RATE_HZ)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    settings = {"LIPSYNC_FETCH_NETWORKS": "127.0.0.0/8", "LIPSYNC_WEBHOOK_SECRET": SECRET}
+    with serving(triton.grpc_address, tmp_path_factory.mktemp("v2"), **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def site(media: Path) -> Iterator[str]:
+    with sharing(media) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def assets(service: Service, media: Path) -> dict[str, str]:
+    """Ids of the media as assets."""
+    ids = {}
+    for path in media.iterdir():
+        with path.open("rb") as file:
+            ids[path.name] = str(service.http.post("/v2/assets", files={"file": file}).json()["id"])
+    return ids
+
+
+@pytest.fixture(scope="module")
+def finished(service: Service, assets: dict[str, str]) -> str:
+    """Id of a job that is completed."""
+    generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets), output_file_name="my_video")
+    assert service.ended(generation.id)["status"] == "COMPLETED"
+    return generation.id
+
+
+def inputs(assets: dict[str, str], audio: str = "speech.wav") -> list[Input]:
+    return [Video(asset_id=assets["clip.mp4"]), Audio(asset_id=assets[audio])]
+
+
+def test_files_sent_with_the_sdk_come_back_as_a_video(service: Service, media: Path) -> None:
+    sdk = service.sdk()
+    with (media / "clip.mp4").open("rb") as video, (media / "speech.wav").open("rb") as audio:
+        generation = sdk.generations.create_with_files(model="lipsync-2", video=video, audio=audio)
+    assert generation.status in ("PENDING", "PROCESSING")
+    service.ended(generation.id)
+    generation = sdk.generations.get(generation.id)
+    assert (generation.status, generation.error, generation.model) == ("COMPLETED", None, "lipsync-2")
+    assert generation.output_duration == pytest.approx(1.52)
+    assert generation.output_url is not None
+    with httpx.Client() as anonymous:
+        answer = anonymous.get(generation.output_url)  # the link works without the key
+        assert anonymous.get(generation.output_url.partition("?")[0]).status_code == 401
+    assert answer.headers["content-type"] == "video/mp4"
+    assert frame_count(answer.content) == 38
+
+
+def test_form_may_hold_a_part_of_the_request_and_its_options_as_json(service: Service, media: Path, assets: dict[str, str]) -> None:
+    fields = {
+        "model": "lipsync-2",
+        "input": json.dumps([{"type": "video", "assetId": assets["clip.mp4"]}]),
+        "options": json.dumps({"sync_mode": "bounce", "crf": 35, "preset": "ultrafast"}),
+        "externalId": "order-7",
+    }
+    with (media / "speech.wav").open("rb") as audio:
+        job = service.http.post("/v2/generate", data=fields, files={"audio": audio}).json()
+    assert job["options"] == {"sync_mode": "bounce", "crf": 35, "preset": "ultrafast"}
+    assert [found["id"] for found in service.http.get("/v2/generations?externalId=order-7").json()] == [job["id"]]
+    assert service.ended(job["id"])["status"] == "COMPLETED"
+
+
+def test_events_end_when_the_job_is_deleted(service: Service, assets: dict[str, str]) -> None:
+    generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets, "long.wav"))
+    with httpx.stream("GET", service.job(generation.id)["eventsUrl"], timeout=60) as events:
+        lines = events.iter_lines()
+        assert next(lines) == "retry: 2000"
+        service.http.delete(f"/v2/generate/{generation.id}")
+        assert [line for line in lines if line.startswith("data: ")]
+
+
+def test_urls_are_fetched_and_the_webhook_is_signed_and_outlasts_a_receiver_that_is_down(service: Service, site: str) -> None:
+    with receiving(status=503) as receiver:
+        hook = f"{receiver.url}/hook"
+        generation = service.sdk().generations.create(
+            model="mouth-warp",
+            input=[Video(url=f"{site}/clip.mp4"), Audio(url=f"{site}/speech.wav", ref_id="speech")],
+            options=GenerationOptions(sync_mode="bounce"),
+            webhook_url=hook,
+        )
+        wait_until(lambda: bool(receiver.requests), "the webhook is tried")
+        port = int(receiver.url.rpartition(":")[2])
+    time.sleep(1)  # nobody listens at all for a while
+    with receiving(port) as receiver:
+        wait_until(lambda: bool(receiver.requests), "the webhook is tried again")
+        headers, body = receiver.requests[0]
+        wait_until(lambda: len(receiver.requests) == 1, "and once it was taken, no more")
+    assert service.job(generation.id)["status"] == "COMPLETED"
+    stamp, _, signature = headers["sync-signature"].partition(",")
+    moment = stamp.removeprefix("t=")
+    assert signature == "v1=" + hmac.new(SECRET.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    assert abs(time.time() - int(moment)) < 600
+    told = json.loads(body)
+    # sync.so's receivers sign what JSON.stringify makes of the parsed body: it must be the same bytes.
+    assert json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode() == body
+    assert (told["id"], told["status"], told["webhookUrl"]) == (generation.id, "COMPLETED", hook)
+    assert told["input"][1] == {"type": "audio", "url": f"{site}/speech.wav", "refId": "speech"}
+    assert httpx.get(told["outputUrl"]).status_code == 200
+
+
+def test_job_whose_url_cannot_be_fetched_fails_with_the_cause(service: Service, site: str, assets: dict[str, str]) -> None:
+    generation = service.sdk().generations.create(
+        model="lipsync-2", input=[Video(asset_id=assets["clip.mp4"]), Audio(url=f"{site}/nowhere.wav?token=secret")]
+    )
+    job = service.ended(generation.id)
+    assert (job["status"], job["error_code"]) == ("FAILED", "missing_file")
+    assert "404" in job["error"] and "secret" not in job["error"]
+
+
+def test_wrong_keys_and_ids_are_the_sdks_own_errors(service: Service, finished: str) -> None:
+    with pytest.raises(UnauthorizedError) as unauthorized:
+        service.sdk("wrong").generations.list()
+    assert unauthorized.value.status_code == 401
+    for job_id in ("nowhere", "6533643b-aceb-4c40-967e-d9ba9baac39e"):
+        with pytest.raises(NotFoundError):
+            service.sdk().generations.get(job_id)
+    with pytest.raises(NotFoundError):
+        service.sdk(OTHER_KEY).generations.get(finished)  # another key's job counts as not there
+    assert finished in [generation.id for generation in service.sdk().generations.list()]
+    assert finished not in [generation.id for generation in service.sdk(OTHER_KEY).generations.list()]
+
+
+SEGMENT = GenerationSegment(start_time=0, end_time=1, audio_input=SegmentAudioInput(ref_id="a"))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (GenerationOptions(prompt="happy"), "prompt"),
+        (GenerationOptions(model_mode="head"), "model_mode"),
+        (GenerationOptions(occlusion_detection_enabled=True), "occlusion_detection_enabled"),
+        (GenerationOptions(active_speaker_detection=ActiveSpeaker(auto_detect=True)), "active_speaker_detection"),
+        (GenerationOptions.construct(sync_mode="sideways"), "sync_mode"),
+        (GenerationOptions.construct(sharpness=3), "sharpness"),
+    ],
+)
+def test_option_that_is_not_there_is_refused_by_name(options: GenerationOptions, name: str, service: Service, assets: dict[str, str]) -> None:
+    with pytest.raises(ApiError) as refused:
+        service.sdk().generations.create(model="lipsync-2", input=inputs(assets), options=options)
+    assert refused.value.status_code == 422
+    assert name in refused.value.body["message"]
+    assert refused.value.body["statusCode"] == 422
+
+
+def test_options_that_ask_for_what_is_done_anyway_are_taken(service: Service, assets: dict[str, str]) -> None:
+    options = GenerationOptions(occlusion_detection_enabled=False, model_mode="lips", active_speaker_detection=ActiveSpeaker(auto_detect=False))
+    generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets), options=options)
+    service.http.delete(f"/v2/generate/{generation.id}")
+
+
+def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: Service, assets: dict[str, str]) -> None:
+    video, audio = {"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}
+    good = {"model": "lipsync-2", "input": [video, audio]}
+    speak = Tts(provider=ElevenLabs(voice_id="v", script="hello")).dict(by_alias=True)
+    cases: list[tuple[object, int, str]] = [
+        (good | {"model": "react-1"}, 422, "mouth-warp"),
+        (good | {"input": [video]}, 422, "no audio"),
+        (good | {"input": [video, video]}, 422, "more than one video"),
+        (good | {"input": [video, speak]}, 422, "speech"),
+        (good | {"input": [video, {"type": "audio"}]}, 422, "either url or assetId"),
+        (good | {"input": [video, audio | {"assetId": "6533643b-aceb-4c40-967e-d9ba9baac39e"}]}, 404, "asset"),
+        (good | {"input": [audio | {"type": "video"}, audio]}, 422, "no video stream"),
+        (good | {"input": [video, {"type": "audio", "url": "http://10.0.0.1/a.wav"}]}, 422, "public"),
+        (good | {"input": [video, {"type": "audio", "url": "file:///etc/passwd"}]}, 422, "http"),
+        (good | {"segments": [SEGMENT.dict(by_alias=True)]}, 422, "segments"),
+        (good | {"webhookUrl": "http://169.254.169.254/"}, 422, "public"),
+        (good | {"outputFileName": "../x"}, 422, "outputFileName"),
+        ([], 422, "."),
+    ]
+    for body, status, part in cases:
+        answer = service.http.post("/v2/generate", json=body)
+        assert (answer.status_code, answer.json()["statusCode"]) == (status, status), body
+        assert part in answer.json()["message"] and answer.json()["message"].endswith("."), body
+    for content_type, status in (("text/plain", 415), ("application/json", 422)):
+        assert service.http.post("/v2/generate", content=b"{", headers={"content-type": content_type}).status_code == status
+
+
+def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[str, str], media: Path) -> None:
+    sdk = service.sdk()
+    page = sdk.assets.list(types=["VIDEO"], sort_by="nameAsc")
+    assert [asset.id for asset in page.items] == [assets["clip.mp4"]]
+    asset = sdk.assets.get(assets["clip.mp4"])
+    assert (asset.name, asset.type, asset.format, asset.width, asset.height) == ("clip.mp4", "VIDEO", "mp4", 640, 640)
+    assert asset.duration_seconds == pytest.approx(1.0, abs=0.05)
+    assert asset.url and httpx.get(asset.url).content == (media / "clip.mp4").read_bytes()
+    first = sdk.assets.list(limit=2)
+    assert (len(first.items), first.total_count) == (2, 3) and first.next_cursor
+    assert len(sdk.assets.list(limit=2, cursor=first.next_cursor).items) == 1
+    assert not service.sdk(OTHER_KEY).assets.list().items
+    with pytest.raises(NotFoundError):
+        service.sdk(OTHER_KEY).assets.get(asset.id)
+
+
+def test_deleted_asset_is_gone(service: Service) -> None:
+    wav = write_wav(service.data / "beep.wav", speech_like(0.2), SPEECH_RATE_HZ)
+    asset = service.http.post("/v2/assets", files={"file": wav.read_bytes()}, data={"name": "beep"}).json()
+    assert (asset["name"], asset["type"]) == ("beep", "AUDIO")
+    assert service.http.delete(f"/v2/assets/{asset['id']}").status_code == 204
+    assert service.http.get(f"/v2/assets/{asset['id']}").status_code == 404
+
+
+def test_same_idempotency_key_is_the_same_job(service: Service, assets: dict[str, str]) -> None:
+    body = {
+        "model": "lipsync-2",
+        "input": [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}],
+    }
+
+    def post(key: str, **changes: object) -> httpx.Response:
+        return service.http.post("/v2/generate", json=body | changes, headers={"idempotency-key": key})
+
+    first, again = post("order-1"), post("order-1")
+    assert first.status_code == again.status_code == 201
+    assert first.json()["id"] == again.json()["id"]
+    conflict = post("order-1", options={"crf": 30})
+    assert (conflict.status_code, conflict.json()["error_code"]) == (409, "idempotency_conflict")
+    assert post("not a key").status_code == 400
+    service.http.delete(f"/v2/generate/{first.json()['id']}")
+
+
+def test_result_can_be_read_in_ranges(service: Service, finished: str) -> None:
+    path = f"/v2/generate/{finished}/result"
+    whole = service.http.get(path)
+    assert "filename*=UTF-8''my_video.mp4" in whole.headers["content-disposition"]
+    assert int(service.http.head(path).headers["content-length"]) == len(whole.content)
+    for asked, expected in (("bytes=0-99", whole.content[:100]), ("bytes=100-", whole.content[100:]), ("bytes=-7", whole.content[-7:])):
+        part = service.http.get(path, headers={"range": asked})
+        assert (part.status_code, part.content) == (206, expected)
+    assert service.http.get(path, headers={"range": f"bytes={len(whole.content)}-"}).status_code == 416
+
+
+def test_events_tell_progress_until_the_end(service: Service, assets: dict[str, str]) -> None:
+    sdk = service.sdk()
+    generation = sdk.generations.create(model="lipsync-2", input=inputs(assets))
+    kinds, jobs = [], []
+    with httpx.stream("GET", service.job(generation.id)["eventsUrl"], timeout=60) as events:  # the link works without the key
+        assert events.headers["content-type"].startswith("text/event-stream")
+        for line in events.iter_lines():
+            if line.startswith("event: "):
+                kinds.append(line.removeprefix("event: "))
+            if line.startswith("data: "):
+                jobs.append(json.loads(line.removeprefix("data: ")))
+    assert kinds[-1] == "completed" and set(kinds[:-1]) == {"progress"}
+    percents = [job["progress"]["percent"] for job in jobs]
+    assert percents == sorted(percents) and percents[-1] == 100 and len(percents) > 2
+    assert jobs[-1]["outputUrl"] and jobs[-1]["progress"]["facesFound"] == 25
+
+
+def test_cancelled_job_stops_and_says_so(service: Service, assets: dict[str, str]) -> None:
+    sdk = service.sdk()
+    generation = sdk.generations.create(model="lipsync-2", input=inputs(assets, "long.wav"))
+    wait_until(lambda: service.job(generation.id)["progress"]["stage"] == "render", "it is rendered")
+    assert service.http.get(f"/v2/generate/{generation.id}/result").status_code == 409
+    assert service.http.post(f"/v2/generate/{generation.id}/cancel").status_code == 200
+    job = service.ended(generation.id, timeout_s=20)
+    assert (job["status"], job["error_code"], job["outputUrl"]) == ("REJECTED", "cancelled", None)
+    assert service.http.post(f"/v2/generate/{generation.id}/cancel").json()["status"] == "REJECTED"
+    assert generation.id in [found.id for found in sdk.generations.list(status=["REJECTED"])]
+    assert service.http.delete(f"/v2/generate/{generation.id}").status_code == 204
+    with pytest.raises(NotFoundError):
+        sdk.generations.get(generation.id)
+
+
+def test_video_can_be_watched_while_it_is_rendered(service: Service, assets: dict[str, str]) -> None:
+    write_wav(service.data / "speech.wav", speech_like(5.0), SPEECH_RATE_HZ)
+    speech = service.http.post("/v2/assets", files={"file": (service.data / "speech.wav").read_bytes()}).json()["id"]
+    generation = service.sdk().generations.create(model="lipsync-2", input=[Video(asset_id=assets["clip.mp4"]), Audio(asset_id=speech)])
+    playlist_url = service.job(generation.id)["playlistUrl"]
+
+    def playlist() -> str:
+        answer = httpx.get(playlist_url)
+        assert answer.status_code in (200, 409)
+        return answer.text if answer.status_code == 200 else ""
+
+    wait_until(lambda: "#EXTINF" in playlist(), "the first segment can be watched")
+    assert service.ended(generation.id)["status"] == "COMPLETED"
+    lines = playlist().splitlines()
+    assert lines[0] == "#EXTM3U" and lines[-1] == "#EXT-X-ENDLIST"
+    base = playlist_url.partition("playlist.m3u8")[0]
+    initial = next(line for line in lines if line.startswith("#EXT-X-MAP:"))
+    name, first_bytes = initial.split('"')[1], int(initial.split('"')[3].partition("@")[0])
+    stream = httpx.get(base + name).content[:first_bytes]
+    ranges = [line.removeprefix("#EXT-X-BYTERANGE:").split("@") for line in lines if line.startswith("#EXT-X-BYTERANGE:")]
+    for segment, (length, start) in zip((line for line in lines if line.startswith("segments/")), ranges, strict=True):
+        part = httpx.get(base + segment, headers={"range": f"bytes={start}-{int(start) + int(length) - 1}"})
+        assert part.status_code == 206
+        stream += part.content
+    assert frame_count(stream) == 125
+    assert sum(float(line[8:].rstrip(",")) for line in lines if line.startswith("#EXTINF:")) == pytest.approx(5.0, abs=0.01)
+
+
+def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[str, str]) -> None:
+    sdk = service.sdk()
+    payload = {
+        "model": "lipsync-2",
+        "input": [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}],
+    }
+    lines = [{"request_id": f"r{number}", "endpoint": "/v2/generate", "payload": payload} for number in range(2)]
+    file = "\n".join(json.dumps(line) for line in lines).encode()
+    assert sdk.batch.create(input=("input.jsonl", file), dry_run=True).status == "VALIDATED"
+    for damaged, part in (
+        (file.replace(b"r1", b"r0"), "Line 2"),
+        (file + b"\n{", "Line 3"),
+        (file.replace(b"lipsync-2", b"react-1", 1), "Line 1"),
+        (b"", "1 to 500"),
+    ):
+        with pytest.raises(ApiError) as refused:
+            sdk.batch.create(input=("input.jsonl", damaged))
+        assert refused.value.status_code == 422 and part in refused.value.body["message"]
+    assert not sdk.batch.list()
+    with receiving() as receiver:
+        batch = sdk.batch.create(input=("input.jsonl", file), webhook_url=f"{receiver.url}/batch")
+        assert isinstance(batch, BatchResponse) and batch.metrics.total_generations == 2
+        wait_until(lambda: sdk.batch.get(batch.id).status == "COMPLETED", "the batch has ended", 90)
+        wait_until(lambda: bool(receiver.requests), "the webhook is called", 60)
+        assert json.loads(receiver.requests[0][1])["metrics"]["success_count"] == 2
+        assert "sync-signature" in receiver.requests[0][0]
+    done = sdk.batch.get(batch.id)
+    outcome = [json.loads(line) for line in httpx.get(done.output_url).text.splitlines()]
+    assert [(line["request_id"], line["response"]["status"]) for line in outcome] == [("r0", "COMPLETED"), ("r1", "COMPLETED")]
+    assert [found.id for found in sdk.batch.list(status="COMPLETED")] == [batch.id]
+    assert not service.sdk(OTHER_KEY).batch.list()
+
+
+def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dict[str, str], finished: str) -> None:
+    asked: list[Input] = [Video(asset_id=assets["clip.mp4"]), Audio(url=f"{site}/long.wav")]
+    (cost,) = service.sdk().generations.estimate_cost(model="lipsync-2", input=asked)
+    assert cost.estimated_frame_count == 1000
+    assert 0 < cost.estimated_generation_cost < 3600
+
+
+def test_models_name_the_installed_one_first(service: Service) -> None:
+    names = [model.name for model in service.sdk().models.list()]
+    assert names[0] == "mouth-warp" and "lipsync-2" in names
+
+
+def test_metrics_have_tritons_own_numbers(service: Service, finished: str) -> None:
+    text = service.http.get("/metrics").text
+    numbers = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
+    assert numbers["lipsync_triton_up"] == 1
+    assert numbers['lipsync_triton_inferences_total{model="lip_sync"}'] >= numbers['lipsync_triton_executions_total{model="lip_sync"}'] > 0
+    assert httpx.get(f"{service.url}/metrics").status_code == 401
+    assert httpx.get(f"{service.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).status_code == 200

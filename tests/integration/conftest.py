@@ -1,0 +1,70 @@
+"""What tests of jobs need: databases, and requests for small renders."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from orchestrator.jobs.model import JobSpec, RenderOptions
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.postgres import running_postgres
+
+FAST = RenderOptions(preset="ultrafast", crf=30)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """A database of the test's own; None is SQLite in the data folder."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres")
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload, unused-ignore]
+    return url.rsplit("/", 1)[0] + f"/{name}"
+
+
+@pytest.fixture(scope="session")
+def small_clip(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip at 256 x 256, so that tests of the jobs do not wait for pixels."""
+    path = tmp_path_factory.mktemp("small") / "clip.mp4"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"crf": "16", "preset": "veryfast"})
+        stream.width = stream.height = 256
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(video=0):
+            picture = frame.reformat(256, 256, format="yuv420p")
+            picture.pict_type = av.video.frame.PictureType.NONE
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
+    folder = tmp_path_factory.mktemp("sounds")
+
+    def sound(duration_s: float) -> Path:
+        path = folder / f"{duration_s:g}.wav"
+        return path if path.exists() else write_wav(path, speech_like(duration_s), SPEECH_RATE_HZ)
+
+    return sound
+
+
+@pytest.fixture
+def spec(small_clip: Path, sounds: Callable[[float], Path]) -> Callable[..., JobSpec]:
+    def make(duration_s: float = 1.0, **more: Any) -> JobSpec:
+        return JobSpec.model_validate({"video": small_clip, "audio": sounds(duration_s), "options": FAST, **more})
+
+    return make

@@ -1,0 +1,299 @@
+"""Jobs on the real Triton and the real DBOS, over SQLite and PostgreSQL, in this process and in processes that are killed."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from orchestrator import embedded
+from orchestrator.errors import (
+    FetchFailed,
+    IdempotencyConflict,
+    InvalidOption,
+    MissingFile,
+    NotReady,
+    QueueFull,
+    StorageError,
+    StorageFull,
+    UnknownJob,
+)
+from orchestrator.inference import client as client_module
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.usage import model_use
+from orchestrator.jobs.model import JobSpec, JobView
+from orchestrator.jobs.service import Hooks, JobService
+from orchestrator.jobs.webhooks import sign
+from orchestrator.settings import Settings
+from tests.e2e.conftest import wait_until
+from tests.jobs import busy_threads, expected, is_over, options, wait_for, working
+
+
+def test_job_is_what_a_render_is_and_says_how_far_it_is(
+    database_url: str | None, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    wanted = spec(5.0)
+    with working(options(tmp_path / "data", database_url=database_url), client) as service:
+        job = service.submit(wanted)
+        assert (job.state, job.queue_position, job.percent) == ("queued", 1, 0)
+        seen: list[JobView] = [job]
+        while not is_over(seen[-1]):
+            seen.append(service.wait_change(job.id, seen[-1].revision, 10)[1])
+        done = seen[-1]
+        assert (done.state, done.percent, done.error_code, done.attempts) == ("completed", 100, None, 1), done.error
+        assert [view.percent for view in seen] == sorted(view.percent for view in seen), "progress never falls"
+        assert any(0 < view.percent < 100 and view.stage == "render" and view.eta_s is not None for view in seen)
+        assert (done.segments_done, done.faces_found, done.done, done.total) == (3, 25, 125, 125)
+        assert done.report is not None and done.report["frame_count"] == 125 and str(tmp_path) not in json.dumps(done.report)
+        assert service.result(job.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+        segments = service.segments(job.id)
+        assert [float(segment.duration_s) for segment in segments] == [2.0, 2.0, 1.0]
+        assert all(segment.path.stat().st_size == segment.size_bytes > segment.init_bytes > 0 for segment in segments)
+        second = service.submit(wanted)
+        wait_for(service, second.id, is_over)
+        assert model_use(client, "face_detector").inference_count >= 25
+        assert [view.id for view in service.find()] == [second.id, job.id]
+        assert [view.id for view in service.find(before=service.get(second.id).created_at)] == [job.id]
+        registry = CollectorRegistry()
+        service.register_metrics(registry)
+        shown = generate_latest(registry).decode()
+        assert 'lipsync_jobs{state="completed"} 2.0' in shown and 'lipsync_stage_seconds_count{stage="render"} 2.0' in shown
+
+
+def test_same_key_is_the_same_job_and_another_request_a_conflict(database_url: str | None, spec: Callable[..., JobSpec], tmp_path: Path) -> None:
+    with closing_unstarted(options(tmp_path / "data", database_url=database_url, max_queued_jobs=3)) as service:
+        first = service.submit(spec(1.0), idempotency_key="a")
+        assert service.submit(spec(1.0), idempotency_key="a").id == first.id
+        with pytest.raises(IdempotencyConflict):
+            service.submit(spec(2.0), idempotency_key="a")
+        assert service.submit(spec(2.0, owner="other"), idempotency_key="a").id != first.id, "keys are per owner"
+        service.submit(spec(1.0, client_code="c"))
+        with pytest.raises(QueueFull) as full:
+            service.submit(spec(1.0))
+        assert full.value.code == "queue_full" and full.value.retryable
+        assert service.submit(spec(1.0), idempotency_key="a").id == first.id, "a known job needs no place in the queue"
+        assert [view.client_code for view in (job.spec for job in service.find(client_code="c"))] == ["c"]
+        service.cancel(first.id)
+        service.submit(spec(1.0))
+
+
+@contextmanager
+def closing_unstarted(settings: Settings) -> Iterator[JobService]:
+    """A service that only takes jobs on."""
+    with TritonClient("127.0.0.1:1") as nowhere:
+        service = JobService(settings, nowhere)
+        try:
+            yield service
+        finally:
+            service.close(0)
+
+
+def test_queue_is_in_order_of_priority_then_of_arrival_and_bound_exactly_by_many_at_once(
+    database_url: str | None, spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    with closing_unstarted(options(tmp_path / "data", database_url=database_url, max_queued_jobs=40)) as service:
+        batch = service.submit(spec(priority="batch"))
+        first, second = service.submit(spec()), service.submit(spec())
+        positions = {view.id: view.queue_position for view in service.find()}
+        assert [positions[job.id] for job in (first, second, batch)] == [1, 2, 3]
+        assert service.get(batch.id).queue_position == 3
+        accepted, refused = list[str](), list[Exception]()
+
+        def submit() -> None:
+            for _ in range(10):
+                try:
+                    accepted.append(service.submit(spec()).id)
+                except QueueFull as exc:
+                    refused.append(exc)
+
+        threads = [threading.Thread(target=submit) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(set(accepted)), len(refused)) == (37, 43)
+
+
+def test_request_that_cannot_be_rendered_is_refused_when_it_is_submitted(spec: Callable[..., JobSpec], tmp_path: Path) -> None:
+    with closing_unstarted(options(tmp_path / "data")) as service:
+        with pytest.raises(MissingFile, match="nowhere"):
+            service.submit(spec(video=tmp_path / "nowhere.mp4"))
+        with pytest.raises(InvalidOption, match="preset"):
+            service.submit(spec(options={"preset": "quick"}))
+        for call in (service.get, service.cancel, service.delete, service.result, service.segments):
+            with pytest.raises(UnknownJob):
+                call("nobody")
+        job = service.submit(spec())
+        with pytest.raises(NotReady, match="queued"):
+            service.result(job.id)
+        assert service.segments(job.id) == []
+
+
+def test_nearly_full_disk_takes_no_new_work_until_there_is_space_again(spec: Callable[..., JobSpec], tmp_path: Path) -> None:
+    everything = 1 << 60
+    with closing_unstarted(options(tmp_path / "data", free_space_floor_bytes=everything)) as service:
+        with pytest.raises(StorageFull) as full:
+            service.submit(spec())
+        assert full.value.code == "storage_full"
+        with pytest.raises(StorageFull):
+            service.storage.store_stream([b"data"], "a.mp4", 100)
+    with closing_unstarted(options(tmp_path / "data")) as service:
+        assert service.submit(spec()).state == "queued"
+
+
+def test_second_service_on_the_same_data_is_refused(client: TritonClient, tmp_path: Path) -> None:
+    settings = options(tmp_path / "data")
+    with working(settings, client):
+        told = json.dumps({"settings": {"data": str(tmp_path / "data"), "triton": client.address}, "specs": {}, "grace_s": 1})
+        command = [sys.executable, "-m", "tests.jobs_process", told]
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == 1
+        assert "StorageError" in second.stderr and "Another service uses the data folder" in second.stderr
+
+
+@pytest.mark.parametrize("stage", ["queued", "read", "analyse", "render"])
+def test_cancel_frees_triton_and_the_decoder_within_two_seconds(
+    stage: str, spec: Callable[..., JobSpec], clip: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    fetching = threading.Event()
+
+    def slow_fetch(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
+        fetching.set()
+        while not is_cancelled():
+            time.sleep(0.05)
+        return "never.mp4"
+
+    wanted = spec(40.0, video="http://example.org/clip.mp4" if stage == "read" else str(clip))
+    with working(options(tmp_path / "data", max_concurrent_renders=1), client, Hooks(fetch=slow_fetch)) as service:
+        job = service.submit(wanted)
+        if stage == "queued":
+            other = service.submit(spec(1.0))
+            assert service.cancel(other.id).state == "cancelled"
+        elif stage == "read":
+            assert fetching.wait(30)
+        else:
+            wait_for(service, job.id, lambda view: view.stage == stage and (view.done > 0 or stage == "analyse"))
+        started_s = time.monotonic()
+        assert service.cancel(job.id).state == "cancelled"
+        wait_until(lambda: not busy_threads() and not service.storage.job_folder(job.id).exists(), "everything is let go", timeout_s=10)
+        assert time.monotonic() - started_s < 2
+        count = model_use(client, "lip_sync").inference_count
+        time.sleep(0.3)
+        assert model_use(client, "lip_sync").inference_count == count
+        again = service.cancel(job.id)
+        assert (again.state, again.error_code) == ("cancelled", None)
+        assert service.get(job.id).finished_at == again.finished_at
+        service.delete(job.id)
+        with pytest.raises(UnknownJob):
+            service.get(job.id)
+
+
+def test_input_by_url_is_fetched_once_checked_and_deleted_with_its_job(
+    small_clip: Path, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    fetched = list[str]()
+
+    def fetch(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
+        fetched.append(url)
+        if len(fetched) == 1:
+            raise FetchFailed("The server is away.")
+        write(b"no video" if "text" in url else small_clip.read_bytes())
+        return "clip.mp4"
+
+    with working(options(tmp_path / "data"), client, Hooks(fetch=fetch)) as service:
+        job = service.submit(spec(video="https://example.org/clip.mp4"))
+        done = wait_for(service, job.id, is_over)
+        assert (done.state, done.attempts, len(fetched)) == ("completed", 2, 2), done.error
+        (stored,) = service.storage.inputs()
+        assert stored.name == "clip.mp4" and stored.read_bytes() == small_clip.read_bytes()
+        bad = service.submit(spec(video="https://example.org/text"))
+        failed = wait_for(service, bad.id, is_over)
+        assert (failed.state, failed.error_code, failed.attempts) == ("failed", "unreadable_media", 1)
+        service.delete(job.id)
+        assert not stored.exists() and not service.storage.job_folder(job.id).exists()
+        assert Path(spec().video).exists(), "what lies outside the data folder is not ours to delete"
+
+
+def test_webhook_is_delivered_signed_and_again_until_it_is_taken(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    posted = list[tuple[str, bytes, Mapping[str, str]]]()
+
+    def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        posted.append((url, body, headers))
+        if len(posted) == 1:
+            raise FetchFailed("The receiver is away.")
+        return 500 if len(posted) == 2 else 204
+
+    settings = options(tmp_path / "data", webhook_secret="s3cret")
+    with working(settings, client, Hooks(post=post)) as service:
+        job = service.submit(spec(0.2, webhook_url="https://example.org/hook"))
+        wait_until(lambda: len(posted) >= 3, "the webhook is taken")
+        time.sleep(1.5)
+    assert len(posted) == 3, "what was taken is not sent again"
+    for url, body, headers in posted:
+        assert url == "https://example.org/hook"
+        assert json.loads(body)["id"] == job.id and json.loads(body)["state"] == "completed"
+        at = int(headers["Sync-Signature"].split(",")[0].removeprefix("t="))
+        assert abs(at - time.time()) < 60 and headers["Sync-Signature"] == sign(body, "s3cret", at)
+
+
+def test_results_and_inputs_go_when_their_time_is_over_and_the_job_stays_known(
+    spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    kept = list[Path]()
+    with working(options(tmp_path / "data", retention_s=0.1), client, Hooks(is_kept=lambda path: path in kept)) as service:
+        video = service.storage.store_stream([small_clip.read_bytes()], "clip.mp4", 1 << 30)
+        asset = service.storage.store_stream([b"an asset"], "asset.mp4", 1 << 30)
+        kept.append(asset)
+        job = service.submit(spec(0.2, video=video))
+        assert wait_for(service, job.id, is_over).has_result
+        time.sleep(0.3)
+        service._caretaker.clean_up()
+        view = service.get(job.id)
+        assert (view.state, view.has_result) == ("completed", False)
+        with pytest.raises(NotReady, match="submit it again"):
+            service.result(job.id)
+        assert not video.exists() and asset.exists() and not service.storage.job_folder(job.id).exists()
+
+
+def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton is stopped in mid-work, as by a driver that hangs; its supervisor ends it and starts another."""
+    monkeypatch.setattr(embedded, "PROBE_S", 0.5)
+    monkeypatch.setattr(embedded, "HUNG_S", 3.0)
+    monkeypatch.setattr(client_module, "CONTROL_DEADLINE_S", 1.0)
+    wanted = spec(6.0)
+    reference = expected(wanted, client, tmp_path / "expected.mp4")
+    triton = embedded.SupervisedTriton(Settings(device="cpu"))
+    with closing(triton), working(options(tmp_path / "data", stall_s=1.0), triton.client) as service:
+        job = service.submit(wanted)
+        wait_for(service, job.id, lambda view: view.segments_done >= 1)
+        for process in psutil.Process().children(recursive=True):
+            if process.name() == "tritonserver" and f"={triton.client.address.split(':')[1]}" in " ".join(process.cmdline()):
+                process.suspend()
+        stalled = wait_for(service, job.id, lambda view: view.error_code is not None)
+        assert stalled.error_code == "stalled"
+        assert not busy_threads()
+        done = wait_for(service, job.id, is_over)
+        assert (done.state, done.error_code) == ("completed", None) and done.attempts >= 2, done.error
+        assert triton.restart_count == 1
+        assert service.result(job.id).read_bytes() == reference
+
+
+def test_triton_that_stays_away_fails_the_job_with_its_code(spec: Callable[..., JobSpec], tmp_path: Path) -> None:
+    with TritonClient("127.0.0.1:1") as nowhere, working(options(tmp_path / "data", max_attempts=2), nowhere) as service:
+        failed = wait_for(service, service.submit(spec()).id, is_over)
+    assert (failed.state, failed.error_code, failed.attempts) == ("failed", "inference_unavailable", 2)
+    assert failed.error and failed.error.endswith(".")
+
+
+def test_database_that_cannot_be_reached_is_a_storage_error(client: TritonClient, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="database"):
+        JobService(options(tmp_path / "data", database_url="postgresql://nobody@127.0.0.1:1/nothing"), client)

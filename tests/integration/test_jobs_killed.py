@@ -1,0 +1,158 @@
+"""Jobs in processes that are killed, told to leave, or run out of space."""
+
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.inference.client import TritonClient
+from orchestrator.jobs.model import JobSpec, RenderOptions
+from tests.e2e.conftest import wait_until
+from tests.jobs import Worker, expected, is_over, only_job, wait_for, worker
+
+
+def test_job_killed_in_the_middle_goes_on_from_its_last_segment_to_the_same_bits(
+    database_url: str | None, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    wanted = spec(6.0)
+    settings = {"data": str(tmp_path / "data"), "triton": client.address, "database_url": database_url}
+    with worker(settings, {"job": wanted}) as service:
+        service.start()
+        segments = service.view.storage.segments(only_job(service).id)
+        wait_until(lambda: len(list(segments.glob("*.mp4"))) >= 2, "two segments")
+        service.kill()
+        stamps = {path: path.stat().st_mtime_ns for path in segments.glob("0*.mp4")}
+        percent = only_job(service).percent
+        assert only_job(service).state == "running" and stamps
+        service.start()
+        done = wait_for(service.view, only_job(service).id, is_over)
+        assert (done.state, done.attempts, done.segments_done) == ("completed", 2, 3), service.log()
+        assert done.percent >= percent
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "no finished segment is rendered again"
+        assert service.view.result(done.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+        assert service.kill(signal.SIGTERM) == 0
+        assert '"job": "' in service.log() and str(tmp_path) not in service.log(), "logs carry the job's id and no path of its user"
+
+
+def test_sigterm_leaves_at_a_checkpoint_and_the_next_start_goes_on(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    wanted = spec(6.0)
+    with worker({"data": str(tmp_path / "data"), "triton": client.address}, {"job": wanted, "later": spec(0.2, priority="batch")}) as service:
+        process = service.start()
+        job_id = next(view.id for view in service.view.find() if view.spec.priority == "interactive")
+        wait_for(service.view, job_id, lambda view: view.stage == "render" and view.done > 5)
+        started_s = time.monotonic()
+        assert service.kill(signal.SIGTERM) == 0
+        assert time.monotonic() - started_s < 12
+        assert not psutil.pid_exists(process.pid)
+        left = service.view.get(job_id)
+        assert (left.state, left.queue_position) == ("queued", 1), service.log()
+        assert not list(service.view.storage.segments(job_id).glob("*.partial"))
+        service.start()
+        done = wait_for(service.view, job_id, is_over)
+        assert done.state == "completed"
+        assert service.view.result(job_id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+
+
+@pytest.mark.usefixtures("nothing_left_of_triton")
+def test_killed_triton_is_started_again_and_its_jobs_are_retried(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    wanted = spec(6.0)
+    with worker({"data": str(tmp_path / "data")}, {"job": wanted}) as service:
+        process = service.start()
+        job_id = only_job(service).id
+        wait_for(service.view, job_id, lambda view: view.segments_done >= 1)
+        triton = next(child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "tritonserver")
+        triton.kill()
+        retried = wait_for(service.view, job_id, lambda view: view.error_code is not None or view.attempts > 1)
+        assert retried.error_code in ("inference_unavailable", None)
+        done = wait_for(service.view, job_id, is_over)
+        assert (done.state, done.attempts >= 2) == ("completed", True), service.log()
+        assert service.view.result(job_id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+        assert "starting it again" in service.log()
+        assert service.kill(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def nothing_left_of_triton() -> Iterator[None]:
+    memory = set(Path("/dev/shm").iterdir())
+    yield
+    wait_until(lambda: set(Path("/dev/shm").iterdir()) <= memory, "Triton's shared memory is gone", timeout_s=30)
+
+
+def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands in for a full disk: the system gives it the same way, and it can be lifted."""
+    large = spec(2.0, options=RenderOptions(lossless=True, preset="ultrafast"))
+    with worker({"data": str(tmp_path / "data"), "triton": client.address, "max_attempts": 2}, {"large": large}) as service:
+        service.start()
+        assert service.process is not None
+        limits = psutil.Process(service.process.pid)
+        limits.rlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
+        failed = wait_for(service.view, only_job(service).id, is_over)
+        assert (failed.state, failed.error_code, failed.attempts) == ("failed", "storage_full", 2), (failed, service.log())
+        assert not service.view.storage.job_folder(failed.id).exists()
+        limits.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        retried = service.view.submit(large)
+        service.kill(signal.SIGTERM)
+        service.start()
+        assert wait_for(service.view, retried.id, is_over).state == "completed"
+
+
+JOB_COUNT = 30
+
+
+@pytest.mark.usefixtures("nothing_left_of_triton")
+def test_thirty_jobs_end_correct_and_once_although_service_and_triton_are_killed_at_random(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    chance = random.Random(20260729)
+    kinds = [spec(0.4), spec(1.0), spec(2.6)]
+    wanted = {f"job {number}": kinds[number % 3] for number in range(JOB_COUNT)}
+    references = {kind.audio: expected(kind, client, tmp_path / "expected.mp4") for kind in kinds}
+    placed: dict[str, int] = {}
+    settings = {"data": str(tmp_path / "data"), "max_concurrent_renders": 2}
+    with worker(settings, wanted) as service:
+        service.start()
+        for victim in ("service", "triton", "both", "service"):
+            time.sleep(chance.uniform(1.0, 5.0))
+            note_results(service, placed)
+            kill(service, victim)
+        deadline = time.monotonic() + 180
+        while any(not is_over(view) for view in service.view.find(limit=100)):
+            assert time.monotonic() < deadline, service.log()
+            note_results(service, placed)
+            time.sleep(0.5)
+        note_results(service, placed)
+        jobs = service.view.find(limit=100)
+        assert [(view.state, view.error) for view in jobs] == [("completed", None)] * JOB_COUNT, service.log()
+        assert all(service.view.result(view.id).read_bytes() == references[view.spec.audio] for view in jobs)
+        assert max(view.attempts for view in jobs) > 1, "something was interrupted"
+        assert service.process is not None
+        children = psutil.Process(service.process.pid).children(recursive=True)
+        assert not [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+        assert service.kill(signal.SIGTERM) == 0
+        left = [path for path in (tmp_path / "data").rglob("*") if "partial" in path.name or path.parent.name == "incoming"]
+        assert not left
+
+
+def note_results(service: Worker, placed: dict[str, int]) -> None:
+    """Write down when each result was put in place, and check that none was put there twice."""
+    for view in service.view.find(state="completed", limit=100):
+        stamp = service.view.result(view.id).stat().st_mtime_ns
+        assert placed.setdefault(view.id, stamp) == stamp, "a completed job was rendered again"
+
+
+def kill(service: Worker, victim: str) -> None:
+    assert service.process is not None
+    if victim in ("triton", "both"):
+        for child in psutil.Process(service.process.pid).children(recursive=True):
+            if child.name() == "tritonserver":
+                child.kill()
+    if victim in ("service", "both"):
+        service.kill()
+        service.start()

@@ -1,0 +1,97 @@
+"""A render that was ended goes on where it was, to the same bits, and a video that was seen before is not looked at again."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import RenderCancelled, RenderInterrupted
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.usage import model_use
+from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.progress import Progress
+from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.segments import finished_segments
+from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.watch import Watch
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+
+FAST = Encoding(preset="veryfast", crf=30)
+
+
+@pytest.fixture(scope="module")
+def long_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven seconds, silent in the middle: four segments, and the clip forwards and backwards seven times."""
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(7.0, silent_s=(3.0, 4.5)), SPEECH_RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clip: Path, long_speech: Path, client: TritonClient, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RenderReport]:
+    out = tmp_path_factory.mktemp("undisturbed") / "out.mp4"
+    return out, render(plan_render(clip, long_speech, out), client, FAST)
+
+
+def test_render_resumed_after_every_segment_is_equal_to_the_last_bit(
+    undisturbed: tuple[Path, RenderReport], clip: Path, long_speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    out, segments = tmp_path / "out.mp4", tmp_path / "segments"
+    rendered = 0
+    for finished in (1, 2, 3):
+        watch = Watch()
+
+        def leave_after_next_segment(progress: Progress, watch: Watch = watch, finished: int = finished) -> None:
+            nonlocal rendered
+            if progress.stage == "render" and progress.done >= 50 * (finished - 1) + 10:
+                watch.leave_at_checkpoint()
+
+        before = model_use(client, "lip_sync").inference_count
+        with pytest.raises(RenderInterrupted):
+            render(plan_render(clip, long_speech, out), client, FAST, leave_after_next_segment, watch=watch, segments=segments)
+        rendered += model_use(client, "lip_sync").inference_count - before
+        assert len(finished_segments(segments)) == finished
+        assert not out.exists()
+    report = render(plan_render(clip, long_speech, out), client, FAST, segments=segments)
+    assert out.read_bytes() == undisturbed[0].read_bytes()
+    assert report.passed_through == undisturbed[1].passed_through
+    assert report.models["lip_sync"].inference_count == 175 - 150, "what is finished is not rendered again"
+    again = render(plan_render(clip, long_speech, out), client, FAST, segments=segments)
+    assert again.models["lip_sync"].inference_count == 0, "with every segment there, only the file is put together"
+    assert out.read_bytes() == undisturbed[0].read_bytes()
+
+
+def test_second_render_of_a_video_skips_the_analysis_and_is_the_same(
+    undisturbed: tuple[Path, RenderReport], clip: Path, long_speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    tracks = TrackCache(tmp_path / "tracks", 1 << 20)
+    for expected in (25, 0):
+        report = render(plan_render(clip, long_speech, tmp_path / "out.mp4"), client, FAST, tracks=tracks)
+        assert report.models["face_detector"].inference_count == expected
+        assert (tmp_path / "out.mp4").read_bytes() == undisturbed[0].read_bytes()
+
+
+def test_analysis_of_a_part_is_not_taken_for_the_whole(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    tracks = TrackCache(tmp_path / "tracks", 1 << 20)
+    short = write_wav(tmp_path / "short.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    counts = []
+    for audio in (short, speech, short):
+        report = render(plan_render(clip, audio, tmp_path / "out.mp4"), client, FAST, tracks=tracks)
+        counts.append((report.source_frame_count, report.models["face_detector"].inference_count))
+    assert counts == [(10, 10), (25, 25), (10, 0)]
+
+
+@pytest.mark.parametrize("stage", ["analyse", "render", "finish"])
+def test_stop_ends_a_render_at_once_in_every_stage(stage: str, clip: Path, client: TritonClient, tmp_path: Path) -> None:
+    speech = write_wav(tmp_path / "long.wav", speech_like(20.0 if stage == "render" else 2.0), SPEECH_RATE_HZ)
+    watch, stopped_s = Watch(), 0.0
+
+    def stop(progress: Progress) -> None:
+        nonlocal stopped_s
+        if progress.stage == stage and not stopped_s:
+            stopped_s = time.monotonic()
+            watch.stop(RenderCancelled("Cancelled by the test."))
+
+    with pytest.raises(RenderCancelled):
+        render(plan_render(clip, speech, tmp_path / "out.mp4"), client, FAST, stop, watch=watch)
+    assert time.monotonic() - stopped_s < 2
+    assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]

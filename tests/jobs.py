@@ -1,0 +1,111 @@
+"""Services that work on jobs, in this process and in processes that are killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.inference.client import TritonClient
+from orchestrator.jobs.model import JobSpec, JobView
+from orchestrator.jobs.service import Hooks, JobService
+from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.render import plan_render, render
+from orchestrator.settings import Settings
+
+
+@contextmanager
+def working(settings: Settings, client: TritonClient, hooks: Hooks | None = None) -> Iterator[JobService]:
+    service = JobService(settings, client, hooks)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.close(6)
+
+
+def options(data: Path, **more: Any) -> Settings:
+    return Settings.model_validate({"data": data, "free_space_floor_bytes": 0, "device": "cpu", **more})
+
+
+def wait_for(service: JobService, job_id: str, condition: Callable[[JobView], bool], timeout_s: float = 90) -> JobView:
+    deadline, seen = time.monotonic() + timeout_s, -1
+    while True:
+        seen, view = service.wait_change(job_id, seen, 5)
+        if condition(view):
+            return view
+        assert time.monotonic() < deadline and (view.state not in ("completed", "failed", "cancelled")), f"never: {view}"
+
+
+def is_over(view: JobView) -> bool:
+    return view.state in ("completed", "failed", "cancelled")
+
+
+def expected(spec: JobSpec, client: TritonClient, out: Path) -> bytes:
+    """Return what an undisturbed render of a spec gives."""
+    encoding = Encoding(crf=spec.options.crf, preset=spec.options.preset, lossless=spec.options.lossless)
+    render(plan_render(Path(spec.video), Path(spec.audio), out), client, encoding)
+    return out.read_bytes()
+
+
+def busy_threads() -> list[str]:
+    """Return the names of the threads that work on a render."""
+    return [thread.name for thread in threading.enumerate() if "decode" in thread.name or "segment" in thread.name]
+
+
+class Worker:
+    """A process that works on jobs, and this process's look into its database."""
+
+    def __init__(self, settings: Mapping[str, Any], specs: Mapping[str, JobSpec]) -> None:
+        self.settings = options(Path(settings["data"]), **{key: value for key, value in settings.items() if key != "data"})
+        self._told = {
+            "settings": {**settings, "free_space_floor_bytes": 0, "device": "cpu"},
+            "specs": {key: spec.model_dump(mode="json") for key, spec in specs.items()},
+            "grace_s": 6,
+        }
+        self._client = TritonClient("127.0.0.1:1")
+        self.view = JobService(self.settings, self._client)
+        self.process: subprocess.Popen[str] | None = None
+        self._log = Path(settings["data"]).with_suffix(".log")
+
+    def start(self) -> "subprocess.Popen[str]":
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.jobs_process", json.dumps(self._told)], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n", self.log()
+        return self.process
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        assert self.process is not None and self.process.stdout is not None
+        self.process.send_signal(number)
+        status = self.process.wait(30)
+        self.process.stdout.close()
+        self.process = None
+        return status
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.kill()
+        self.view.close(0)
+        self._client.close()
+
+
+@contextmanager
+def worker(settings: Mapping[str, Any], specs: Mapping[str, JobSpec]) -> Iterator[Worker]:
+    with closing(Worker(settings, specs)) as made:
+        yield made
+
+
+def only_job(worker: Worker) -> JobView:
+    (job,) = worker.view.find()
+    return job

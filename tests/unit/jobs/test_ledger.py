@@ -1,0 +1,69 @@
+"""The jobs' table: every transition holds only from the state it expects."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import StorageFull
+from orchestrator.jobs.engine import engine_url, workflow_id
+from orchestrator.jobs.ledger import Ledger, database_url, is_url
+from orchestrator.jobs.model import JobSpec
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(database_url(None, tmp_path / "jobs.sqlite"))
+    yield opened
+    opened.close()
+
+
+SPEC = JobSpec(video="/data/a.mp4", audio="https://example.org/b.wav")
+
+
+def test_change_holds_only_from_the_states_and_the_run_it_expects(ledger: Ledger) -> None:
+    ledger.insert("a", SPEC, 10, None, 5)
+    assert not ledger.change("a", {"state": "completed"}, states=("running",))
+    assert not ledger.change("a", {"state": "running"}, states=("queued",), run=2)
+    assert ledger.change("a", {"state": "running"}, states=("queued",), run=1)
+    assert not ledger.change("nobody", {"state": "running"})
+    view = ledger.view("a")
+    assert (view.state, view.revision, view.queue_position) == ("running", 1, None)
+
+
+def test_input_belongs_to_the_jobs_that_need_it(ledger: Ledger) -> None:
+    ledger.insert("a", SPEC, 10, None, 5)
+    ledger.insert("b", SPEC, 10, None, 5)
+    assert ledger.uses("/data/a.mp4", but="a")
+    assert not ledger.uses("https://example.org/b.wav"), "a URL is nothing that is kept"
+    ledger.change("b", {"state": "failed", "finished_at": 1.0})
+    assert not ledger.uses("/data/a.mp4", but="a")
+    assert ledger.uses("/data/a.mp4")
+    ledger.change("a", {"state": "completed", "has_result": True, "finished_at": 2.0})
+    assert ledger.uses("/data/a.mp4")
+    assert (ledger.finished_before(2.0), ledger.finished_before(3.0, has_result=True)) == (["b"], ["a"])
+
+
+def test_urls_of_the_databases() -> None:
+    file = Path("/data/jobs.sqlite")
+    assert database_url(None, file) == engine_url(None, file) == "sqlite:////data/jobs.sqlite"
+    for scheme in ("postgres", "postgresql"):
+        assert database_url(f"{scheme}://u:p@h/n", file) == "postgresql+psycopg://u:p@h/n"
+        assert engine_url(f"{scheme}://u:p@h/n", file) == "postgresql://u:p@h/n"
+    assert is_url("HTTPS://example.org/a") and not is_url("/data/http.mp4")
+
+
+def test_workflows_of_a_job_begin_with_its_id() -> None:
+    assert workflow_id("job", "renders", 3) == "job.renders.3"
+
+
+def test_full_disk_is_said_so(ledger: Ledger) -> None:
+    with ledger._write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    ledger.insert("a", SPEC, 10, None, 5)
+    large = JobSpec(video="/data/a.mp4", audio="/data/b.wav", request={"text": "x" * 1_000_000})
+    with ledger._engine.connect() as connection:  # SQLite's own limit on its file stands in for the disk's
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StorageFull, match="database"):
+        ledger.insert("b", large, 10, None, 5)
+    assert ledger.view("a").state == "queued"

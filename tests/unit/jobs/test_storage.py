@@ -1,0 +1,110 @@
+"""Inputs by content, complete or not there."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import LimitExceeded, StorageError, StorageFull
+from orchestrator.jobs.storage import Storage, safe_name
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(tmp_path / "data")
+
+
+def files(storage: Storage) -> list[str]:
+    return sorted(str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if path.is_file())
+
+
+def test_stream_is_stored_under_its_digest_and_only_once(storage: Storage) -> None:
+    digest = hashlib.sha256(b"abcdef").hexdigest()
+    path = storage.store_stream([b"abc", b"def"], "a.mp4", 6)
+    assert path == storage.root / "inputs" / digest / "a.mp4"
+    assert path.read_bytes() == b"abcdef"
+    assert storage.store_stream([b"abcdef"], "other.mp4", 6) == path
+    assert files(storage) == [f"inputs/{digest}/a.mp4"]
+
+
+def test_upload_that_is_too_large_or_breaks_off_leaves_nothing(storage: Storage) -> None:
+    with pytest.raises(LimitExceeded, match="5 bytes"):
+        storage.store_stream([b"abc", b"def"], "a.mp4", 5)
+
+    def broken() -> Iterator[bytes]:
+        yield b"abc"
+        raise ConnectionError("the client is gone")
+
+    with pytest.raises(ConnectionError):
+        storage.store_stream(broken(), "a.mp4", 100)
+    with storage.incoming("a.mp4", 100) as sink:
+        sink.write(b"abc")
+    assert files(storage) == []
+
+
+def test_name_can_still_be_given_when_the_content_is_there(storage: Storage) -> None:
+    with storage.incoming("download", 100) as sink:
+        sink.write(b"abc")
+        sink.name = "../../clip.mp4"
+        path = sink.commit()
+    assert path.name == "clip.mp4" and storage.holds(path)
+
+
+def test_less_than_the_floor_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "data", free_space_floor_bytes=1 << 60)
+    with pytest.raises(StorageFull):
+        storage.incoming("a.mp4", 100)
+    assert files(storage) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_while_an_upload_arrives_is_said_so_and_leaves_nothing(storage: Storage) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(StorageFull, match="full"), storage.incoming("a.mp4", 1 << 30) as sink:
+        sink._file.close()
+        sink._file = full
+        sink.write(b"x" * (1 << 20))
+    assert files(storage) == []
+
+
+def test_folder_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="data folder"):
+        Storage(tmp_path / "file")
+
+
+def test_only_what_lies_in_inputs_is_removed_as_an_input(storage: Storage, tmp_path: Path) -> None:
+    outside = tmp_path / "mine.mp4"
+    outside.touch()
+    inside = storage.store_stream([b"abc"], "a.mp4", 100)
+    for path in (outside, inside):
+        storage.remove_input(path)
+    assert outside.exists() and not inside.exists()
+    link = storage.root / "link.mp4"
+    link.symlink_to(outside)
+    assert not storage.holds(link), "a link that leads outside"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("clip.mp4", "clip.mp4"),
+        ("/etc/passwd", "passwd"),
+        ("..\\..\\boot.ini", "boot.ini"),
+        ("..", "file"),
+        (".hidden.mp4", "hidden.mp4"),
+        ("a\nb\x00.mp4", "a_b_.mp4"),
+        ("视频.mp4", "视频.mp4"),
+        ("", "file"),
+    ],
+)
+def test_names_lead_nowhere_else(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+@given(st.text())
+def test_any_name_becomes_one_that_can_be_written(name: str) -> None:
+    safe = safe_name(name)
+    assert safe and "/" not in safe and "\x00" not in safe and safe not in (".", "..") and len(safe.encode(errors="replace")) <= 100

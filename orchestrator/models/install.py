@@ -134,7 +134,7 @@ def _prove(
         "proof": asdict(proof),
         **facts,
     }
-    return _Built(config.role, configurations(config), card, path)
+    return _Built(config.role, config.files(pack=pack.name, licence=pack.licence, model=path), card, path)
 
 
 def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Version]:
@@ -202,11 +202,6 @@ def verify_version(version: Version, triton_home: Path) -> Proof | None:
             wrapping = fit(read_network(original), PackOptions(**card.get("options", {})))
             return prove(path, wrapping.config, wrapping, runner)
         return prove_batches(path, _config_of(card), runner)
-
-
-def configurations(config: ModelConfig) -> dict[str, str]:
-    """Return the text of each configuration file by its path below the role's folder."""
-    return {"config.pbtxt": config.to_pbtxt("gpu"), "configs/cpu.pbtxt": config.to_pbtxt("cpu")}
 
 
 @contextmanager

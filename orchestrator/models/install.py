@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import onnx
 
 from orchestrator.errors import InvalidOption, UnsuitableModel
-from orchestrator.models.config import ModelConfig, Tensor
+from orchestrator.models.config import CONFIG_FILES, ModelConfig, Tensor
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import Fit, Pack, find_pack
@@ -95,7 +96,7 @@ def _build_members(pack: Pack, folder: Path, options: PackOptions, runner: OnnxR
         config = pack.ensemble.config
         card = {**_facts(pack, config), "batching": "items together", "model_sha256": _digest_of([str(one.card["model_sha256"]) for one in built])}
         text = pack.ensemble.to_pbtxt(_with_origin(config, pack, card))
-        built.append(_Built(config.role, {"config.pbtxt": text, "configs/cpu.pbtxt": text}, card, None))
+        built.append(_Built(config.role, dict.fromkeys(CONFIG_FILES.values(), text), card, None))
     return sorted(built, key=lambda one: one.role == pack.role)
 
 
@@ -135,7 +136,7 @@ def _prove(
         "proof": asdict(proof),
         **facts,
     }
-    return _Built(config.role, configurations(_with_origin(config, pack, card)), card, path)
+    return _Built(config.role, config.files(pack=pack.name, licence=pack.licence, model=path), card, path)
 
 
 def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Version]:
@@ -146,6 +147,27 @@ def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Vers
         card = {**one.card, "members": members} if members and one.role == pack.role else one.card
         versions.append(_put(repository, replace(one, card=card)))
     return versions
+
+
+def is_missing(pack: Pack, repository: Path) -> bool:
+    """Tell whether a pack's role has no model, or one that this pack built, without file or options, and would build differently today.
+
+    A version that was gone back to on purpose, with today's beside it, is not touched.
+    """
+    version = served_version(repository, pack.role)
+    if version is None:
+        return True
+    is_plain = version.pack == pack.name and not pack.needs_file and not version.card.get("options")
+    return is_plain and all(other.card.get("built_by") != builder_digest() for other in read_versions(repository, pack.role))
+
+
+@cache
+def builder_digest() -> str:
+    """Return a digest of the code that builds models and their configurations."""
+    digest = sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def use_installed(repository: Path, version: Version) -> list[Version]:
@@ -163,7 +185,7 @@ def use_installed(repository: Path, version: Version) -> list[Version]:
 
 def _put(repository: Path, built: _Built) -> Version:
     """Make a model the served version of its role: a new one, or an old one that is the same."""
-    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members")
+    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members", "built_by")
     alike = [version for version in read_versions(repository, built.role) if all(version.card.get(name) == built.card.get(name) for name in same)]
     if alike:
         use_version(repository, built.role, alike[-1].number)
@@ -211,11 +233,6 @@ def verify_version(version: Version, triton_home: Path) -> Proof | None:
         return prove_batches(path, _config_of(card), runner)
 
 
-def configurations(config: ModelConfig) -> dict[str, str]:
-    """Return the text of each configuration file by its path below the role's folder."""
-    return {"config.pbtxt": config.to_pbtxt("gpu"), "configs/cpu.pbtxt": config.to_pbtxt("cpu")}
-
-
 @contextmanager
 def _file_of(pack: Pack, source: str | None) -> Iterator[Path]:
     if source is not None:
@@ -241,6 +258,7 @@ def _facts(pack: Pack, config: ModelConfig) -> dict[str, Any]:
         "outputs": [asdict(tensor) for tensor in config.outputs],
         "parameters": dict(config.parameters),
         "max_batch_size": config.max_batch_size,
+        "built_by": builder_digest(),
     }
 
 

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from orchestrator import errors
 from orchestrator.cli import app
-from orchestrator.models.install import install_pack, verify_version
+from orchestrator.models.config import CONFIG_FILES
+from orchestrator.models.install import install_pack, is_missing, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
@@ -49,7 +50,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def served_by(repository: Path, role: str) -> list[int]:
     """Return the versions each configuration names, which have to be one."""
     numbers = set()
-    for path in ("config.pbtxt", "configs/cpu.pbtxt"):
+    for path in CONFIG_FILES.values():
         config = text_format.Parse((repository / role / path).read_text(), model_config_pb2.ModelConfig())
         numbers |= set(config.version_policy.specific.versions)
     return sorted(numbers)
@@ -339,3 +340,22 @@ def test_operator_set_newer_than_the_servers_is_lowered_if_its_operators_exist_t
     onnx.save(model, tmp_path / "newer.onnx")
     with pytest.raises(errors.UnsuitableModel, match="RMSNormalization"):
         install("wav2lip", repository, tmp_path / "newer.onnx")
+
+
+def test_default_model_of_older_code_is_built_again_unless_an_operator_chose_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = find_pack("mouth-warp")
+    assert is_missing(pack, repository)
+    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
+    install("mouth-warp", repository)
+    assert not is_missing(pack, repository)
+    monkeypatch.undo()
+    assert is_missing(pack, repository)
+    assert install("mouth-warp", repository).number == 2
+    assert not is_missing(pack, repository)
+    use_version(repository, "lip_sync", 1)
+    assert not is_missing(pack, repository), "who went back on purpose is left alone"
+
+
+def test_operators_own_model_is_never_missing(repository: Path, tmp_path: Path) -> None:
+    install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
+    assert not is_missing(find_pack("mouth-warp"), repository)

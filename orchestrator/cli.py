@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
@@ -21,6 +22,7 @@ from orchestrator.errors import RenderError
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.timeline import SyncMode
 from orchestrator.session import check_repository, device_config, render
 from orchestrator.settings import Settings
 
@@ -43,12 +45,13 @@ def render_command(
     crf: Annotated[int, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
     preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
+    sync_mode: Annotated[SyncMode, typer.Option(help="Where the speech is longer or shorter than the video: see the README's table.")] = "bounce",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
 ) -> None:
     """Render a video with lips that follow the speech."""
     encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
     with _progress_bar() as on_progress:
-        report = render(video, audio, out, encoding=encoding, on_progress=on_progress, settings=_settings(triton))
+        report = render(video, audio, out, encoding=encoding, sync_mode=sync_mode, on_progress=on_progress, settings=_settings(triton))
     if as_json:
         print(json.dumps(asdict(report), indent=1))
     else:
@@ -103,7 +106,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except RenderError as exc:
-        _stderr.print(f"[bold red]{exc.code}[/]: {exc}", highlight=False, soft_wrap=True)
+        _stderr.print(f"[bold red]{exc.code}[/]: {escape(str(exc))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models.install import install_pack, verify_version
+from orchestrator.models.install import install_pack, use_installed, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import DEFAULT_PACKS, PACKS, find_pack
-from orchestrator.models.repository import Version, find_version, installed_pack, installed_roles, read_versions, served_version, use_version
+from orchestrator.models.repository import Version, find_version, installed_pack, installed_roles, read_versions, remove_role, served_version
 from orchestrator.settings import Settings
 
 models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
@@ -91,9 +91,15 @@ def models_card(
 def models_use(name: Annotated[str, typer.Argument(metavar="PACK[/VERSION]", help="An installed model, as `models list` shows it.")]) -> None:
     """Serve another installed version, from the next start of Triton on: the way back in one command."""
     repository = Settings().model_repository
-    version = find_version(repository, name)
-    use_version(repository, version.role, version.number)
-    print(f"{version.role}: {version}")
+    for version in use_installed(repository, find_version(repository, name)):
+        print(f"{version.role}: {version}")
+
+
+@models.command("remove")
+def models_remove(role: Annotated[str, typer.Argument(help="An optional role, as `models list` shows it.")]) -> None:
+    """Take an optional role's model out of the repository, with all its versions."""
+    remove_role(Settings().model_repository, role)
+    print(f"{role}: removed")
 
 
 def _served(role: str) -> Version:

@@ -13,6 +13,7 @@ from orchestrator.pipeline.progress import OnProgress
 from orchestrator.pipeline.render import plan_render
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.timeline import SyncMode
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 
@@ -23,6 +24,7 @@ def render(
     out: Path,
     *,
     encoding: Encoding | None = None,
+    sync_mode: SyncMode = "bounce",
     on_progress: OnProgress | None = None,
     settings: Settings | None = None,
 ) -> RenderReport:
@@ -34,7 +36,7 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
     settings = settings or Settings()
-    plan = plan_render(video, audio, out, on_progress)
+    plan = plan_render(video, audio, out, on_progress, sync_mode=sync_mode)
     with open_triton(settings) as client:
         return render_plan(plan, client, encoding, on_progress, tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes))
 

@@ -103,10 +103,10 @@ class LipModel:
                 f"The lip_sync model on {self._client.address} reads features of an audio_encoder model, and there is none; install its pack again."
             )
         encoder = AudioEncoder(self._client)
-        if prod(self.audio_dims) % encoder.feature_size:
-            raise _parameter_mismatch(
-                "audio input", f"a multiple of {encoder.feature_size} numbers, as the audio_encoder model makes", str(list(self.audio_dims))
-            )
+        wanted = self.description.parameters.get("encoder_frontend", encoder.front_end)
+        if encoder.front_end != wanted or prod(self.audio_dims) % encoder.feature_size:
+            found = f"one fed with {encoder.front_end} that makes {encoder.feature_size} numbers a feature"
+            raise _parameter_mismatch("audio_encoder", f"one fed with {wanted} for an audio input of {list(self.audio_dims)}", found)
         return encoder
 
     def generate(self, faces: Sequence[NDArray[np.uint8]], windows: Sequence[NDArray[np.float32]]) -> Future[NDArray[np.uint8]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.timeline import SyncMode
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 Stage = Literal["queued", "read", "analyse", "render", "finish"]
@@ -28,9 +29,7 @@ class RenderOptions(BaseModel):
     crf: int = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
     preset: str = Field(_DEFAULTS.preset, description="libx264 preset, ultrafast to veryslow.")
     lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
-    sync_mode: Literal["bounce", "loop", "cut_off", "silence", "remap"] = Field(
-        "bounce", description="What happens where the speech and the video differ in length."
-    )
+    sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
 
     def encoding(self) -> Encoding:
         """Return how the video is compressed.

@@ -221,8 +221,8 @@ class Runner:
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
             check_inputs(video, audio, limits)
-        plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch, limits)
-        board.total_frames = plan.frame_count
+        plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch, spec.options.sync_mode, limits)
+        board.total_frames = plan.expected_frame_count
         encoding = spec.options.encoding()
         report = render(plan, self._client, encoding, board.report, watch=watch, tracks=self._tracks, segments=self._storage.segments(row["id"]))
         self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))

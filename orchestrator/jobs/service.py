@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, StorageError
+from orchestrator.errors import MissingFile, NotReady, RenderCancelled, StorageError
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
@@ -31,8 +31,6 @@ __all__ = ["Hooks", "JobService"]
 
 PRIORITIES = {"interactive": 10, "batch": 20}
 """DBOS's queue priorities: smaller goes first."""
-
-SUPPORTED_SYNC_MODES = ("bounce",)
 
 POLL_S = 0.25
 """How often a wait looks for changes that another process made, s."""
@@ -101,8 +99,6 @@ class JobService:
             MissingFile: an input that is not a URL is not there.
         """
         spec.options.encoding()
-        if spec.options.sync_mode not in SUPPORTED_SYNC_MODES:
-            raise InvalidOption(f"sync_mode {spec.options.sync_mode} is not supported; give one of {', '.join(SUPPORTED_SYNC_MODES)}.")
         for source in (spec.video, spec.audio):
             if not is_url(source) and not Path(source).is_file():
                 raise MissingFile(f"There is no file {Path(source).name}; upload it again.")

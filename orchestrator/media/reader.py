@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
@@ -59,12 +60,16 @@ class DecodedFrame:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive source frames: `start`, `start + step`, ..., `count` of them."""
+    """Source frames shown one after the other: the whole parts of `start`, `start + step`, ..., `count` of them."""
 
-    start: int
-    step: int
-    """1 forwards, -1 backwards, 0 the same frame again and again."""
+    start: int | Fraction
+    step: int | Fraction
+    """1 forwards, -1 backwards, 0 the same frame again and again; a fraction above 0 slows down (below 1) or speeds up."""
     count: int
+
+    def __getitem__(self, place: int) -> int:
+        """Return the source frame at a place of the run."""
+        return int(self.start + self.step * place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +138,28 @@ class VideoReader:
         Raises:
             UnreadableMedia: the file does not decode to the frames of `index` again.
         """
-        if run.step == 0:
-            frame = next(self._forwards(index, run.start, run.start + 1))
-            for _ in range(run.count):
+        if run.step >= 0:
+            yield from self._shown_forwards(index, run)
+            return
+        piece = max(8, REVERSE_BUFFER_BYTES // self._frame_bytes())
+        high, end = run[0], run[run.count - 1]
+        while high >= end:
+            low = max(end, high - piece + 1)
+            frames = list(self._forwards(index, low, high + 1))
+            while frames:
+                yield frames.pop()
+            high = low - 1
+
+    def _shown_forwards(self, index: FrameIndex, run: Run) -> Iterator[DecodedFrame]:
+        frames = self._forwards(index, run[0], run[run.count - 1] + 1)
+        frame = next(frames)
+        for place in range(run.count):
+            while frame.index < run[place]:
+                frame = next(frames)
+            if place + 1 < run.count and run[place + 1] == frame.index:
                 yield DecodedFrame(frame.index, _copied(frame.picture, *self._info.working_size_wh), frame.is_key)
-        elif run.step == 1:
-            yield from self._forwards(index, run.start, run.start + run.count)
-        else:
-            piece = max(8, REVERSE_BUFFER_BYTES // self._frame_bytes())
-            high, end = run.start, run.start - run.count
-            while high > end:
-                low = max(end + 1, high - piece + 1)
-                frames = list(self._forwards(index, low, high + 1))
-                while frames:
-                    yield frames.pop()
-                high = low - 1
+            else:
+                yield frame
 
     def _forwards(self, index: FrameIndex, start: int, stop: int) -> Iterator[DecodedFrame]:
         wanted = start

@@ -5,7 +5,7 @@ into one fast-start MP4 without encoding again. Pictures are counted, never time
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from orchestrator.media.audio import AudioInfo, read_samples
 from orchestrator.media.probe import VideoInfo
@@ -54,8 +56,14 @@ class SpeechEncoder:
     The packets depend on the speech alone: who reads them in one go and who begins again in the middle gets the same.
     """
 
-    def __init__(self, speech: AudioInfo, tick: Callable[[], None] = lambda: None) -> None:
-        """Begin. `tick` is called after each piece of the speech."""
+    def __init__(self, speech: AudioInfo, tick: Callable[[], None] = lambda: None, duration_s: Fraction | None = None) -> None:
+        """Begin.
+
+        Args:
+            speech: the track.
+            tick: called after each piece of it.
+            duration_s: length of the sound, which is cut, or followed by silence; None takes the track as it is.
+        """
         self.rate_hz = speech.sample_rate_hz if speech.sample_rate_hz in _AAC_RATES_HZ else 48_000
         self.layout = "mono" if speech.channel_count == 1 else "stereo"
         self._tick = tick
@@ -66,7 +74,7 @@ class SpeechEncoder:
         self._context.layout = self.layout
         self._context.format = "fltp"
         self._context.time_base = Fraction(1, self.rate_hz)
-        self._packets = self._encoded(speech)
+        self._packets = self._encoded(_samples(speech, self.layout, self.rate_hz, duration_s))
         self._next: Packet[Any] | None = None
 
     def until(self, time_s: Fraction | None) -> "Iterator[Packet[Any]]":
@@ -82,9 +90,9 @@ class SpeechEncoder:
             self._next = next(self._packets, None)
         return self._next
 
-    def _encoded(self, speech: AudioInfo) -> "Iterator[Packet[Any]]":
+    def _encoded(self, pieces: Iterable[NDArray[np.float32]]) -> "Iterator[Packet[Any]]":
         position = 0
-        for samples in read_samples(speech.path, self.layout, self.rate_hz):
+        for samples in pieces:
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
             frame.sample_rate, frame.time_base, frame.pts = self.rate_hz, Fraction(1, self.rate_hz), position
             position += samples.shape[1]
@@ -250,6 +258,23 @@ def _reproducible() -> dict[str, str]:
     """
     flags = Path("/proc/cpuinfo").read_text().split()
     return {"x264-params": "asm=AVX2"} if "avx512f" in flags else {}
+
+
+def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction | None) -> Iterator[NDArray[np.float32]]:
+    """Yield a track's samples, (channels, n) float32; exactly as long as asked for."""
+    if duration_s is None:
+        yield from read_samples(speech.path, layout, rate_hz)
+        return
+    left = round(duration_s * rate_hz)
+    for samples in read_samples(speech.path, layout, rate_hz):
+        yield samples[:, :left]
+        left -= min(left, samples.shape[1])
+        if not left:
+            return
+    while left:
+        silence = min(left, rate_hz)
+        yield np.zeros((1 if layout == "mono" else 2, silence), np.float32)
+        left -= silence
 
 
 def _set_aac(context: AudioCodecContext, layout: str) -> None:

@@ -124,7 +124,7 @@ def fix_shapes(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]
         value.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
     while True:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = infer_shapes(model)
         graph = _Graph(model.graph)
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
             dims = value.type.tensor_type.shape.dim
@@ -132,6 +132,22 @@ def fix_shapes(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]
                 graph.shapes[value.name] = tuple(dim.dim_value for dim in dims)
         if not _fold(graph):
             return graph
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of the same nodes with the shapes of its values, without its large weights: inference copies what it is given."""
+    light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    light.opset_import.extend(model.opset_import)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= MAX_FOLDED_ELEMENTS:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return onnx.shape_inference.infer_shapes(light, data_prop=True)
 
 
 def _fold(graph: _Graph) -> bool:

@@ -51,7 +51,7 @@ class Dinet:
 
     @property
     def config(self) -> ModelConfig:
-        more = {"audio_window_start_s": str(WINDOW_START_S), "audio_layout": "channels"}
+        more = {"audio_window_start_s": str(WINDOW_START_S), "audio_layout": "channels", "encoder_frontend": "wenet_fbank"}
         return lip_config(SIZE_PX, AUDIO_SHAPE, "wav2lip_box", "audio_encoder", (0.02, 0.46, 0.98, 1.0), **more)
 
     @property

@@ -1,9 +1,9 @@
 """Installing a pack: read the file, recognise it, wrap it, prove it, and only then let Triton see it."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -84,7 +84,7 @@ def install_pack(
             with _file_of(pack, source) as file:
                 expected = digest or (next(iter(pack.known_files)) if source is None else None)
                 built = [_build(pack, pack.fit, file, expected, source or " ".join(pack.package or ()), options, runner)]
-        return [_put(repository, one) for one in built]
+        return _put_all(pack, repository, built)
 
 
 def _build_members(pack: Pack, folder: Path, options: PackOptions, runner: OnnxRunner) -> list[_Built]:
@@ -93,7 +93,7 @@ def _build_members(pack: Pack, folder: Path, options: PackOptions, runner: OnnxR
     built = [_build(pack, fit, folder / name, None, str(folder / name), options, runner) for name, fit in pack.members.items()]
     if pack.ensemble is not None:
         config, text = pack.ensemble()
-        card = {**_facts(pack, config), "batching": "items together", "members": [one.role for one in built]}
+        card = {**_facts(pack, config), "batching": "items together"}
         built.append(_Built(config.role, {"config.pbtxt": text, "configs/cpu.pbtxt": text}, card, None))
     return sorted(built, key=lambda one: one.role == pack.role)
 
@@ -137,6 +137,29 @@ def _prove(
     return _Built(config.role, configurations(config), card, path)
 
 
+def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Version]:
+    """Put a pack's models in place, its own role last, with the versions of the others on its card."""
+    versions: list[Version] = []
+    for one in built:
+        members = {version.role: version.number for version in versions}
+        card = {**one.card, "members": members} if members and one.role == pack.role else one.card
+        versions.append(_put(repository, replace(one, card=card)))
+    return versions
+
+
+def use_installed(repository: Path, version: Version) -> list[Version]:
+    """Serve an installed version, and with it the versions of the pack's other models that belong to it.
+
+    Raises:
+        InvalidOption: one of them is gone.
+        StorageError: the repository cannot be written.
+    """
+    wanted = {**version.card.get("members", {}), version.role: version.number}
+    for role, number in wanted.items():
+        use_version(repository, role, number)
+    return [served for role in wanted if (served := served_version(repository, role)) is not None]
+
+
 def _put(repository: Path, built: _Built) -> Version:
     """Make a model the served version of its role: a new one, or an old one that is the same."""
     same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members")
@@ -165,7 +188,7 @@ def verify_version(version: Version, triton_home: Path) -> Proof | None:
         StorageError: there is no ONNX Runtime.
     """
     card, path = version.card, version.folder / MODEL_FILE
-    if "members" in card:
+    if "members" in card and "model_sha256" not in card:
         return None
     if "model_sha256" not in card:
         raise InvalidOption(f"{version.role} {version} was installed before models were proven; install it again.")

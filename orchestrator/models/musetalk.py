@@ -210,6 +210,7 @@ def ensemble_config() -> tuple[ModelConfig, str]:
         parameters={
             "crop_template": "musetalk_box",
             "audio_frontend": "audio_encoder",
+            "encoder_frontend": "whisper_log_mel",
             "audio_window_start_s": str(WINDOW_START_S),
             "paste_region": "0.02,0.44,0.98,1.0",
         },

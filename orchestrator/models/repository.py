@@ -133,8 +133,30 @@ def use_version(repository: Path, role: str, number: int) -> None:
         _serve(aside, number, version.pack)
 
 
+def remove_role(repository: Path, role: str) -> None:
+    """Take a role's model out of the repository, with all its versions.
+
+    Raises:
+        InvalidOption: there is none, or no render can do without it.
+        StorageError: the repository cannot be written.
+    """
+    if role in REQUIRED_ROLES:
+        raise InvalidOption(f"No render can do without {role}; install another pack for it instead.")
+    if role not in installed_roles(repository):
+        raise InvalidOption(f"There is no model {role!r} in {repository}; `lipsync models list` shows what there is.")
+    try:
+        with _locked(repository):
+            aside = Path(mkdtemp(prefix=f".{repository.name}.{role}.", dir=_staging_folder(repository)))
+            (repository / role).rename(aside)
+        shutil.rmtree(aside)
+    except OSError as exc:
+        raise _unwritable(repository, exc) from exc
+
+
 def find_version(repository: Path, name: str) -> Version:
     """Return the version that `PACK`, `PACK/VERSION` or `ROLE/VERSION` names; a pack alone means its latest.
+
+    Of a pack of several models it is the one whose card names the others.
 
     Raises:
         InvalidOption: none is installed.
@@ -145,7 +167,7 @@ def find_version(repository: Path, name: str) -> Version:
     if not found or (word in {version.role for version in found} and not number):
         installed = ", ".join(map(str, versions)) or "none"
         raise InvalidOption(f"There is no installed model {name!r}; give one of these as PACK/VERSION: {installed}.")
-    return found[-1]
+    return max(found, key=lambda version: ("members" in version.card, version.number))
 
 
 @contextmanager
@@ -153,8 +175,7 @@ def _changed(repository: Path, role: str) -> Iterator[Path]:
     """Yield a copy of a role's folder (weights are linked, not copied) that takes its place when the block ends."""
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        with (repository / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(repository):
             staging = _staging_folder(repository)
             for left_over in staging.glob(f".{repository.name}.{role}.*"):  # of a program that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
@@ -170,7 +191,19 @@ def _changed(repository: Path, role: str) -> Iterator[Path]:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
     except OSError as exc:
-        raise StorageError(f"The model repository {repository} cannot be written ({exc.strerror}); check the folder's owner and free space.") from exc
+        raise _unwritable(repository, exc) from exc
+
+
+@contextmanager
+def _locked(repository: Path) -> Iterator[None]:
+    """Change a repository one program at a time."""
+    with (repository / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _unwritable(repository: Path, exc: OSError) -> StorageError:
+    return StorageError(f"The model repository {repository} cannot be written ({exc.strerror}); check the folder's owner and free space.")
 
 
 def _staging_folder(repository: Path) -> Path:

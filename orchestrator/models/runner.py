@@ -19,8 +19,8 @@ from orchestrator.errors import StorageError, UnsuitableModel
 from orchestrator.models import onnx_runner_path
 from orchestrator.models.wrapping import Arrays
 
-ANSWER_TIMEOUT_S = 900.0
-"""How long one run may take, s. The largest network here needs 10 s an item on two cores."""
+ANSWER_TIMEOUT_S = 300.0
+"""How long one run may take, s. The largest network here needs 10 s an item on two cores, 40 s a batch."""
 
 MAX_MEMORY_BYTES = 24 << 30
 """Address space of the process; a file that wants more is broken or hostile."""

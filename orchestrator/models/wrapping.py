@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from orchestrator.errors import UnsuitableModel
-from orchestrator.models.batch import NotBatchable, fix_shapes, make_batchable
+from orchestrator.models.batch import NotBatchable, fix_shapes, infer_shapes, make_batchable
 from orchestrator.models.config import ModelConfig
 from orchestrator.models.graph import FLOAT, Graph, Value
 from orchestrator.models.network import Network, TensorInfo
@@ -149,7 +149,7 @@ def _prepared(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> onnx.M
 
 
 def _ranks(model: onnx.ModelProto) -> Mapping[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = infer_shapes(model).graph
     ranks = {tensor.name: len(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         if value.type.tensor_type.HasField("shape"):

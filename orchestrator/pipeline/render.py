@@ -5,7 +5,6 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
-from orchestrator.media.segment import assemble, encoder_version
+from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import in_flight, prefetch
@@ -30,7 +29,7 @@ from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speech import speech_windows
-from orchestrator.pipeline.timeline import bounce_runs, output_frame_count, runs_from
+from orchestrator.pipeline.timeline import SyncMode, Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import paste_mask
@@ -60,9 +59,17 @@ class RenderPlan:
     info: VideoInfo
     speech: Speech
     out: Path
-    frame_count: int
+    sync_mode: SyncMode
+    speech_frames: int
+    """Frames the speech takes."""
+    limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
+
+    @property
+    def expected_frame_count(self) -> int:
+        """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech."""
+        return timeline(self.sync_mode, self.info.expected_frame_count or self.speech_frames, self.speech_frames).frame_count
 
 
 def plan_render(
@@ -71,6 +78,7 @@ def plan_render(
     out: Path,
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
+    sync_mode: SyncMode = "bounce",
     limits: MediaLimits = UNLIMITED,
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
@@ -81,6 +89,7 @@ def plan_render(
         out: MP4 to write.
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
+        sync_mode: what happens where video and speech differ in length.
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
 
     Raises:
@@ -95,10 +104,10 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
-    frame_count = output_frame_count(speech.info.duration_s, info.frame_rate)
-    if frame_count > limits.max_frames:
-        raise too_many_frames(frame_count, limits)
-    return RenderPlan(info, speech, out, frame_count, clock.elapsed_s)
+    speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
+    if speech_frames > limits.max_frames:
+        raise too_many_frames(speech_frames, limits)
+    return RenderPlan(info, speech, out, sync_mode, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
@@ -127,20 +136,26 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
     watch, encoding = watch or Watch(), encoding or Encoding()
-    info, speech, frame_count = plan.info, plan.speech, plan.frame_count
+    info, speech = plan.info, plan.speech
     detector, lip_model = FaceDetector(client), LipModel(client)
     use_before = {role: model_use(client, role) for role in (*detector.roles, LIP_SYNC)}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
-        analysis = analyse(info, detector, frame_count, on_progress, watch=watch, tracks=tracks)
+        # One more than the limit shows that there are too many, however many there are.
+        frames_needed = min(source_frames_needed(plan.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
+        analysis = analyse(info, detector, frames_needed, on_progress, watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(analysis.face_track.is_present.sum())
+        shown = timeline(plan.sync_mode, len(analysis.index), plan.speech_frames)
+        frame_count = shown.frame_count
+        if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
+            raise too_many_frames(frame_count, plan.limits)
 
-        folder = SegmentFolder(path, _fingerprint(plan, encoding, detector, lip_model))
+        folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, detector, lip_model))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
         if first < frame_count:
-            _render_segments(plan, analysis, lip_model, folder, encoding, render_clock, watch)
+            _render_segments(plan, analysis, shown, lip_model, folder, encoding, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
@@ -165,12 +180,21 @@ def render(
 
 
 def _render_segments(
-    plan: RenderPlan, analysis: Analysis, lip_model: LipModel, folder: SegmentFolder, encoding: Encoding, clock: StageClock, watch: Watch
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    lip_model: LipModel,
+    folder: SegmentFolder,
+    encoding: Encoding,
+    clock: StageClock,
+    watch: Watch,
 ) -> None:
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
-    with SegmentWriter(folder, plan.info, plan.speech.info, encoding, plan.frame_count, watch) as writer:
-        pictures = render_frames(plan.info, analysis, plan.speech, plan.frame_count, lip_model, writer.first_frame, watch)
+    # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
+    sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
+    with SegmentWriter(folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), encoding, shown.frame_count, watch) as writer:
+        pictures = render_frames(plan, analysis, shown, lip_model, writer.first_frame, watch)
         with closing(pictures):
             for index, picture, is_edited in pictures:
                 writer.write(picture, is_edited)
@@ -178,13 +202,14 @@ def _render_segments(
                 clock.advance(index + 1, passed_through=passed_through, segment_count=len(folder.finished))
 
 
-def _fingerprint(plan: RenderPlan, encoding: Encoding, detector: FaceDetector, lip_model: LipModel) -> dict[str, Any]:
+def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, detector: FaceDetector, lip_model: LipModel) -> dict[str, Any]:
     """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
     return {
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
         "encoding": {**asdict(encoding), "thread_count": encoding.resolved_thread_count},
-        "frame_count": plan.frame_count,
+        "sync_mode": plan.sync_mode,
+        "frame_count": frame_count,
         "frame_rate": str(plan.info.frame_rate),
         "size_wh": list(plan.info.working_size_wh),
         "models": [detector.description.identity, lip_model.description.identity],
@@ -192,7 +217,7 @@ def _fingerprint(plan: RenderPlan, encoding: Encoding, detector: FaceDetector, l
 
 
 def render_frames(
-    info: VideoInfo, analysis: Analysis, speech: Speech, frame_count: int, lip_model: LipModel, first_frame: int = 0, watch: Watch | None = None
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int = 0, watch: Watch | None = None
 ) -> Generator[tuple[int, Picture, bool]]:
     """Yield the output's pictures in order from `first_frame` on, each with its position and whether it was edited.
 
@@ -200,10 +225,10 @@ def render_frames(
     frames under way is bounded.
     """
     watch = watch or Watch()
-    colour = stream_colour(info)
+    colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
-    with VideoReader(info, watch.tick) as reader:
-        batches = _batched(_shots(reader, info, analysis, speech, frame_count, lip_model, first_frame), lip_model.batch_size)
+    with VideoReader(plan.info, watch.tick) as reader:
+        batches = _batched(_shots(reader, plan, analysis, shown, lip_model, first_frame), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
@@ -216,20 +241,17 @@ def render_frames(
                     watch.tick()
 
 
-def _shots(
-    reader: VideoReader, info: VideoInfo, analysis: Analysis, speech: Speech, frame_count: int, lip_model: LipModel, first_frame: int
-) -> Generator[_Shot]:
-    """Decode the output's source frames in order and cut out the faces."""
-    track, colour = analysis.face_track, stream_colour(info)
-    window_at = speech_windows(speech, lip_model)
-    runs = runs_from(bounce_runs(len(analysis.index), frame_count), first_frame)
-    frames = (frame for run in runs for frame in reader.decode_run(analysis.index, run))
+def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int) -> Generator[_Shot]:
+    """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
+    track, colour = analysis.face_track, stream_colour(plan.info)
+    window_at = speech_windows(plan.speech, lip_model)
+    frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames, first_frame):
         face_crop = window = None
-        if track.is_present[frame.index]:
+        if track.is_present[frame.index] and index < plan.speech_frames:
             frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5, lip_model.stretch)
             face_crop = crop_face(plane_views(frame.picture, colour), frame_to_crop, lip_model.size_px)
-            window = window_at(Fraction(index) / info.frame_rate)
+            window = window_at(index / plan.info.frame_rate)
         yield _Shot(index, frame, face_crop, window)
 
 

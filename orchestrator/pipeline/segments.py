@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.media.audio import AudioInfo
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import Picture
 from orchestrator.media.segment import SegmentEncoder, SegmentFile, SpeechEncoder
@@ -133,14 +132,14 @@ class SegmentWriter:
     The encoder of a segment is emptied on a thread of its own while the next one takes pictures, so cutting costs no speed.
     """
 
-    def __init__(self, folder: SegmentFolder, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int, watch: Watch) -> None:
+    def __init__(self, folder: SegmentFolder, info: VideoInfo, speech: SpeechEncoder, encoding: Encoding, frame_count: int, watch: Watch) -> None:
         self._folder = folder
         self._info = info
         self._encoding = encoding
         self._segment_frames = encoding.segment_frame_count(info.frame_rate)
         self._frame_count = frame_count
         self._watch = watch
-        self._speech = SpeechEncoder(speech, watch.tick)
+        self._speech = speech
         self.first_frame = sum(segment.file.frame_count for segment in folder.finished)
         """Where writing begins."""
         self._written = self.first_frame

@@ -62,7 +62,7 @@ def write_movie(
     path: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = 25, pictures: Iterable[av.VideoFrame] = ()
 ) -> Path:
     folder = SegmentFolder(path.with_suffix(".segments"), {})
-    with SegmentWriter(folder, info, speech, encoding, frame_count, Watch()) as writer:
+    with SegmentWriter(folder, info, SpeechEncoder(speech), encoding, frame_count, Watch()) as writer:
         for picture in pictures or numbered(frame_count, info):
             writer.write(picture, is_edited=False)
     assemble([segment.file for segment in folder.finished], path, info)

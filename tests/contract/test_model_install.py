@@ -1,6 +1,9 @@
 """Installing packs: proven or refused, whole or not at all, and the way back in one command."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -281,3 +284,17 @@ def test_pack_of_several_files_is_installed_whole_or_not_at_all(repository: Path
     with pytest.raises(errors.InvalidOption, match="FOLDER"):
         install("musetalk", repository, folder / "unet.onnx")
     assert snapshot(repository) == before
+
+
+def test_refusal_on_the_command_line_is_a_code_a_sentence_and_the_table(repository: Path, tmp_path: Path) -> None:
+    """Shapes stand in square brackets, which the terminal library would take for its own markup."""
+    path = small_wav2lip(tmp_path / "w.onnx")
+    command = [str(Path(sys.executable).with_name("lipsync")), "models", "install", "pfld98", "--from", str(path)]
+    environment = {**os.environ, "LIPSYNC_MODEL_REPOSITORY": str(repository)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("unsuitable_model: w.onnx does not fit the pack pfld98.")
+    assert lines[1].split() == ["expected", "found"]
+    assert lines[2].split("  ")[-1] == "input mel_spectrogram FLOAT [batch_size, 1, 80, 16]"
+    assert not repository.exists(), "nothing was begun"

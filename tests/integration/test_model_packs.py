@@ -3,7 +3,6 @@
 The published files and people lie beside the checkout in `../shared`; they are not part of it.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -17,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deploy.local.server import LocalTriton
-from orchestrator.errors import ContractMismatch, UnsuitableModel
+from orchestrator.errors import ContractMismatch, InvalidOption, UnsuitableModel
 from orchestrator.inference.audio import AudioEncoder
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import FaceDetector, LipModel
@@ -25,10 +24,11 @@ from orchestrator.inference.landmarks import LandmarkModel
 from orchestrator.inference.selftest import self_test
 from orchestrator.media.audio import read_speech
 from orchestrator.media.writer import Encoding
-from orchestrator.models.install import install_pack
+from orchestrator.models.install import install_pack, use_installed
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import PACKS, find_pack
+from orchestrator.models.repository import find_version, read_versions, remove_role, use_version
 from orchestrator.models.wrapping import wrap
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.speech import speech_windows
@@ -173,10 +173,30 @@ def test_long_track_is_encoded_in_overlapping_segments_as_in_one(tmp_path: Path)
         np.testing.assert_allclose(features[first : first + 79], alone, atol=1e-4)
 
 
+def test_pack_of_several_models_is_chosen_again_with_all_of_them(tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    for name, save in (("musetalk", save_musetalk), ("dinet", save_dinet)):
+        (tmp_path / name).mkdir()
+        install(repository, name, save(tmp_path / name))
+    assert [str(version) for version in read_versions(repository, "audio_encoder")] == ["musetalk/1", "dinet/2"]
+    use_version(repository, "lip_sync", find_version(repository, "musetalk").number)
+    with serving(repository) as client, pytest.raises(ContractMismatch, match=r"whisper_log_mel.*found.*wenet_fbank"):
+        LipModel(client)
+    served = use_installed(repository, find_version(repository, "musetalk"))
+    assert {version.role for version in served} >= {"audio_encoder", "lip_sync", "musetalk_unet"}
+    with serving(repository) as client:
+        assert LipModel(client).encoder is not None
+    for role in ("musetalk_unet", "audio_encoder"):
+        remove_role(repository, role)
+        assert not (repository / role).exists()
+    with pytest.raises(InvalidOption, match="No render can do without"):
+        remove_role(repository, "lip_sync")
+
+
 def test_lip_model_without_its_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     install(tmp_path / "models", "dinet", save_dinet(tmp_path / "files"))
-    shutil.rmtree(tmp_path / "models" / "audio_encoder")
+    remove_role(tmp_path / "models", "audio_encoder")
     with serving(tmp_path / "models") as client, pytest.raises(ContractMismatch, match="there is none"):
         LipModel(client)
 
@@ -265,7 +285,8 @@ def test_presenter_renders_with_other_detectors(detector: str, tmp_path: Path) -
     install(repository, "pfld98", MODELS / FILES["pfld98"])
     install(repository, detector, MODELS / FILES[detector])
     with serving(repository) as client:
-        report = render(plan_render(MEDIA / PRESENTERS[0], MEDIA / "speech_zh.wav", tmp_path / "out.mp4"), client)
+        speech = write_wav(tmp_path / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
+        report = render(plan_render(MEDIA / PRESENTERS[0], speech, tmp_path / "out.mp4"), client)
     assert report.face_frame_count == report.source_frame_count
     assert report.models["face_detector"].inference_count == report.source_frame_count
     assert ("face_landmarks" in report.models) == (detector == "ultraface")

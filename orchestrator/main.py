@@ -99,6 +99,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         easy_data=easy_data,
         public_url=settings.public_url,
         local_url=local_url,
+        served_by=f"{socket.gethostname()} {settings.data.resolve()} {local_url}",
         stopping=stopping,
     )
     registry = CollectorRegistry()
@@ -188,7 +189,7 @@ def _lifespan(service: JobService, context: Context, settings: Settings) -> Call
         announcer = BatchAnnouncer(context, settings.webhook_secret)
         await anyio.to_thread.run_sync(service.start)
         try:
-            await anyio.to_thread.run_sync(forget_live_renders, service)
+            await anyio.to_thread.run_sync(forget_live_renders, service, context.served_by)
             announcer.start()
             yield
         finally:

@@ -52,6 +52,8 @@ class Context:
     """URL under which clients reach the service; None takes the request's."""
     local_url: str
     """URL of the service on this host, for what is sent without a request."""
+    served_by: str
+    """Tells this service from others that share its jobs, also after a restart."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set once the service was told to stop; endless answers end then."""
     workers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(32))

@@ -65,7 +65,14 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
                 raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
             options, video, audio = _options(form.fields), form.files["video"].path, form.files["audio"].path
             await context.run(check_inputs, video, audio, context.media_limits)
-            spec = JobSpec(video=str(video), audio=str(audio), options=options, interface="render", owner=context.owner_name(request))
+            spec = JobSpec(
+                video=str(video),
+                audio=str(audio),
+                options=options,
+                interface="render",
+                owner=context.owner_name(request),
+                request={"served_by": context.served_by},
+            )
             live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:
             await live.begin(request)
@@ -77,10 +84,11 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
     return router
 
 
-def forget_live_renders(service: JobService) -> None:
-    """Cancel and forget the renders of connections that a restart has cut."""
+def forget_live_renders(service: JobService, served_by: str) -> None:
+    """Cancel and forget the renders of connections that this service's restart has cut."""
     for view in service.find(interface="render", limit=10_000):
-        service.delete(view.id)
+        if view.spec.request.get("served_by") == served_by:
+            service.delete(view.id)
 
 
 def _options(fields: Mapping[str, str]) -> RenderOptions:

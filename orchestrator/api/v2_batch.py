@@ -166,18 +166,19 @@ class BatchAnnouncer:
     def close(self) -> None:
         """Stop and wait for the thread."""
         self._stopped.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while not self._stopped.wait(ANNOUNCE_S):
             try:
-                for batch in self._context.batches.all():
-                    if self._stopped.is_set():
-                        return
-                    self._look(batch)
+                with self._context.batches.lock() as is_mine:
+                    for batch in self._context.batches.all() if is_mine else ():
+                        if self._stopped.is_set():
+                            return
+                        self._look(batch)
             except RenderError:
                 log.exception("batches cannot be looked at")
-            self._stopped.wait(ANNOUNCE_S)
 
     def _look(self, batch: Batch) -> None:
         age_s = (datetime.now(UTC) - batch.created_at).total_seconds()

@@ -8,6 +8,7 @@ import anyio
 from fastapi import APIRouter, Request, Security
 from fastapi.responses import Response, StreamingResponse
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 from orchestrator import errors
 from orchestrator.api.answers import PLAYABLE, next_change
@@ -79,7 +80,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
         except BaseException:
             await live.end()
             raise
-        return StreamingResponse(live.pieces(), media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": 'inline; filename="render.mp4"'})
+        return _LiveResponse(live)
 
     return router
 
@@ -128,17 +129,21 @@ class _LiveVideo:
                 raise self._failure()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the video: the first segment whole, the others without their initialisation."""
+        """Yield the video: the first segment whole, the others without their initialisation.
+
+        Raises:
+            Aborted: there will be no more; the connection ends without the end of the body, which tells the client.
+        """
         try:
             while self._waiting or await self._look():
                 while self._waiting:
                     segment = self._waiting.pop(0)
                     async for piece in _read(segment.path, 0 if segment.index == 0 else segment.init_bytes):
                         yield piece
-            if self._view.state != "completed" or self._frame_count != (self._view.report or {}).get("frame_count"):
-                raise Aborted  # the connection ends without the end of the body, which tells the client
-        finally:
-            await self.end()
+        except (Problem, errors.RenderError, OSError) as exc:
+            raise Aborted from exc
+        if self._view.state != "completed" or self._frame_count != (self._view.report or {}).get("frame_count"):
+            raise Aborted
 
     async def end(self) -> None:
         """Cancel the job if it has not ended, and forget it."""
@@ -162,6 +167,21 @@ class _LiveVideo:
     def _failure(self) -> Problem:
         code = self._view.error_code or errors.RenderCancelled.code
         return Problem(_status_of_code(code), code, self._view.error or "The render was cancelled.")
+
+
+class _LiveResponse(StreamingResponse):
+    """Sends a live video; the job is over with the connection, however that ends and even if it never began."""
+
+    def __init__(self, live: _LiveVideo) -> None:
+        super().__init__(live.pieces(), media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": 'inline; filename="render.mp4"'})
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._live.end()
 
 
 async def _read(path: Path, start: int) -> AsyncIterator[bytes]:

@@ -126,15 +126,17 @@ def _prove(
     path = runner.folder / f"{config.role}.onnx"
     path.write_bytes(model.SerializeToString())
     proof = prove(path, config, wrapping, runner)
+    digest = _digest(path)
+    served = replace(config, parameters={**config.parameters, "model_sha256": digest})  # what is derived from this model's answers can say so
     card = {
         **_facts(pack, config),
-        "model_sha256": _digest(path),
+        "model_sha256": digest,
         "opset": model.opset_import[0].version,
         "batching": "items together" if obstacle is None else f"item by item ({obstacle})",
         "proof": asdict(proof),
         **facts,
     }
-    return _Built(config.role, configurations(config), card, path)
+    return _Built(config.role, configurations(served), card, path)
 
 
 def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Version]:

@@ -19,8 +19,8 @@ from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
-from orchestrator.media.fetch import FetchPolicy
 from orchestrator.media.limits import MediaLimits
+from orchestrator.media.reach import FetchPolicy
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -56,6 +56,7 @@ class Runner:
 
     def __init__(
         self,
+        host: str,
         settings: Settings,
         client: TritonClient,
         hooks: Hooks,
@@ -65,6 +66,7 @@ class Runner:
         on_change: Callable[[], None],
     ) -> None:
         """Make a runner; `on_change` is called after each change that was written down."""
+        self._host = host
         self._settings = settings
         self._client = client
         self._hooks = hooks
@@ -197,6 +199,7 @@ class Runner:
             raise CrashLoop(f"The service died {crashes} times at this job without getting any further; look into its log and the system's.")
         values = {
             "state": "running",
+            "host": self._host,
             "stage": "read",
             "done": 0,
             "total": 0,
@@ -248,7 +251,7 @@ class Runner:
     def _settled(self, row: Row, outcome: dict[str, Any]) -> list[Next]:
         job_id, run = row["id"], row["run"]
         if outcome["kind"] == "interrupted":
-            self._ledger.change(job_id, _queued_again(row), states=ACTIVE_STATES, run=run)
+            self._ledger.change(job_id, queued_again(row), states=ACTIVE_STATES, run=run)
             return [] if self._is_draining else [Next(RENDERS, run + 1, FIRST_IN_LINE)]
         if outcome["kind"] == "gone":
             return []
@@ -276,7 +279,7 @@ class Runner:
         error = {"error_code": outcome["code"], "error": outcome["message"]}
         log.warning("attempt failed with %s", outcome["code"], extra={"job": job_id, "code": outcome["code"]})
         if outcome["retryable"] and failures < self._settings.max_attempts:
-            values = {**_queued_again(row), **error, "failures": failures, "reached": segment_count}
+            values = {**queued_again(row), **error, "failures": failures, "reached": segment_count}
             self._ledger.change(job_id, values, states=ACTIVE_STATES, run=run)
             return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=min(MAX_BACK_OFF_S, 2.0 ** (failures - 1)))]
         following = self._end(row, "failed", {**error, "eta_s": None})
@@ -310,13 +313,14 @@ class Runner:
                 is_changed |= self._ledger.change(job_id, values, states=("running",), run=job.run)
         if is_changed:
             self._on_change()
-        states = self._ledger.states(list(running)) if running else {}
+        runs = self._ledger.runs(list(running)) if running else {}
         for job_id, job in running.items():
-            if states.get(job_id) not in ACTIVE_STATES:
-                job.watch.stop(RenderCancelled("The job was cancelled."))
+            if runs.get(job_id) != job.run:
+                job.watch.stop(RenderCancelled("The job was cancelled, or another host is at it."))
 
 
-def _queued_again(row: Row) -> dict[str, Any]:
+def queued_again(row: Row) -> dict[str, Any]:
+    """Return the columns of a job that goes back to the queue."""
     return {"state": "queued", "run": row["run"] + 1, "priority": FIRST_IN_LINE, "stage": "queued", "frames_per_s": 0.0, "eta_s": None}
 
 

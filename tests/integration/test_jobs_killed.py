@@ -14,9 +14,10 @@ import pytest
 
 from deploy.local import guard
 from orchestrator.inference.client import TritonClient
+from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec, RenderOptions
 from tests.e2e.conftest import wait_until
-from tests.jobs import Worker, expected, is_over, only_job, wait_for, worker
+from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
 
 
 def test_job_killed_in_the_middle_goes_on_from_its_last_segment_to_the_same_bits(
@@ -113,6 +114,29 @@ def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(
         service.kill(signal.SIGTERM)
         service.start()
         assert wait_for(service.view, retried.id, is_over).state == "completed"
+
+
+def test_another_host_takes_over_what_a_host_that_is_gone_was_at(
+    postgres_database: str, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caretaker, "ROUND_S", 0.5)
+    monkeypatch.setattr(caretaker, "HOST_GONE_S", 2.0)
+    wanted = spec(6.0)
+    settings = {"data": str(tmp_path / "data"), "triton": client.address, "database_url": postgres_database, "host_name": "first"}
+    with worker(settings, {"job": wanted}) as first:
+        first.start()
+        job_id = only_job(first).id
+        wait_for(first.view, job_id, lambda view: view.segments_done >= 1)
+        first.kill()
+        second = options(tmp_path / "data", database_url=postgres_database, host_name="second")
+        with working(second, client) as service:
+            done = wait_for(service, job_id, is_over)
+            assert (done.state, done.attempts) == ("completed", 2)
+            assert service.result(job_id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+            first.start()  # the first host comes back to a job that is done
+            time.sleep(1)
+            assert service.get(job_id).attempts == 2
+            assert first.kill(signal.SIGTERM) == 0
 
 
 JOB_COUNT = 30

@@ -2,6 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SPEECH ?= demo/speech.wav
+DEVICE ?= auto
 BIN := .venv/bin
 ENVIRONMENT := .venv/.installed
 
@@ -11,8 +12,8 @@ ENVIRONMENT := .venv/.installed
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-setup: $(ENVIRONMENT) ## install the environments, the embedded Triton and the models (what is there is kept)
-	@$(BIN)/python -m deploy.local.install
+setup: $(ENVIRONMENT) ## install the environments, the embedded Triton and the models (what is there is kept); DEVICE=cpu, gpu or tensorrt
+	@$(BIN)/python -m deploy.local.install --device $(DEVICE)
 	@$(BIN)/lipsync models install --missing
 
 demo: setup ## render a real face to real speech; SPEECH=FILE takes another speech

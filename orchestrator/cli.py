@@ -1,4 +1,4 @@
-"""The command line: `lipsync render | serve | triton | models`."""
+"""The command line: `lipsync render | serve | triton | models | doctor | bench`."""
 
 import json
 import signal
@@ -17,23 +17,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 
 from deploy.local.server import run_foreground
+from orchestrator.cli_bench import bench
+from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_models import models
+from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.errors import RenderError
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.timeline import SyncMode
-from orchestrator.session import check_repository, device_config, render
-from orchestrator.settings import Settings
+from orchestrator.session import check_repository, device_config, refuse_unfit_models, render
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
+app.add_typer(bench, name="bench")
+app.command("doctor")(doctor_command)
 _stderr = Console(stderr=True)
 _DEFAULTS = Encoding()
-
-TritonOption = Annotated[
-    str | None, typer.Option("--triton", metavar="HOST:PORT", help="gRPC address of a Triton that runs; default: the embedded one.")
-]
 
 
 @app.command("render")
@@ -46,12 +46,27 @@ def render_command(
     preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
     sync_mode: Annotated[SyncMode, typer.Option(help="Where the speech is longer or shorter than the video: see the README's table.")] = "bounce",
+    landmarks: Annotated[
+        bool | None, typer.Option("--landmarks/--no-landmarks", help="Let a face_landmarks model place the crop; default: if there is one.")
+    ] = None,
+    enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Let a face_enhancer model go over the faces; default: no.")] = None,
+    device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
 ) -> None:
     """Render a video with lips that follow the speech."""
     encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
     with _progress_bar() as on_progress:
-        report = render(video, audio, out, encoding=encoding, sync_mode=sync_mode, on_progress=on_progress, settings=_settings(triton))
+        report = render(
+            video,
+            audio,
+            out,
+            encoding=encoding,
+            sync_mode=sync_mode,
+            face_landmarks=landmarks,
+            face_enhancer=enhance,
+            on_progress=on_progress,
+            settings=read_settings(triton, device),
+        )
     if as_json:
         print(json.dumps(asdict(report), indent=1))
     else:
@@ -63,6 +78,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default LIPSYNC_HOST, 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default LIPSYNC_PORT, 8383.")] = None,
     triton: TritonOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
     # A render need not wait for the web framework to load.
@@ -71,9 +87,10 @@ def serve(
     from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
     given = {"host": host, "port": port}
-    settings = _settings(triton).model_copy(update={name: value for name, value in given.items() if value is not None})
+    settings = read_settings(triton, device).model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up_logging(settings.log_format)
     with open_listener(settings) as listener, supervised_triton(settings) as client:
+        refuse_unfit_models(client, settings)
         run_service(client, settings, listener)
 
 
@@ -83,9 +100,10 @@ def triton_command(
     grpc_port: Annotated[int, typer.Option(help="gRPC port, 0 for a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="HTTP port, 0 for a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Metrics port, 0 for a free one.")] = 8002,
+    device: DeviceOption = None,
 ) -> None:
     """Run the embedded Triton in the foreground, for direct model calls."""
-    settings = _settings(None)
+    settings = read_settings(None, device)
     check_repository(settings)
     raise typer.Exit(
         run_foreground(
@@ -114,10 +132,6 @@ def main() -> NoReturn:
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """End on SIGTERM as on Ctrl-C, so that what was started is stopped and what was half-written is removed."""
     sys.exit(128 + number)
-
-
-def _settings(triton: str | None) -> Settings:
-    return Settings(triton=triton) if triton else Settings()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import RenderError
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import check_ready
-from orchestrator.session import start_embedded
+from orchestrator.session import metrics_address, start_embedded
 from orchestrator.settings import Settings
 
 log = logging.getLogger("lipsync.triton")
@@ -43,7 +43,7 @@ class SupervisedTriton:
         """
         self._settings = settings
         self._server: LocalTriton = start_embedded(settings)
-        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s)
+        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address)
         self.restart_count = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="triton-supervisor", daemon=True)
@@ -73,7 +73,7 @@ class SupervisedTriton:
                     log.error("Triton does not start: %s", exc)
                     back_off_s = min(MAX_BACK_OFF_S, 2 * back_off_s)
                     continue
-                self.client.reconnect(self._server.grpc_address)
+                self.client.reconnect(self._server.grpc_address, self._server.metrics_address)
                 self.restart_count += 1
                 log.info("Triton is back")
                 break
@@ -103,7 +103,7 @@ def supervised_triton(settings: Settings) -> Iterator[TritonClient]:
         ContractMismatch: the model repository lacks a role.
     """
     if settings.triton:
-        with TritonClient(settings.triton, settings.request_deadline_s) as client:
+        with TritonClient(settings.triton, settings.request_deadline_s, metrics_address(settings.triton, settings.triton_metrics)) as client:
             yield client
         return
     triton = SupervisedTriton(settings)

@@ -22,6 +22,7 @@ RenderError(code, retryable)
    - InferenceTimeout            inference_timeout        (retryable)
    - InferenceOverloaded         inference_overloaded     (retryable)
    - InferenceRejected           inference_rejected
+   - GpuUnavailable              gpu_unavailable
    - ContractMismatch            contract_mismatch
  x FetchFailed                   fetch_failed             (retryable)
  x EncodeError                   encode_failed
@@ -175,6 +176,12 @@ class InferenceRejected(InferenceError):
     """Triton refused a request or the model failed on it."""
 
     code = "inference_rejected"
+
+
+class GpuUnavailable(InferenceError):
+    """A GPU is expected and models cannot run on it, or did not."""
+
+    code = "gpu_unavailable"
 
 
 class ContractMismatch(InferenceError):

@@ -107,7 +107,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     registry = CollectorRegistry()
     service.register_metrics(registry)
     registry.register(TritonCollector(client))
-    app = _routes(context, client, registry, _lifespan(service, context, settings))
+    app = _routes(context, Readiness(client, settings.device), registry, _lifespan(service, context, settings))
     return Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))
 
 
@@ -157,7 +157,7 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
     return FetchPolicy(hosts=_split(settings.fetch_hosts), networks=networks, max_bytes=settings.max_upload_bytes)
 
 
-def _routes(context: Context, client: TritonClient, registry: CollectorRegistry, lifespan: Callable[..., object]) -> FastAPI:
+def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry, lifespan: Callable[..., object]) -> FastAPI:
     app = FastAPI(
         title="Lip-sync render service",
         version=VERSION,
@@ -167,7 +167,6 @@ def _routes(context: Context, client: TritonClient, registry: CollectorRegistry,
         lifespan=lifespan,  # type: ignore[arg-type]
     )
     add_problem_handlers(app)
-    readiness = Readiness(client)
     for router in (
         page_router(),
         docs_router(),

@@ -1,21 +1,27 @@
 """A Triton for this process, given or embedded, and the one function that renders with it."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.local.gpu import GpuError, check_gpu, gpu_expected
+from deploy.local.home import open_home
 from deploy.local.server import LocalTriton, TritonStartError
-from orchestrator.errors import ContractMismatch, InferenceUnavailable
+from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceError, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.selftest import self_test
 from orchestrator.media.writer import Encoding
 from orchestrator.models.repository import missing_roles
 from orchestrator.pipeline.progress import OnProgress
-from orchestrator.pipeline.render import plan_render
+from orchestrator.pipeline.render import plan_render, use_of
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.timeline import SyncMode
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
+
+log = logging.getLogger("lipsync.session")
 
 
 def render(
@@ -25,12 +31,15 @@ def render(
     *,
     encoding: Encoding | None = None,
     sync_mode: SyncMode = "bounce",
+    face_landmarks: bool | None = None,
+    face_enhancer: bool | None = None,
     on_progress: OnProgress | None = None,
     settings: Settings | None = None,
 ) -> RenderReport:
     """Render `video` with lips that follow `audio` into the MP4 `out`.
 
-    Starts the embedded Triton for the time of the call unless `settings.triton` names one that runs.
+    Starts the embedded Triton for the time of the call unless `settings.triton` names one that runs. `face_landmarks` and `face_enhancer` ask
+    for these optional roles or do without; None does as the settings say.
 
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
@@ -38,7 +47,15 @@ def render(
     settings = settings or Settings()
     plan = plan_render(video, audio, out, on_progress, sync_mode=sync_mode)
     with open_triton(settings) as client:
-        return render_plan(plan, client, encoding, on_progress, tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes))
+        return render_plan(
+            plan,
+            client,
+            encoding,
+            on_progress,
+            tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes),
+            landmarks=use_of(face_landmarks, settings.face_landmarks),
+            enhancer=use_of(face_enhancer, settings.face_enhancer),
+        )
 
 
 @contextmanager
@@ -47,14 +64,36 @@ def open_triton(settings: Settings) -> Iterator[TritonClient]:
 
     Raises:
         InferenceUnavailable: the embedded Triton does not start.
+        GpuUnavailable: a GPU is expected and cannot be used.
         ContractMismatch: the model repository lacks a role.
     """
     if settings.triton:
-        with TritonClient(settings.triton, settings.request_deadline_s) as client:
+        with TritonClient(settings.triton, settings.request_deadline_s, metrics_address(settings.triton, settings.triton_metrics)) as client:
             yield client
         return
-    with start_embedded(settings) as server, TritonClient(server.grpc_address, settings.request_deadline_s) as client:
+    with start_embedded(settings) as server, TritonClient(server.grpc_address, settings.request_deadline_s, server.metrics_address) as client:
         yield client
+
+
+def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
+    """Test every role before a service begins. A Triton that is not there yet may come; models that are wrong do not get right by waiting.
+
+    Raises:
+        ContractMismatch: a model is not what its role needs, or answers nonsense.
+        GpuUnavailable: a model is not on the device it is expected on.
+        InferenceRejected: an inference failed.
+    """
+    try:
+        self_test(client, settings.device)
+    except InferenceError as exc:
+        if not exc.retryable:
+            raise
+        log.warning("%s: %s The service is not ready until that changes.", exc.code, exc)
+
+
+def metrics_address(triton: str, given: str | None) -> str:
+    """Return the address of a Triton's metrics: what is given, else Triton's usual port on the host of its gRPC address."""
+    return given or f"{triton.rpartition(':')[0]}:8002"
 
 
 def start_embedded(settings: Settings) -> LocalTriton:
@@ -62,13 +101,16 @@ def start_embedded(settings: Settings) -> LocalTriton:
 
     Raises:
         InferenceUnavailable: it does not start.
+        GpuUnavailable: a GPU is expected and cannot be used.
         ContractMismatch: the model repository lacks a role.
     """
     check_repository(settings)
+    config_name = device_config(settings)
     try:
-        return LocalTriton.start(settings.triton_home, settings.model_repository, config_name=device_config(settings))
+        return LocalTriton.start(settings.triton_home, settings.model_repository, config_name=config_name)
     except TritonStartError as exc:
-        raise InferenceUnavailable(f"The embedded Triton did not start. {exc}") from exc
+        kind = InferenceUnavailable if config_name == "cpu" else GpuUnavailable
+        raise kind(f"The embedded Triton did not start. {exc}") from exc
 
 
 def check_repository(settings: Settings) -> None:
@@ -83,7 +125,21 @@ def check_repository(settings: Settings) -> None:
 
 
 def device_config(settings: Settings) -> str | None:
-    """Return the name of the model configurations to use: None for `config.pbtxt`, which asks for GPUs."""
-    if settings.device == "auto":
-        return None if Path("/dev/nvidiactl").exists() else "cpu"
-    return None if settings.device == "gpu" else "cpu"
+    """Return the name of the model configurations for the settings' device: None for `config.pbtxt`, which asks for GPUs.
+
+    Raises:
+        GpuUnavailable: the GPU that is asked for, or that shows on this machine, cannot be used.
+    """
+    if settings.device == "cpu":
+        return "cpu"
+    sign = gpu_expected()
+    if settings.device == "auto" and sign is None:
+        return "cpu"
+    home = open_home(settings.triton_home)
+    if home is not None:  # without one there is nothing to check, and starting Triton says so
+        try:
+            check_gpu(home.python, home.environment(), tensorrt=settings.device == "tensorrt")
+        except GpuError as exc:
+            expected = f" A GPU is expected here because of {sign}." if settings.device == "auto" else ""
+            raise GpuUnavailable(f"{exc}{expected}") from exc
+    return "tensorrt" if settings.device == "tensorrt" else None

@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ROOT = Path(__file__).resolve().parents[1]
 
+Device = Literal["auto", "cpu", "gpu", "tensorrt"]
+
 
 class Settings(BaseSettings):
     """How this host renders. Command-line options come before the environment."""
@@ -17,9 +19,12 @@ class Settings(BaseSettings):
     triton: str | None = Field(None, description="gRPC address HOST:PORT of a Triton that already runs; unset starts the embedded one")
     triton_home: Path = Field(_ROOT / ".triton", description="folder of the embedded Triton")
     model_repository: Path = Field(_ROOT / "model_repository", description="folder of the models the embedded Triton serves")
-    device: Literal["auto", "cpu", "gpu"] = Field(
-        "auto", description="where the embedded Triton runs models; auto takes the CPU only where no GPU is visible"
+    triton_metrics: str | None = Field(None, description="metrics address HOST:PORT of that Triton; unset means port 8002 of the same host")
+    device: Device = Field(
+        "auto", description="where models run: auto, cpu, gpu or tensorrt; auto takes the CPU only where nothing shows an NVIDIA GPU"
     )
+    face_landmarks: bool = Field(True, description="a face_landmarks model, where there is one, places crops and bounds what is pasted")
+    face_enhancer: bool = Field(False, description="a face_enhancer model, where there is one, goes over every rendered face; a job may ask for it")
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
     data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
     database_url: str | None = Field(

@@ -44,6 +44,10 @@ class TritonHome:
         """The server's program."""
         return self.site_packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
+    def cuda_libraries(self) -> list[Path]:
+        """Name the folders of CUDA libraries that pip installed beside ONNX Runtime: none where it is for the CPU."""
+        return [folder for pattern in ("nvidia/*/lib", "tensorrt_libs") for folder in sorted(self.site_packages.glob(pattern))]
+
     def environment(self) -> dict[str, str]:
         """Make the environment for the server and its stubs from this process's own.
 
@@ -53,7 +57,8 @@ class TritonHome:
         """
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name != "VIRTUAL_ENV"}
         env["PATH"] = os.pathsep.join([str(venv_folder(self.root) / "bin"), env.get("PATH", os.defpath)])
-        libraries = [str(self.site_packages / "nvidia_pytriton.libs"), str(self.library_folder), env.get("LD_LIBRARY_PATH", "")]
+        libraries = [str(self.site_packages / "nvidia_pytriton.libs"), *map(str, self.cuda_libraries()), str(self.library_folder)]
+        libraries.append(env.get("LD_LIBRARY_PATH", ""))
         env["LD_LIBRARY_PATH"] = os.pathsep.join(folder for folder in libraries if folder)
         env |= {"PYTHONNOUSERSITE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         return env

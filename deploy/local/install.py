@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy.local.gpu import RUNTIME_SETS, GpuError, RuntimeSet, choose_runtime, gpu_expected
 from deploy.local.home import DEFAULT_HOME, TritonHome, backends_folder, open_home, read_stamp, stamp_file, venv_folder
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
@@ -31,9 +32,14 @@ GLIBC_MINIMUM = (2, 35)
 TRITON_PACKAGE = "nvidia-pytriton==0.7.0"
 """The wheel that carries tritonserver 2.51. What it needs for its own Python interface is not installed."""
 
-RUNTIME_PACKAGES = ("numpy>=1.26,<2; python_version<'3.13'", "numpy>=2.1,<3; python_version>='3.13'", "onnxruntime>=1.21,<1.33")
-"""What the backend imports; it can exchange arrays with either numpy, and there is no numpy 1 for Python 3.13.
-onnxruntime 1.32 was tried with numpy 1.26 and 2.5; later ones come in when they have been."""
+NUMPY_PACKAGES = ("numpy>=1.26,<2; python_version<'3.13'", "numpy>=2.1,<3; python_version>='3.13'")
+"""The backend can exchange arrays with either numpy, and there is no numpy 1 for Python 3.13."""
+
+CPU_PACKAGES = ("onnxruntime>=1.21,<1.33",)
+"""onnxruntime 1.32 was tried with numpy 1.26 and 2.5; later ones come in when they have been. For GPUs see `RUNTIME_SETS`."""
+
+DEVICES = ("auto", "cpu", "gpu", "tensorrt")
+"""What an installation can be for. One for a GPU also runs models on the CPU; one for TensorRT is one for a GPU with some gigabytes more."""
 
 BACKEND_SOURCE = Path(__file__).resolve().parent / "backends" / "onnxruntime" / "model.py"
 """The onnxruntime backend; every home holds a copy."""
@@ -43,8 +49,11 @@ class InstallError(RuntimeError):
     """Triton cannot be installed here; the message says what to do."""
 
 
-def install(root: Path = DEFAULT_HOME) -> TritonHome:
+def install(root: Path = DEFAULT_HOME, device: str = "auto") -> TritonHome:
     """Bring the Triton home at `root` up to date and return it.
+
+    `device` is one of `DEVICES`; "auto" keeps what is there if it is current, and otherwise installs for a GPU where one is expected, else for
+    the CPU.
 
     A home that is up to date is recognised by its stamp within milliseconds. One process installs at a time; the others wait, then
     find the home ready. An install that is killed leaves a home without a stamp, which the next one builds anew.
@@ -52,33 +61,62 @@ def install(root: Path = DEFAULT_HOME) -> TritonHome:
     Raises:
         InstallError: this machine cannot run the wheel, or pip could not fetch it.
     """
-    if (home := _open_current(root)) is not None:
+    if (home := _open_current(root, device)) is not None:
         return home
     _check_platform(root)
     python = _find_python()
     root.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(root / "install.lock") as lock:
-        if (home := _open_current(root)) is not None:
+        if (home := _open_current(root, device)) is not None:
             return home
         record = read_stamp(root)
-        if record.get("packages") != _packages() or open_home(root) is None:
-            record = _build(root, python, lock)
+        if not _serves(record.get("packages", ""), device) or open_home(root) is None:
+            record = _build(root, python, lock, _choose_packages(device))
         _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
         _write_stamp(root, record | {"backend": _backend_hash()})
-    home = _open_current(root)
+    home = _open_current(root, device)
     if home is None:
         raise InstallError(f"The Triton home {root} changed while it was being installed; run the installation again.")
     return home
 
 
-def _open_current(root: Path) -> TritonHome | None:
+def _open_current(root: Path, device: str) -> TritonHome | None:
     record = read_stamp(root)
-    current = record.get("packages") == _packages() and record.get("backend") == _backend_hash()
+    current = _serves(record.get("packages", ""), device) and record.get("backend") == _backend_hash()
     return open_home(root) if current else None
 
 
-def _packages() -> str:
-    return " ".join((TRITON_PACKAGE, *RUNTIME_PACKAGES))
+def _serves(installed: str, device: str) -> bool:
+    """Tell whether the packages of a stamp are what `device` wants now."""
+    gpu, tensorrt = ([_stamp_text(packages) for packages in sets] for sets in zip(*map(_gpu_packages, RUNTIME_SETS), strict=True))
+    cpu = [_stamp_text(CPU_PACKAGES)]
+    if device == "auto":
+        return installed in gpu + tensorrt or (installed in cpu and gpu_expected() is None)
+    return installed in {"cpu": cpu + gpu + tensorrt, "gpu": gpu + tensorrt, "tensorrt": tensorrt}[device]
+
+
+def _choose_packages(device: str) -> tuple[str, ...]:
+    """Choose ONNX Runtime for a device: for a GPU, by what its driver supports.
+
+    Raises:
+        InstallError: the driver cannot be asked.
+    """
+    if device == "cpu" or (device == "auto" and gpu_expected() is None):
+        return CPU_PACKAGES
+    try:
+        gpu, tensorrt = _gpu_packages(choose_runtime())
+    except GpuError as error:
+        raise InstallError(str(error)) from error
+    return tensorrt if device == "tensorrt" else gpu
+
+
+def _gpu_packages(runtime: RuntimeSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what to install for a GPU, and for TensorRT on it."""
+    return runtime.packages, (*runtime.packages, *runtime.tensorrt)
+
+
+def _stamp_text(packages: tuple[str, ...]) -> str:
+    return " ".join((TRITON_PACKAGE, *NUMPY_PACKAGES, *packages))
 
 
 def _backend_hash() -> str:
@@ -123,14 +161,14 @@ def _one_at_a_time(lock_file: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def _build(root: Path, python: Path, lock: int) -> dict[str, str]:
+def _build(root: Path, python: Path, lock: int, runtime: tuple[str, ...]) -> dict[str, str]:
     """Build a home from nothing and prove that its programs start; return the record to stamp it with."""
     stamp_file(root).unlink(missing_ok=True)
     shutil.rmtree(venv_folder(root), ignore_errors=True)
     shutil.rmtree(backends_folder(root), ignore_errors=True)
     venv_python = _make_venv(root, python, lock)
     pip = (str(venv_python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    for packages in (("--no-deps", TRITON_PACKAGE), RUNTIME_PACKAGES):
+    for packages in (("--no-deps", TRITON_PACKAGE), (*NUMPY_PACKAGES, *runtime)):
         _run((*pip, *packages), f"pip could not install {packages[-1]}; check the network, or name a mirror in PIP_INDEX_URL", lock=lock)
     facts = _ask_python(venv_python)
     home = TritonHome(root.absolute(), Path(facts["site_packages"]), _library_folder(facts))
@@ -143,7 +181,7 @@ def _build(root: Path, python: Path, lock: int) -> dict[str, str]:
         _copy_into_place(source, home.backends / "python" / source.name)
     _prove(home, facts["version"])
     return {
-        "packages": _packages(),
+        "packages": _stamp_text(runtime),
         "python": facts["version"],
         "site_packages": str(home.site_packages),
         "library_folder": str(home.library_folder),
@@ -228,8 +266,10 @@ def main() -> None:
     """Install from the command line."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local.install", description="Install the pip-packaged Triton.")
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="where to install it (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="what to install ONNX Runtime for (default: a GPU where there is one)")
+    arguments = parser.parse_args()
     try:
-        home = install(parser.parse_args().home)
+        home = install(arguments.home, arguments.device)
     except InstallError as error:
         sys.exit(f"error: {error}")
     print(f"Triton is ready in {home.root}")

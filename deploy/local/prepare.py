@@ -19,6 +19,13 @@ SHARED_MEMORY_MINIMUM_BYTES = 64 << 20
 """Docker's default /dev/shm. Batches of 16 crops of 256 px and of 8 images of 640 px, with four clients, took 44 MiB."""
 
 
+INSTANCE_MEMORY_BYTES = 8 << 20
+"""Shared memory each model instance begins with; Triton's default is 1 MiB. It grows by itself, but a stub was once seen to crash at the edge of
+a region that had just grown, and what the models that come with the project need is below this."""
+
+GPU_METRICS_MS = 500
+"""How often Triton reads the GPUs' utilisation; at its default, 2 s, a self-test would be over before it shows."""
+
 UNLOAD_S = 5
 """What Triton gets, beyond the drain time, to end by itself when its guard was killed; measured 4 s. The guard does not wait for it."""
 
@@ -74,7 +81,10 @@ def make_command(
         f"--model-repository={model_repository.absolute()}",
         f"--backend-directory={triton.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
+        f"--backend-config=python,shm-default-byte-size={INSTANCE_MEMORY_BYTES}",
         "--disable-auto-complete-config",
+        f"--metrics-interval-ms={GPU_METRICS_MS}",
+        *(["--model-load-thread-count=1"] if config_name == "tensorrt" else []),  # engines built side by side crash ONNX Runtime (#20089)
         *([f"--model-config-name={config_name}"] if config_name else []),
         f"--grpc-address={host}",
         f"--grpc-port={ports.grpc}",

@@ -257,6 +257,7 @@ def _spawn_guard(triton: TritonHome, command: list[str], prefix: str, drain_s: f
         stdout=log.file,
         stderr=log.file,
         env=triton.environment(),
+        cwd=triton.root,  # where TensorRT's engine cache goes: a model repository may be read-only
         start_new_session=True,
     )
 

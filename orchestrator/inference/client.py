@@ -50,9 +50,13 @@ class _Request(Future[NDArray[Any]]):
 class TritonClient:
     """One connection to a Triton server. Safe to use from several threads."""
 
-    def __init__(self, address: str, request_deadline_s: float = REQUEST_DEADLINE_S) -> None:
-        """Connect to `HOST:PORT` (gRPC). No request is made yet."""
+    def __init__(self, address: str, request_deadline_s: float = REQUEST_DEADLINE_S, metrics_address: str | None = None) -> None:
+        """Connect to `HOST:PORT` (gRPC). No request is made yet.
+
+        `metrics_address` is where the same server's metrics are, if anywhere.
+        """
         self.address = address
+        self.metrics_address = metrics_address
         self._request_deadline_s = request_deadline_s
         with translate_errors(address):
             self._client = triton.InferenceServerClient(address)
@@ -67,11 +71,11 @@ class TritonClient:
         """Close the connection; outstanding requests fail."""
         self._client.close()
 
-    def reconnect(self, address: str) -> None:
+    def reconnect(self, address: str, metrics_address: str | None = None) -> None:
         """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
         with translate_errors(address):
             old, self._client = self._client, triton.InferenceServerClient(address)
-        self.address = address
+        self.address, self.metrics_address = address, metrics_address
         old.close()
 
     def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
@@ -115,6 +119,12 @@ class TritonClient:
             return bool(self._client.is_server_ready(client_timeout=CONTROL_DEADLINE_S))
         except InferenceServerException:
             return False
+
+    def server_name(self) -> str:
+        """Return the server's kind and version, such as `Triton 2.51.0`."""
+        with translate_errors(self.address):
+            about = self._client.get_server_metadata(as_json=True, client_timeout=CONTROL_DEADLINE_S)
+            return f"Triton {about.get('version', '')}".strip()
 
     def is_model_ready(self, model: str) -> bool:
         """Return whether a model is loaded and ready."""

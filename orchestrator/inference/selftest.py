@@ -1,60 +1,106 @@
-"""Proof that the models on Triton work: each role's contract, and one real inference whose answer is checked."""
+"""Proof that the models on Triton work, and where: contract, golden inference, time, and what Triton says about its devices."""
 
-from collections.abc import Mapping
+import statistics
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from orchestrator.errors import ContractMismatch, InferenceUnavailable
+from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS, FACE_DETECTOR, LIP_SYNC
-from orchestrator.inference.faces import FaceDetector, LipModel
-from preprocess.mel import MAX_ABS, N_MELS, WINDOW_COLUMNS
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model
+from orchestrator.inference.faces import MAX_REQUEST_BYTES, FaceDetector, LipModel
+from orchestrator.inference.golden import check_golden, golden_inputs
+from orchestrator.inference.metrics import Metrics, read_metrics
+from orchestrator.inference.placement import Placement, ensemble_members, placement_of
+from orchestrator.inference.usage import model_use
+
+Wanted = Literal["auto", "cpu", "gpu", "tensorrt"]
+
+BATCH_TOLERANCE = 0.02
+"""How much an item of a batch may differ from the same item alone, relative to the output's range: engines choose other kernels for other
+batch sizes, in half precision too. Mixed-up items differ by far more."""
+
+GPU_PROOF_S = 6.0
+"""How long the models are kept busy until Triton shows a GPU at work; it reads the utilisation every 2 s unless told otherwise."""
+
+TIMED_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:
     """A role that passed."""
 
+    pack: str | None
+    """None where the model's configuration does not say."""
+    licence: str | None
     version: str
+    device: str
+    """CPU or GPU, by Triton's instance kinds."""
     instance_kinds: tuple[str, ...]
+    instance_count: int
+    execution_provider: str
+    """What ONNX Runtime really runs the model on, or "unknown"."""
+    provider_source: str
+    """Where that comes from."""
+    operators: Mapping[str, int]
+    """Operators on each execution provider, where the backend counted them."""
     max_batch_size: int
+    test_batch_size: int
+    """The largest batch that one request of a render carries, which is what was timed."""
+    ms_per_item_batch_1: float
+    ms_per_item_batch_max: float
+    """Time of a request over its items, transport included, ms."""
+    execution_count: int
+    """Batches Triton counted during the test."""
+    notes: tuple[str, ...]
 
 
-def self_test(client: TritonClient) -> Mapping[str, RoleStatus]:
-    """Check every role on Triton with a batch of two.
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What a Triton showed of itself."""
+
+    server: str
+    roles: Mapping[str, RoleStatus]
+    gpu_utilisation: Mapping[str, float]
+    """The highest seen during the test, 0..1 by the GPU's UUID; empty where Triton reports no GPU."""
+    notes: tuple[str, ...]
+
+
+def self_test(client: TritonClient, wanted: Wanted = "auto") -> SelfTest:
+    """Check every role on Triton, the optional ones where there is a model for them, and where they run.
+
+    Args:
+        client: the server's.
+        wanted: the device that models are expected on; "auto" expects a GPU where Triton itself reports one.
 
     Raises:
         InferenceUnavailable: Triton or a model is not ready.
         ContractMismatch: a model is not what its role needs, or answers nonsense.
+        GpuUnavailable: a model is not on the device it is expected on, or a GPU that is to run it stayed idle.
         InferenceError: an inference failed.
     """
     check_ready(client)
-    detector, lip_model = FaceDetector(client), LipModel(client)
-
-    blank = np.full((2, detector.size_px, detector.size_px, 3), 127, np.uint8)
-    faces = detector.detect(blank).result()
-    if not np.isfinite(faces).all() or (faces[:, :, 4] > 0.9).any():
-        raise ContractMismatch(f"Model {FACE_DETECTOR} sees faces in an empty picture; install a model for this role again.")
-
-    size_px = lip_model.size_px
-    level = np.linspace(40, 215, size_px, dtype=np.uint8)
-    crop = np.stack([np.broadcast_to(level, (size_px, size_px))] * 3, axis=-1)
-    if lip_model.encoder is None:
-        silence = np.full((N_MELS, WINDOW_COLUMNS), -MAX_ABS, np.float32)
-    else:
-        count = prod(lip_model.audio_dims) // lip_model.encoder.feature_size
-        silence = np.zeros((count, lip_model.encoder.feature_size), np.float32)
-    mouths = lip_model.generate([crop, crop], [silence, silence]).result()
-    if mouths.shape != (2, size_px, size_px, 3) or mouths.dtype != np.uint8 or np.ptp(mouths) == 0:
-        raise ContractMismatch(
-            f"Model {LIP_SYNC} answers {mouths.dtype} {list(mouths.shape)} in place of a picture; install a model for this role again."
-        )
-    return {
-        description.role: RoleStatus(description.version, description.instance_kinds, description.max_batch_size)
-        for description in (detector.description, lip_model.description)
-    }
+    before = read_metrics(client.metrics_address)
+    FaceDetector(client), LipModel(client)  # their parameters are checked beyond the contract
+    roles = {role: _test_role(client, role, before) for role in served_roles(client)}
+    check_devices(client.address, roles, before, wanted)
+    notes = [] if before else [f"no metrics at {client.metrics_address}: utilisation and execution providers cannot be read"]
+    peak: dict[str, float] = {}
+    on_gpu = [role for role, status in roles.items() if status.device == "GPU"]
+    if before and on_gpu:
+        peak = dict(watch_gpus(client, on_gpu))
+        if not peak:
+            notes.append("Triton reports no GPU utilisation (it cannot on MIG slices and under WSL); the instance kinds stand alone")
+        elif max(peak.values()) == 0.0:
+            raise GpuUnavailable(
+                f"Triton at {client.address} has {' and '.join(on_gpu)} on GPU instances, but no GPU showed any work within {GPU_PROOF_S:g} s of "
+                "inferences; check `nvidia-smi` and Triton's log."
+            )
+    return SelfTest(client.server_name(), roles, peak, tuple(notes))
 
 
 def check_ready(client: TritonClient) -> None:
@@ -68,3 +114,122 @@ def check_ready(client: TritonClient) -> None:
     missing = [role for role in CONTRACTS if not client.is_model_ready(role)]
     if missing:
         raise InferenceUnavailable(f"Triton at {client.address} has no model ready for {' and '.join(missing)}; check its model repository and log.")
+
+
+def served_roles(client: TritonClient) -> list[str]:
+    """Return the roles every render needs, and the optional ones that have a model on Triton."""
+    return [*CONTRACTS, *(role for role in OPTIONAL_CONTRACTS if client.is_model_ready(role))]
+
+
+def role_placement(client: TritonClient, role: str, metrics: Metrics | None) -> Placement:
+    """Find out where a role's model runs; if it is an ensemble, where its members do."""
+    config = client.config(role)
+    return placement_of(role, config, metrics, {name: client.config(name) for name in ensemble_members(config)})
+
+
+def output_of(role: str) -> str:
+    """Return the name of a role's output."""
+    return {**CONTRACTS, **OPTIONAL_CONTRACTS}[role].outputs[0].name
+
+
+def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metrics | None, wanted: Wanted) -> None:
+    """Compare where models run with where they should.
+
+    Raises:
+        GpuUnavailable: one runs elsewhere; the message names the model and the cause.
+    """
+    gpus = sorted(metrics.gpu_utilisation) if metrics else []
+    if wanted == "cpu" or (wanted == "auto" and not gpus):
+        return
+    reason = f"Triton at {address} sees {', '.join(gpus)}" if wanted == "auto" else f"device {wanted} is asked for"
+    for role, status in roles.items():
+        if status.device != "GPU":
+            raise GpuUnavailable(
+                f"Model {role} runs on the CPU though {reason}: its instances are {', '.join(status.instance_kinds)}. "
+                "Start Triton without --model-config-name=cpu and with a GPU, or ask for the CPU with --device cpu."
+            )
+        if status.execution_provider == "CPUExecutionProvider":
+            raise GpuUnavailable(f"Model {role} has GPU instances, but ONNX Runtime runs it on its CPU provider; see Triton's log for the cause.")
+        if wanted == "tensorrt" and status.execution_provider not in ("TensorrtExecutionProvider", "unknown"):
+            raise GpuUnavailable(f"Model {role} runs on {status.execution_provider} though {reason}; start Triton with --model-config-name=tensorrt.")
+
+
+def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> RoleStatus:
+    description = describe_model(client, role)
+    used_before = model_use(client, role)
+    inputs = golden_inputs(description, request_batch_size(description))
+    together = _infer(client, role, inputs)
+    notes = check_golden(role, description.sizes.get("S", 1), inputs, together)
+    for index in {0, len(together) - 1}:
+        alone = _infer(client, role, {name: array[index : index + 1] for name, array in inputs.items()})
+        _check_batch(role, alone[0], together[index], len(together))
+    placement = role_placement(client, role, metrics)
+    return RoleStatus(
+        pack=description.parameters.get("pack"),
+        licence=description.parameters.get("licence"),
+        version=description.version,
+        device=placement.device,
+        instance_kinds=description.instance_kinds,
+        instance_count=placement.instance_count,
+        execution_provider=placement.execution_provider,
+        provider_source=placement.source,
+        operators=placement.operators,
+        max_batch_size=description.max_batch_size,
+        test_batch_size=len(together),
+        ms_per_item_batch_1=_time_ms(client, role, {name: array[:1] for name, array in inputs.items()}),
+        ms_per_item_batch_max=_time_ms(client, role, inputs) / len(together),
+        execution_count=model_use(client, role).since(used_before).execution_count,
+        notes=tuple(notes),
+    )
+
+
+def request_batch_size(description: ModelDescription) -> int:
+    """Return the largest batch that one request carries."""
+    item_bytes = max(int(np.prod(dims)) for dims in description.input_dims.values())
+    return max(1, min(description.max_batch_size, MAX_REQUEST_BYTES // item_bytes))
+
+
+def _infer(client: TritonClient, role: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    return client.infer(role, inputs, output_of(role)).result()
+
+
+def _check_batch(role: str, alone: NDArray[Any], in_batch: NDArray[Any], count: int) -> None:
+    """Compare an item of a batch with the same item alone.
+
+    Raises:
+        ContractMismatch: they differ.
+    """
+    one, other = alone.astype(np.float64), in_batch.astype(np.float64)
+    scale = max(float(np.abs(one).max()), 1e-6)
+    if one.shape != other.shape or float(np.abs(one - other).mean()) > BATCH_TOLERANCE * scale:
+        raise ContractMismatch(
+            f"Model {role} answers an item differently alone and in a batch of {count}: its batch axis is not what it seems. "
+            "Install a model for this role again."
+        )
+
+
+def _time_ms(client: TritonClient, role: str, inputs: Mapping[str, NDArray[Any]]) -> float:
+    durations = []
+    for _ in range(TIMED_RUNS):
+        began = time.perf_counter()
+        _infer(client, role, inputs)
+        durations.append((time.perf_counter() - began) * 1e3)
+    return round(statistics.median(durations), 3)
+
+
+def watch_gpus(client: TritonClient, roles: Sequence[str]) -> Mapping[str, float]:
+    """Keep models busy until Triton shows a GPU at work; return the highest utilisation seen of each."""
+    batches = {role: golden_inputs(description, request_batch_size(description)) for role in roles for description in (describe_model(client, role),)}
+    peak: dict[str, float] = {}
+    deadline = time.monotonic() + GPU_PROOF_S
+    while time.monotonic() < deadline:
+        for future in [client.infer(role, batches[role], output_of(role)) for role in roles for _ in range(2)]:
+            future.result()
+        metrics = read_metrics(client.metrics_address)
+        if metrics is None or not metrics.gpu_utilisation:
+            return {}
+        for gpu, share in metrics.gpu_utilisation.items():
+            peak[gpu] = max(peak.get(gpu, 0.0), share)
+        if max(peak.values()) > 0:
+            return peak
+    return peak

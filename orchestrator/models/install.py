@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -126,17 +127,15 @@ def _prove(
     path = runner.folder / f"{config.role}.onnx"
     path.write_bytes(model.SerializeToString())
     proof = prove(path, config, wrapping, runner)
-    digest = _digest(path)
-    served = replace(config, parameters={**config.parameters, "model_sha256": digest})  # what is derived from this model's answers can say so
     card = {
         **_facts(pack, config),
-        "model_sha256": digest,
+        "model_sha256": _digest(path),
         "opset": model.opset_import[0].version,
         "batching": "items together" if obstacle is None else f"item by item ({obstacle})",
         "proof": asdict(proof),
         **facts,
     }
-    return _Built(config.role, configurations(served), card, path)
+    return _Built(config.role, config.files(pack=pack.name, licence=pack.licence, model=path), card, path)
 
 
 def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Version]:
@@ -147,6 +146,27 @@ def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Vers
         card = {**one.card, "members": members} if members and one.role == pack.role else one.card
         versions.append(_put(repository, replace(one, card=card)))
     return versions
+
+
+def is_missing(pack: Pack, repository: Path) -> bool:
+    """Tell whether a pack's role has no model, or one that this pack built, without file or options, and would build differently today.
+
+    A version that was gone back to on purpose, with today's beside it, is not touched.
+    """
+    version = served_version(repository, pack.role)
+    if version is None:
+        return True
+    is_plain = version.pack == pack.name and not pack.needs_file and not version.card.get("options")
+    return is_plain and all(other.card.get("built_by") != builder_digest() for other in read_versions(repository, pack.role))
+
+
+@cache
+def builder_digest() -> str:
+    """Return a digest of the code that builds models and their configurations."""
+    digest = sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def use_installed(repository: Path, version: Version) -> list[Version]:
@@ -164,7 +184,7 @@ def use_installed(repository: Path, version: Version) -> list[Version]:
 
 def _put(repository: Path, built: _Built) -> Version:
     """Make a model the served version of its role: a new one, or an old one that is the same."""
-    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members")
+    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members", "built_by")
     alike = [version for version in read_versions(repository, built.role) if all(version.card.get(name) == built.card.get(name) for name in same)]
     if alike:
         use_version(repository, built.role, alike[-1].number)
@@ -206,11 +226,6 @@ def verify_version(version: Version, triton_home: Path) -> Proof | None:
         return prove_batches(path, _config_of(card), runner)
 
 
-def configurations(config: ModelConfig) -> dict[str, str]:
-    """Return the text of each configuration file by its path below the role's folder."""
-    return {"config.pbtxt": config.to_pbtxt("gpu"), "configs/cpu.pbtxt": config.to_pbtxt("cpu")}
-
-
 @contextmanager
 def _file_of(pack: Pack, source: str | None) -> Iterator[Path]:
     if source is not None:
@@ -236,6 +251,7 @@ def _facts(pack: Pack, config: ModelConfig) -> dict[str, Any]:
         "outputs": [asdict(tensor) for tensor in config.outputs],
         "parameters": dict(config.parameters),
         "max_batch_size": config.max_batch_size,
+        "built_by": builder_digest(),
     }
 
 

@@ -42,6 +42,11 @@ def test_ready_means_that_every_role_passed_its_self_test(service: Service) -> N
     roles = answer.json()["roles"]
     assert set(roles) == {"face_detector", "lip_sync"}
     assert all(role["instance_kinds"] == ["KIND_CPU"] for role in roles.values())
+    assert {role: (about["pack"], about["licence"]) for role, about in roles.items()} == {
+        "face_detector": ("centerface", "MIT"),
+        "lip_sync": ("mouth-warp", "Apache-2.0"),
+    }
+    assert all(role["execution_provider"] == "CPUExecutionProvider" and role["ms_per_item_batch_max"] > 0 for role in roles.values())
 
 
 def test_render_streams_the_video_while_it_is_rendered(service: Service, clip: Path, tmp_path: Path) -> None:

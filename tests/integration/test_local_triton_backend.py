@@ -1,6 +1,7 @@
 """What the onnxruntime backend makes of a configuration: providers, threads, and no silent fall-back to the CPU."""
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -77,7 +78,10 @@ def test_provider_that_does_not_start_is_an_error(backend: Any, model_file: Path
         pytest.skip("ONNX Runtime has CUDA here")
     monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(backend.ort, "preload_dlls", lambda: None)
-    with pytest.raises(ModelError, match=r"CUDAExecutionProvider did not start, ONNX Runtime offers \['CPUExecutionProvider'\] instead"):
+    with pytest.raises(
+        ModelError,
+        match=r"CUDAExecutionProvider did not start, .*libonnxruntime_providers_cuda.so: cannot open shared object file.*: install onnxruntime-gpu",
+    ):
         backend.open_session(model_file, backend.ort.SessionOptions(), [("CUDAExecutionProvider", {})])
 
 
@@ -110,3 +114,46 @@ def test_fixed_batch_axis_is_reported(backend: Any) -> None:
     expected = {"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}
     found = type("Found", (), {"name": "x", "type": "tensor(float)", "shape": [1, 4]})
     assert backend.compare_tensor("input 'x'", expected, found, 8) == ["max_batch_size is 8, but input 'x' has no dynamic batch axis: found [1, 4]"]
+
+
+def node(name: str, provider: str, output_bytes: int, duration_us: int = 10) -> dict[str, Any]:
+    facts = {"provider": provider, "op_name": "Conv", "output_size": str(output_bytes)}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "dur": duration_us, "args": facts}
+
+
+def test_profile_of_a_real_session_counts_its_operators(backend: Any, model_file: Path, tmp_path: Path) -> None:
+    options = backend.ort.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = backend.ort.InferenceSession(model_file, options, providers=["CPUExecutionProvider"])
+    placement = backend.try_out(session, {"max_batch_size": 4, "input": [{"name": "x", "dims": ["1"]}]})
+    assert placement.operators == {"CPUExecutionProvider": 1}
+    assert placement.large_on_cpu == []
+
+
+def test_profile_is_summed_up_by_provider(backend: Any, tmp_path: Path) -> None:
+    events = [node("a", "CUDAExecutionProvider", 10**6, 40), node("b", "CUDAExecutionProvider", 8), node("c", "CPUExecutionProvider", 65536, 3)]
+    other = [{"cat": "Session", "name": "model_run", "dur": 999, "args": {}}, {"cat": "Node", "name": "a_fence_before", "dur": 9, "args": {}}]
+    (tmp_path / "profile.json").write_text(json.dumps(events + other))
+    placement = backend.read_profile(tmp_path / "profile.json")
+    assert placement.operators == {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 1}
+    assert placement.duration_us == {"CUDAExecutionProvider": 50, "CPUExecutionProvider": 3}
+    assert placement.large_on_cpu == [], "a shape computed on the CPU is as it should be"
+
+
+def test_operator_that_falls_back_to_the_cpu_is_refused_by_name_unless_that_is_accepted(backend: Any, tmp_path: Path) -> None:
+    events = [node("a", "CUDAExecutionProvider", 10**6), node("upsample", "CPUExecutionProvider", 10**6)]
+    (tmp_path / "profile.json").write_text(json.dumps(events))
+    placement = backend.read_profile(tmp_path / "profile.json")
+    problem = backend.misplaced(placement, ["CUDAExecutionProvider"], {})
+    assert "operators that CUDAExecutionProvider cannot run and that would work on the CPU: Conv upsample" in problem
+    accepted = {"parameters": {"allow_cpu_operators": {"string_value": "true"}}}
+    assert backend.misplaced(placement, ["CUDAExecutionProvider"], accepted) is None
+    assert backend.misplaced(placement, ["CPUExecutionProvider"], {}) is None
+
+
+def test_provider_that_takes_no_operator_is_refused(backend: Any) -> None:
+    placement = backend.Placement({"CUDAExecutionProvider": 7}, {}, [])
+    assert "TensorrtExecutionProvider, which then ran none" in backend.misplaced(
+        placement, ["TensorrtExecutionProvider", "CUDAExecutionProvider"], {}
+    )
+    assert backend.misplaced(placement, ["CUDAExecutionProvider"], {}) is None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import install as installer
+from deploy.local.gpu import RUNTIME_SETS, RuntimeSet
 from deploy.local.home import DEFAULT_HOME, open_home, stamp_file
 from deploy.local.install import InstallError, install
 
@@ -104,3 +105,48 @@ def test_unsupported_platform_says_what_to_do(tmp_path: Path, monkeypatch: pytes
 def test_home_with_a_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match="choose a home without spaces"):
         install(tmp_path / "my home")
+
+
+def test_home_for_a_gpu_serves_the_cpu_too_and_one_for_the_cpu_is_rebuilt_for_a_gpu() -> None:
+    cpu = installer._stamp_text(installer.CPU_PACKAGES)
+    gpu, tensorrt = (installer._stamp_text(packages) for packages in installer._gpu_packages(RUNTIME_SETS[0]))
+    serves = {device: [installer._serves(stamp, device) for stamp in (cpu, gpu, tensorrt, "")] for device in ("cpu", "gpu", "tensorrt")}
+    assert serves == {"cpu": [True, True, True, False], "gpu": [False, True, True, False], "tensorrt": [False, False, True, False]}
+
+
+def test_auto_installs_for_a_gpu_where_one_shows_and_keeps_one_where_none_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = installer._stamp_text(installer.CPU_PACKAGES), installer._stamp_text(RUNTIME_SETS[1].packages)
+    monkeypatch.setattr(installer, "choose_runtime", lambda: RUNTIME_SETS[1])
+    monkeypatch.setattr(installer, "gpu_expected", lambda: "/dev/nvidiactl")
+    assert installer._choose_packages("auto") == installer._choose_packages("gpu") == ("onnxruntime-gpu[cuda,cudnn]==1.24.4",)
+    assert (installer._serves(cpu, "auto"), installer._serves(gpu, "auto")) == (False, True)
+    assert installer._choose_packages("cpu") == installer.CPU_PACKAGES
+    assert installer._choose_packages("tensorrt")[-1].startswith("tensorrt-cu12-libs")
+    monkeypatch.setattr(installer, "gpu_expected", lambda: None)
+    assert installer._choose_packages("auto") == installer.CPU_PACKAGES
+    assert (installer._serves(cpu, "auto"), installer._serves(gpu, "auto")) == (True, True)
+
+
+def test_cuda_libraries_that_pip_installed_are_on_the_library_path(home_like: Path) -> None:
+    home = open_home(home_like)
+    assert home is not None
+    assert home.cuda_libraries() == []
+    folders = [home.site_packages / part for part in ("nvidia/cu13/lib", "nvidia/cudnn/lib", "tensorrt_libs")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert home.cuda_libraries() == folders
+    path = home.environment()["LD_LIBRARY_PATH"].split(":")
+    assert [entry for entry in path if entry in map(str, folders)] == list(map(str, folders))
+
+
+@pytest.mark.parametrize("runtime", RUNTIME_SETS, ids=lambda runtime: f"cuda{runtime.cuda_major}")
+def test_gpu_packages_and_their_cuda_libraries_resolve(runtime: RuntimeSet) -> None:
+    """pip resolves the whole set without installing it: 2 GB that this test need not fetch."""
+    home = install(DEFAULT_HOME)
+    command = [str(home.python), "-I", "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--report", "-"]
+    done = subprocess.run([*command, *installer.NUMPY_PACKAGES, *runtime.packages], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = {item["metadata"]["name"].lower() for item in json.loads(done.stdout)["install"]}
+    assert "onnxruntime-gpu" in names and "onnxruntime" not in names
+    for library in ("cublas", "cudnn", "cufft", "curand", "cuda-runtime"):
+        assert any(name.startswith(f"nvidia-{library}") for name in names), library

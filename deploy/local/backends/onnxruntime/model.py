@@ -2,12 +2,16 @@
 
 Triton starts one process per model instance with this file in it. It reads the same model repository as the native backend of that name
 in the official container, and takes the same settings: `parameters` for threads and memory, `optimization` for graph level and
-accelerators. What differs: it never runs on another execution provider than the one asked for, and it serves no strings.
+accelerators. What differs: it never runs on another execution provider than the one asked for, it proves that with a trial run whose result
+is in Triton's metrics, and it serves no strings.
 """
 
+import ctypes
 import json
 import math
 import os
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,9 +53,33 @@ NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 """Triton's stub is compiled for numpy 1: with numpy 2 its own conversion gives wrong data without an error, but DLPack is exact
 (every type tried). With numpy 1 it is the other way round: its conversion is exact, and DLPack crashes the stub."""
 
+CPU_OUTPUT_LIMIT_BYTES = 64 << 10
+"""What an operator may put out on the CPU for one item while the model is on a GPU. ONNX Runtime computes shapes there, which is right; an
+operator above this works on pictures or features, and each copy to and fro stalls the GPU."""
+
+ALLOW_CPU_OPERATORS = "allow_cpu_operators"
+"""Parameter of the configuration: "true" accepts operators above that limit, for a model that has one without a GPU version."""
+
+PROVIDER_LIBRARIES = {
+    "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
+    "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
+}
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Config: TypeAlias = dict[str, Any]
 Provider: TypeAlias = tuple[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where ONNX Runtime ran the operators of a model, by its own profile of a trial run."""
+
+    operators: dict[str, int]
+    """How many ran on each execution provider."""
+    duration_us: dict[str, int]
+    """How long they took on each. The first run of a model: kernels are chosen and memory is allocated in it."""
+    large_on_cpu: list[str]
+    """Operators on the CPU with an output above `CPU_OUTPUT_LIMIT_BYTES`."""
 
 
 class TritonPythonModel:
@@ -69,16 +97,25 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"{file} does not exist: install a model pack, or put the model there.")
         providers = wanted_providers(config, args["model_instance_kind"], args["model_instance_device_id"])
         options = session_options(config)
-        self.session = open_session(file, options, providers)
+        with tempfile.TemporaryDirectory(prefix="onnxruntime-profile-") as folder:
+            options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
+            self.session = open_session(file, options, providers)
+            self._check_config(config, file)
+            placement = try_out(self.session, config)
+        if problem := misplaced(placement, [name for name, _ in providers], config):
+            raise pb_utils.TritonModelException(f"{file} {problem}.")
+        publish(placement, args)
+        pb_utils.Logger.log_info(
+            f"{args['model_name']}: instance {args['model_instance_name']} runs on {self.session.get_providers()[0]}, "
+            f"{options.intra_op_num_threads} intra-op threads, operators {placement.operators}"
+        )
+
+    def _check_config(self, config: Config, file: Path) -> None:
         self.batches = config["max_batch_size"] > 0
         self.output_names = [output["name"] for output in config["output"]]
         if differences := compare_with_config(config, self.session.get_inputs(), self.session.get_outputs()):
             raise pb_utils.TritonModelException(f"{file} does not match config.pbtxt: {'; '.join(differences)}.")
         self.input_names = [found.name for found in self.session.get_inputs()]
-        pb_utils.Logger.log_info(
-            f"{args['model_name']}: instance {args['model_instance_name']} runs on {self.session.get_providers()[0]}, "
-            f"{options.intra_op_num_threads} intra-op threads"
-        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests that Triton put into one batch, in their order; one that fails does not fail the others."""
@@ -224,6 +261,81 @@ def tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
     return options
 
 
+def try_out(session: ort.InferenceSession, config: Config) -> Placement:
+    """Run a model once on zeros, and end the profile that its session was opened with.
+
+    A model that fails on zeros has no placement; Triton's own warm-up says whether it works.
+    """
+    leading = [1] if config["max_batch_size"] > 0 else []
+    dims = {tensor["name"]: [*leading, *(max(1, int(dim)) for dim in tensor["dims"])] for tensor in config["input"]}
+    try:
+        feed = {found.name: np.zeros(dims[found.name], numpy_type(found.type)) for found in session.get_inputs()}
+        session.run(None, feed)
+    except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises
+        pb_utils.Logger.log_warn(f"The trial run failed, so where the model runs is not known: {error}")
+        session.end_profiling()
+        return Placement({}, {}, [])
+    return read_profile(Path(session.end_profiling()))
+
+
+def numpy_type(onnx_type: str) -> Any:
+    """Translate an ONNX element type that is in `TRITON_TYPES`."""
+    name = TRITON_TYPES[onnx_type].removeprefix("TYPE_")
+    return {"BOOL": np.bool_, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64}.get(name) or np.dtype(name.lower())
+
+
+def read_profile(file: Path) -> Placement:
+    """Sum up a profile of ONNX Runtime by execution provider."""
+    operators: dict[str, int] = {}
+    duration_us: dict[str, int] = {}
+    large_on_cpu = []
+    for event in json.loads(file.read_text()):
+        facts = event.get("args", {})
+        if event.get("cat") != "Node" or "provider" not in facts or not event["name"].endswith("_kernel_time"):
+            continue
+        provider = facts["provider"]
+        operators[provider] = operators.get(provider, 0) + 1
+        duration_us[provider] = duration_us.get(provider, 0) + int(event["dur"])
+        if provider == "CPUExecutionProvider" and int(facts.get("output_size", 0)) > CPU_OUTPUT_LIMIT_BYTES:
+            large_on_cpu.append(f"{facts['op_name']} {event['name'].removesuffix('_kernel_time')}")
+    return Placement(operators, duration_us, large_on_cpu)
+
+
+def misplaced(placement: Placement, providers: list[str], config: Config) -> str | None:
+    """Tell what of a model for a GPU ran elsewhere; None for a model for the CPU, and where all is well."""
+    wanted = providers[0]
+    if wanted == "CPUExecutionProvider" or not placement.operators:
+        return None
+    if wanted not in placement.operators:
+        return f"was accepted by {wanted}, which then ran none of its operators: {placement.operators}"
+    parameters = config.get("parameters", {})
+    if placement.large_on_cpu and parameters.get(ALLOW_CPU_OPERATORS, {}).get("string_value") != "true":
+        return (
+            f"has operators that {' and '.join(providers)} cannot run and that would work on the CPU: {', '.join(placement.large_on_cpu[:5])}; "
+            f'replace them, or accept that with the parameter {ALLOW_CPU_OPERATORS} "true" in config.pbtxt'
+        )
+    return None
+
+
+def publish(placement: Placement, args: dict[str, str]) -> None:
+    """Put a placement into Triton's metrics.
+
+    A metric is to be seen for as long as its object lives, and the stub crashes when one dies with it: so these never do.
+    """
+    families = (
+        ("lipsync_model_operators", "Operators that ran on each execution provider in the trial run of a model instance", placement.operators),
+        ("lipsync_model_operator_us", "Time the operators took there in the trial run, us", placement.duration_us),
+    )
+    for name, description, values in families:
+        family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(family))
+        for provider, value in values.items():
+            labels = {"model": args["model_name"], "version": args["model_version"], "instance": args["model_instance_name"], "provider": provider}
+            metric = family.Metric(labels=labels)
+            metric.set(value)
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(metric))
+
+
 def open_session(file: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
     """Open a model on exactly these providers.
 
@@ -240,5 +352,15 @@ def open_session(file: Path, options: ort.SessionOptions, providers: list[Provid
         ort.preload_dlls()
     session = ort.InferenceSession(file, options, providers=providers)
     if stopped := [name for name in names if name not in session.get_providers()]:
-        raise pb_utils.TritonModelException(f"{stopped[0]} did not start, ONNX Runtime offers {session.get_providers()} instead: {advice}.")
+        raise pb_utils.TritonModelException(f"{stopped[0]} did not start{why_not(stopped[0])}: {advice}.")
     return session
+
+
+def why_not(provider: str) -> str:
+    """Tell what keeps a provider's library from being loaded; nothing if it loads, and then ONNX Runtime's own log says more."""
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / PROVIDER_LIBRARIES[provider]))
+    except OSError as error:
+        return f", {error}"
+    return ""

@@ -1,0 +1,1 @@
+"""Containers: the orchestrator's image, and what its compose file needs."""

@@ -1,0 +1,135 @@
+"""`lipsync doctor`: is everything there, does it work, and where does it run?"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.local.gpu import GpuError, check_gpu, gpu_expected
+from deploy.local.home import open_home
+from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
+from orchestrator.errors import RenderError
+from orchestrator.inference.selftest import RoleStatus, SelfTest, self_test
+from orchestrator.models.repository import missing_roles
+from orchestrator.session import open_triton
+from orchestrator.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def doctor_command(
+    triton: TritonOption = None,
+    device: DeviceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on standard output.")] = False,
+) -> None:
+    """Check this installation: GPU, Triton, every model; show where each runs and how fast. Exit status 1 if something is wrong."""
+    settings = read_settings(triton, device)
+    checks = check_host(settings)
+    found: SelfTest | None = None
+    if all(check.ok for check in checks):
+        check, found = check_models(settings)
+        checks.append(check)
+    ok = all(check.ok for check in checks)
+    if as_json:
+        print(json.dumps({"ok": ok, "checks": [asdict(check) for check in checks], "triton": asdict(found) if found else None}, indent=1))
+    else:
+        _print(checks, found)
+    raise typer.Exit(0 if ok else 1)
+
+
+def check_host(settings: Settings) -> list[Check]:
+    """Look at what the embedded Triton needs; with a Triton elsewhere there is nothing to look at here."""
+    if settings.triton:
+        return [Check("host", True, f"models run on the Triton at {settings.triton}; it is asked for {settings.device}")]
+    home = open_home(settings.triton_home)
+    missing = missing_roles(settings.model_repository)
+    return [
+        _check_gpu(settings),
+        Check("embedded Triton", True, str(home.root))
+        if home
+        else Check("embedded Triton", False, f"there is none in {settings.triton_home}; run `make setup`"),
+        Check("model repository", True, str(settings.model_repository))
+        if not missing
+        else Check("model repository", False, f"{settings.model_repository} lacks {' and '.join(missing)}; run `lipsync models install`"),
+    ]
+
+
+def check_models(settings: Settings) -> tuple[Check, SelfTest | None]:
+    """Start or reach Triton and test every role."""
+    began = time.perf_counter()
+    try:
+        with open_triton(settings) as client:
+            found = self_test(client, settings.device)
+            duration_s = time.perf_counter() - began
+    except RenderError as exc:
+        return Check("models", False, f"{exc.code}: {exc}"), None
+    return Check("models", True, f"{', '.join(found.roles)} passed on {found.server}, {duration_s:.1f} s"), found
+
+
+def _check_gpu(settings: Settings) -> Check:
+    sign = gpu_expected()
+    if settings.device == "cpu":
+        return Check("GPU", True, "the CPU is asked for" + (f", though {sign} shows a GPU" if sign else ""))
+    if settings.device == "auto" and sign is None:
+        return Check("GPU", True, "nothing shows an NVIDIA GPU: models run on the CPU")
+    home = open_home(settings.triton_home)
+    if home is None:
+        return Check("GPU", False, f"{sign or settings.device}: not checked, there is no embedded Triton; run `make setup DEVICE=gpu`")
+    try:
+        gpus = check_gpu(home.python, home.environment(), tensorrt=settings.device == "tensorrt")
+    except GpuError as exc:
+        return Check("GPU", False, f"{exc}" + (f" It is expected because of {sign}." if sign else ""))
+    names = ", ".join(f"{gpu.name} (compute {'.'.join(map(str, gpu.compute_capability))})" for gpu in gpus)
+    return Check("GPU", True, names)
+
+
+_ROWS: tuple[tuple[str, Callable[[RoleStatus], Any]], ...] = (
+    ("pack", lambda role: role.pack or "unknown"),
+    ("licence", lambda role: role.licence or "unknown"),
+    ("version", lambda role: role.version),
+    ("device", lambda role: f"{role.device} ({', '.join(role.instance_kinds)})"),
+    ("execution provider", lambda role: role.execution_provider),
+    ("  known how", lambda role: role.provider_source),
+    (
+        "  operators",
+        lambda role: ", ".join(f"{count} {name.removesuffix('ExecutionProvider')}" for name, count in role.operators.items()) or "unknown",
+    ),
+    ("instances", lambda role: role.instance_count),
+    ("max batch", lambda role: role.max_batch_size),
+    ("ms an item, batch 1", lambda role: f"{role.ms_per_item_batch_1:.2f}"),
+    ("ms an item, largest request", lambda role: f"{role.ms_per_item_batch_max:.2f} (batch {role.test_batch_size})"),
+    ("batches by Triton's count", lambda role: role.execution_count),
+    ("notes", lambda role: "; ".join(role.notes) or "none"),
+)
+
+
+def _print(checks: list[Check], found: SelfTest | None) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for check in checks:
+        console.print(f"{'[green]ok[/]  ' if check.ok else '[red]FAIL[/]'} {check.name}: ", end="")
+        console.print(check.detail, markup=False)
+    if found is None:
+        return
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    table.add_column("")
+    for role in found.roles:
+        table.add_column(role, overflow="fold")
+    for label, value in _ROWS:
+        table.add_row(label, *(str(value(role)) for role in found.roles.values()))
+    Console(highlight=False).print(table, markup=False)
+    for gpu, share in found.gpu_utilisation.items():
+        console.print(f"{gpu}: utilisation up to {share:.0%} during the test", markup=False)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)

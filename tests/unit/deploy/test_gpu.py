@@ -1,0 +1,132 @@
+"""Whether a GPU is expected, and why it cannot be used. What no machine without a GPU can show is stood in for by what CUDA's headers document."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local import gpu
+from deploy.local.gpu import RUNTIME_SETS, Gpu, GpuError, explain, gpu_expected
+
+GOOD_DRIVER: dict[str, Any] = {
+    "status": 0,
+    "cuda_version": 13000,
+    "devices": [{"name": "NVIDIA GeForce RTX 5090", "compute_capability": [12, 0]}],
+}
+GOOD_RUNTIME: dict[str, Any] = {"packages": {"onnxruntime-gpu": "1.31.1"}, "providers": {"cuda": None, "tensorrt": None}}
+OLD_RUNTIME: dict[str, Any] = {"packages": {"onnxruntime-gpu": "1.24.4"}, "providers": {"cuda": None}}
+
+
+def fake_root(folder: Path, *, devices: tuple[str, ...] = (), cards: tuple[tuple[str, str, str], ...] = ()) -> Path:
+    for device in devices:
+        (folder / device).parent.mkdir(parents=True, exist_ok=True)
+        (folder / device).touch()
+    for address, vendor, kind in cards:
+        card = folder / "sys/bus/pci/devices" / address
+        card.mkdir(parents=True)
+        (card / "vendor").write_text(f"{vendor}\n")
+        (card / "class").write_text(f"{kind}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("devices", "cards", "sign"),
+    [
+        ((), (), None),
+        (("dev/nvidiactl",), (), "/dev/nvidiactl"),
+        (("dev/dxg", "usr/lib/wsl/lib/libcuda.so.1"), (), "/dev/dxg"),
+        (("dev/dxg",), (), None),
+        ((), (("0000:01:00.0", "0x10de", "0x030000"),), "PCI device 0000:01:00.0"),
+        ((), (("0000:41:00.0", "0x10de", "0x030200"),), "PCI device 0000:41:00.0"),
+        ((), (("0000:01:00.1", "0x10de", "0x040300"),), None),  # the sound on the card's HDMI
+        ((), (("0000:00:02.0", "0x8086", "0x030000"),), None),
+    ],
+)
+def test_a_card_or_its_driver_makes_a_gpu_expected(
+    devices: tuple[str, ...], cards: tuple[tuple[str, str, str], ...], sign: str | None, tmp_path: Path
+) -> None:
+    assert gpu_expected(fake_root(tmp_path, devices=devices, cards=cards), {}) == sign
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CUDA_VISIBLE_DEVICES", ""), ("CUDA_VISIBLE_DEVICES", "-1"), ("NVIDIA_VISIBLE_DEVICES", "void")])
+def test_hidden_gpu_is_not_expected(variable: str, value: str, tmp_path: Path) -> None:
+    root = fake_root(tmp_path, devices=("dev/nvidiactl",))
+    assert gpu_expected(root, {variable: value}) is None
+    assert gpu_expected(root, {variable: "0"}) == "/dev/nvidiactl"
+
+
+def test_gpu_that_everything_is_there_for_is_named() -> None:
+    assert explain(GOOD_DRIVER, GOOD_RUNTIME, tensorrt=True) == [Gpu("NVIDIA GeForce RTX 5090", (12, 0))]
+
+
+@pytest.mark.parametrize(
+    ("driver", "runtime", "cause"),
+    [
+        ({"load_error": "libcuda.so.1: cannot open shared object file"}, GOOD_RUNTIME, "the NVIDIA driver is not there .*`--gpus all`"),
+        ({**GOOD_DRIVER, "status": 100}, GOOD_RUNTIME, "the driver sees no GPU; check `nvidia-smi`"),
+        ({**GOOD_DRIVER, "status": 803}, GOOD_RUNTIME, "different versions; reboot"),
+        ({**GOOD_DRIVER, "status": 999}, GOOD_RUNTIME, "reload nvidia_uvm"),
+        ({**GOOD_DRIVER, "status": 4321}, GOOD_RUNTIME, "CUDA error 4321; check `nvidia-smi`"),
+        ({**GOOD_DRIVER, "devices": []}, GOOD_RUNTIME, "the driver sees no GPU"),
+        (
+            GOOD_DRIVER,
+            {"packages": {"onnxruntime": "1.32.0"}, "providers": {}},
+            r"has onnxruntime 1.32.0, the package for CPUs\. Run `make setup DEVICE",
+        ),
+        (GOOD_DRIVER, {**GOOD_RUNTIME, "packages": {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}}, "beside onnxruntime-gpu, which it over"),
+        (GOOD_DRIVER, {"packages": {}, "providers": {}}, "has no ONNX Runtime"),
+        (GOOD_DRIVER, {**GOOD_RUNTIME, "providers": {}}, "without its cuda provider"),
+        (
+            GOOD_DRIVER,
+            {**GOOD_RUNTIME, "providers": {"cuda": "libcublasLt.so.13: cannot open shared object file: No such file or directory"}},
+            "cuda provider .* does not load, the library libcublasLt.so.13 is missing. Run `make setup DEVICE=gpu`",
+        ),
+        (
+            GOOD_DRIVER,
+            {**GOOD_RUNTIME, "providers": {"cuda": None, "tensorrt": "libnvinfer.so.10: cannot open shared object file: No such file"}},
+            "tensorrt provider .* does not load, the library libnvinfer.so.10 is missing. Run `make setup DEVICE=tensorrt`",
+        ),
+        ({**GOOD_DRIVER, "cuda_version": 12080}, GOOD_RUNTIME, r"is for CUDA 13, and the driver ends at CUDA 12\.8\. Install driver 580"),
+        (GOOD_DRIVER, OLD_RUNTIME, r"no code for the NVIDIA GeForce RTX 5090 \(compute 12\.0\)\. Install driver 580"),
+        (
+            {**GOOD_DRIVER, "devices": [{"name": "NVIDIA B200", "compute_capability": [10, 0]}]},
+            GOOD_RUNTIME,
+            r"no code for the NVIDIA B200 \(compute 10\.0\)\. Use the official Triton container",
+        ),
+    ],
+)
+def test_each_obstacle_is_named_with_what_to_do(driver: dict[str, Any], runtime: dict[str, Any], cause: str) -> None:
+    with pytest.raises(GpuError, match=cause) as caught:
+        explain(driver, runtime, tensorrt=any("tensorrt" in str(value) for value in (cause,)))
+    assert "or ask for the CPU with --device cpu" in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("capability", "sets"),
+    [((6, 1), [12]), ((7, 5), [13, 12]), ((8, 6), [13, 12]), ((8, 9), [13, 12]), ((9, 0), [13, 12]), ((10, 0), []), ((12, 0), [13])],
+)
+def test_each_card_is_served_by_the_wheels_that_hold_its_code(capability: tuple[int, int], sets: list[int]) -> None:
+    assert [runtime.cuda_major for runtime in RUNTIME_SETS if runtime.has_code_for(capability)] == sets
+
+
+@pytest.mark.parametrize(("version", "cuda_major"), [(13010, 13), (13000, 13), (12080, 12), (12000, 12), (11040, 13), (None, 13)])
+def test_installation_follows_the_driver(version: int | None, cuda_major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = {"load_error": "none"} if version is None else {"cuda_version": version}
+    monkeypatch.setattr(gpu, "probe", lambda *_: {"driver": driver, "runtime": {}})
+    assert gpu.choose_runtime({}).cuda_major == cuda_major
+
+
+def test_probe_runs_in_the_environment_it_is_given() -> None:
+    found = gpu.probe(Path(sys.executable), {"LD_LIBRARY_PATH": ""})
+    assert "onnxruntime" in found["runtime"]["packages"]
+    assert set(found["driver"]) in ({"load_error"}, {"status", "cuda_version", "devices"})
+
+
+def test_probe_that_crashes_is_said_so(tmp_path: Path) -> None:
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    with pytest.raises(GpuError, match="crashed when they were loaded"):
+        gpu.probe(crashing, {})

@@ -126,7 +126,7 @@ class Ledger:
                     sa.select(JOBS.c.id, JOBS.c.spec).where(JOBS.c.owner == spec.owner, JOBS.c.idempotency_key == idempotency_key)
                 ).one_or_none()
                 if known is not None:
-                    if known.spec != text:
+                    if JobSpec.stored(known.spec) != spec:
                         raise IdempotencyConflict("This key was used before, for another request; use a new key, or send the same request.")
                     return str(known.id), False
             waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
@@ -304,7 +304,7 @@ def is_url(source: str) -> bool:
 def _view(row: Mapping[Any, Any], position: int | None) -> JobView:
     values = {name: row[name] for name in _VIEW_FIELDS}
     times = {name: None if row[name] is None else datetime.fromtimestamp(row[name], UTC) for name in ("created_at", "started_at", "finished_at")}
-    spec = JobSpec.model_validate_json(row["spec"])
+    spec = JobSpec.stored(row["spec"])
     report = None if row["report"] is None else json.loads(row["report"])
     return JobView.model_validate({**values, **times, "spec": spec, "queue_position": position, "report": report})
 

@@ -217,7 +217,7 @@ class Runner:
         self._on_change()
 
     def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
-        spec = JobSpec.model_validate_json(row["spec"])
+        spec = JobSpec.stored(row["spec"])
         self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
         video, audio = (self._input(row, name, watch) for name in ("video", "audio"))
         settings = self._settings
@@ -245,7 +245,7 @@ class Runner:
         """Return an input's local path, fetched first if it is a URL that was not fetched yet."""
         if row[name] is not None:
             return Path(row[name])
-        url = getattr(JobSpec.model_validate_json(row["spec"]), name)
+        url = getattr(JobSpec.stored(row["spec"]), name)
         with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:
 
             def write(data: bytes) -> None:
@@ -298,7 +298,7 @@ class Runner:
 
     def _end(self, row: Row, state: str, values: dict[str, Any]) -> list[Next]:
         """Write a job's end down; returns the delivery of its webhook."""
-        has_webhook = JobSpec.model_validate_json(row["spec"]).webhook_url is not None
+        has_webhook = JobSpec.stored(row["spec"]).webhook_url is not None
         values = {**values, "state": state, "finished_at": time.time(), "webhook_try": 1 if has_webhook else None}
         if not self._ledger.change(row["id"], values, states=ACTIVE_STATES, run=row["run"]):
             self._storage.remove_job(row["id"])  # cancelled at the last moment

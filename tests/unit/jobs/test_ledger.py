@@ -57,6 +57,14 @@ def test_table_of_an_earlier_version_gets_the_columns_that_came_since(tmp_path: 
     later.close()
 
 
+def test_request_stored_by_another_version_can_be_read_and_is_the_same_request(ledger: Ledger) -> None:
+    ledger.insert("a", SPEC, 10, "key", 5)
+    text = SPEC.model_dump_json().replace('"crf":', '"sharpness":3,"crf":').replace('"priority"', '"colour":"red","priority"')
+    assert ledger.change("a", {"spec": text})
+    assert ledger.view("a").spec == SPEC
+    assert ledger.insert("b", SPEC, 10, "key", 5) == ("a", False)
+
+
 def test_job_of_a_host_that_is_gone_is_abandoned_and_that_of_a_living_one_is_not(ledger: Ledger) -> None:
     for name in ("mine", "gone", "living", "never seen", "waiting"):
         ledger.insert(name, SPEC, 10, None, 9)

@@ -158,7 +158,7 @@ def test_thirty_jobs_end_correct_and_once_although_service_and_triton_are_killed
             time.sleep(chance.uniform(1.0, 5.0))
             note_results(service, placed)
             kill(service, victim)
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while any(not is_over(view) for view in service.view.find(limit=100)):
             assert time.monotonic() < deadline, service.log()
             note_results(service, placed)

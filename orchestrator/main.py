@@ -14,6 +14,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from orchestrator.api.batches import BatchAnnouncer
 from orchestrator.api.context import Context
 from orchestrator.api.document import complete_document
 from orchestrator.api.easy import deliver, easy_router
@@ -30,7 +31,7 @@ from orchestrator.api.server import listen, serve
 from orchestrator.api.uploads import Uploads
 from orchestrator.api.v2 import v2_router
 from orchestrator.api.v2_assets import assets_router
-from orchestrator.api.v2_batch import BatchAnnouncer, batch_router
+from orchestrator.api.v2_batch import batch_router
 from orchestrator.api.v2_jobs import compact_json, generation
 from orchestrator.api.v2_models import models_router
 from orchestrator.errors import InvalidOption
@@ -40,8 +41,9 @@ from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
-from orchestrator.media.fetch import FetchPolicy, IpNetwork, fetch, post
+from orchestrator.media.fetch import fetch, post
 from orchestrator.media.limits import MediaLimits
+from orchestrator.media.reach import FetchPolicy, IpNetwork
 from orchestrator.models.repository import installed_pack
 from orchestrator.settings import Settings
 
@@ -99,6 +101,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         easy_data=easy_data,
         public_url=settings.public_url,
         local_url=local_url,
+        served_by=f"{socket.gethostname()} {settings.data.resolve()} {local_url}",
         stopping=stopping,
     )
     registry = CollectorRegistry()
@@ -187,7 +190,7 @@ def _lifespan(service: JobService, context: Context, settings: Settings) -> Call
         announcer = BatchAnnouncer(context, settings.webhook_secret)
         await anyio.to_thread.run_sync(service.start)
         try:
-            await anyio.to_thread.run_sync(forget_live_renders, service)
+            await anyio.to_thread.run_sync(forget_live_renders, service, context.served_by)
             announcer.start()
             yield
         finally:

@@ -33,7 +33,7 @@ def options(data: Path, **more: Any) -> Settings:
     return Settings.model_validate({"data": data, "free_space_floor_bytes": 0, "device": "cpu", **more})
 
 
-def wait_for(service: JobService, job_id: str, condition: Callable[[JobView], bool], timeout_s: float = 90) -> JobView:
+def wait_for(service: JobService, job_id: str, condition: Callable[[JobView], bool], timeout_s: float = 300) -> JobView:
     deadline, seen = time.monotonic() + timeout_s, -1
     while True:
         seen, view = service.wait_change(job_id, seen, 5)

@@ -19,8 +19,8 @@ from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
-from orchestrator.media.fetch import FetchPolicy
 from orchestrator.media.limits import MediaLimits
+from orchestrator.media.reach import FetchPolicy
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +52,8 @@ class Context:
     """URL under which clients reach the service; None takes the request's."""
     local_url: str
     """URL of the service on this host, for what is sent without a request."""
+    served_by: str
+    """Tells this service from others that share its jobs, also after a restart."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set once the service was told to stop; endless answers end then."""
     workers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(32))

@@ -22,8 +22,8 @@ from orchestrator.api.uploads import read_json
 from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
 from orchestrator.inference.contract import FACE_ENHANCER
 from orchestrator.jobs.model import JobSpec, JobState, JobView, RenderOptions
-from orchestrator.media.fetch import check_url
 from orchestrator.media.limits import check_local
+from orchestrator.media.reach import check_url
 
 log = logging.getLogger("lipsync.easy")
 

@@ -8,6 +8,7 @@ import anyio
 from fastapi import APIRouter, Request, Security
 from fastapi.responses import Response, StreamingResponse
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 from orchestrator import errors
 from orchestrator.api.answers import PLAYABLE, next_change
@@ -65,22 +66,30 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
                 raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
             options, video, audio = _options(form.fields), form.files["video"].path, form.files["audio"].path
             await context.run(check_inputs, video, audio, context.media_limits)
-            spec = JobSpec(video=str(video), audio=str(audio), options=options, interface="render", owner=context.owner_name(request))
+            spec = JobSpec(
+                video=str(video),
+                audio=str(audio),
+                options=options,
+                interface="render",
+                owner=context.owner_name(request),
+                request={"served_by": context.served_by},
+            )
             live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:
             await live.begin(request)
         except BaseException:
             await live.end()
             raise
-        return StreamingResponse(live.pieces(), media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": 'inline; filename="render.mp4"'})
+        return _LiveResponse(live)
 
     return router
 
 
-def forget_live_renders(service: JobService) -> None:
-    """Cancel and forget the renders of connections that a restart has cut."""
+def forget_live_renders(service: JobService, served_by: str) -> None:
+    """Cancel and forget the renders of connections that this service's restart has cut."""
     for view in service.find(interface="render", limit=10_000):
-        service.delete(view.id)
+        if view.spec.request.get("served_by") == served_by:
+            service.delete(view.id)
 
 
 def _options(fields: Mapping[str, str]) -> RenderOptions:
@@ -120,17 +129,21 @@ class _LiveVideo:
                 raise self._failure()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the video: the first segment whole, the others without their initialisation."""
+        """Yield the video: the first segment whole, the others without their initialisation.
+
+        Raises:
+            Aborted: there will be no more; the connection ends without the end of the body, which tells the client.
+        """
         try:
             while self._waiting or await self._look():
                 while self._waiting:
                     segment = self._waiting.pop(0)
                     async for piece in _read(segment.path, 0 if segment.index == 0 else segment.init_bytes):
                         yield piece
-            if self._view.state != "completed" or self._frame_count != (self._view.report or {}).get("frame_count"):
-                raise Aborted  # the connection ends without the end of the body, which tells the client
-        finally:
-            await self.end()
+        except (Problem, errors.RenderError, OSError) as exc:
+            raise Aborted from exc
+        if self._view.state != "completed" or self._frame_count != (self._view.report or {}).get("frame_count"):
+            raise Aborted
 
     async def end(self) -> None:
         """Cancel the job if it has not ended, and forget it."""
@@ -154,6 +167,21 @@ class _LiveVideo:
     def _failure(self) -> Problem:
         code = self._view.error_code or errors.RenderCancelled.code
         return Problem(_status_of_code(code), code, self._view.error or "The render was cancelled.")
+
+
+class _LiveResponse(StreamingResponse):
+    """Sends a live video; the job is over with the connection, however that ends and even if it never began."""
+
+    def __init__(self, live: _LiveVideo) -> None:
+        super().__init__(live.pieces(), media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": 'inline; filename="render.mp4"'})
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._live.end()
 
 
 async def _read(path: Path, start: int) -> AsyncIterator[bytes]:

@@ -1,42 +1,20 @@
 """`/v2/batch`: many requests in one file of JSON lines. They wait behind the requests of people who sit in front of a screen."""
 
-import logging
-import threading
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
-from pydantic import ValidationError
 
 from orchestrator.api.answers import json_line
+from orchestrator.api.batches import batch_jobs, batch_view, has_ended, outcome, read_items, start_batch
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses, validation_sentence
-from orchestrator.api.uploads import StoredFile, parse_json
+from orchestrator.api.problems import Problem, V2Error, error_responses
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_jobs import build_spec, compact_json, generation
-from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest, Moment, Validated
-from orchestrator.errors import FetchFailed, NotReady, QueueFull, RenderError, UnknownJob
-from orchestrator.jobs.model import FINAL_STATES, JobView
-from orchestrator.jobs.records import Batch, BatchItem, new_id
-from orchestrator.jobs.webhooks import headers, retry_delay_s
-from orchestrator.media.fetch import check_url, post
-
-log = logging.getLogger("lipsync.batch")
-
-MAX_BATCH_BYTES = 5_000_000
-"""Largest input file, bytes. As sync.so has it."""
-
-MAX_BATCH_REQUESTS = 500
-"""Most requests of a batch. As sync.so has it, whose least number (20) is not asked for here."""
-
-ANNOUNCE_S = 2.0
-"""How often batches are looked at for whether they have ended, s."""
-
-RESUME_S = 60.0
-"""Age from which a batch that is not handed over entirely was left so by a crash, s."""
+from orchestrator.api.v2_schema import BatchStatus, BatchView, Moment, Validated
+from orchestrator.errors import NotReady
+from orchestrator.jobs.records import Batch, new_id
+from orchestrator.media.reach import check_url
 
 BatchId = Annotated[str, Path(description="The batch's id.", max_length=64)]
 
@@ -81,7 +59,7 @@ def batch_router(context: Context) -> APIRouter:
         """Check every line, then accept them all, or none."""
         owner = context.owner_name(request)
         async with context.uploads.form(request, ("input",), ("webhook_url", "dry_run")) as form:
-            items = await context.run(_read_items, form.files.get("input"), context, owner)
+            items = await context.run(read_items, form.files.get("input"), context, owner)
         dry_run, webhook_url = form.fields.get("dry_run", "false").lower(), form.fields.get("webhook_url")
         if dry_run not in ("true", "false"):
             raise Problem(422, "invalid_option", "dry_run must be true or false.")
@@ -90,7 +68,7 @@ def batch_router(context: Context) -> APIRouter:
         if dry_run == "true":
             return Validated()
         batch = Batch(id=new_id(), owner=owner, created_at=datetime.now(UTC), webhook_url=webhook_url, is_announced=webhook_url is None, items=items)
-        return _shown(await context.run(_start, batch, context), context, context.base_url(request))
+        return batch_view(await context.run(start_batch, batch, context), context, context.base_url(request))
 
     @router.get("", responses=error_responses(V2Error, 401, 422))
     async def list_batches(
@@ -105,7 +83,7 @@ def batch_router(context: Context) -> APIRouter:
         def shown() -> list[BatchView]:
             found = context.batches.all(context.owner(request))
             found = [batch for batch in found if (after is None or batch.created_at > after) and (before is None or batch.created_at < before)]
-            views = [_shown(batch, context, base_url) for batch in found]
+            views = [batch_view(batch, context, base_url) for batch in found]
             return [view for view in views if status in (None, view.status)]
 
         return await context.run(shown)
@@ -114,7 +92,7 @@ def batch_router(context: Context) -> APIRouter:
     async def get_batch(batch_id: BatchId, request: Request) -> BatchView:
         """Return a batch."""
         batch = await context.run(find, batch_id, request)
-        return await context.run(_shown, batch, context, context.base_url(request))
+        return await context.run(batch_view, batch, context, context.base_url(request))
 
     @router.get(
         "/{batch_id}/output",
@@ -129,184 +107,13 @@ def batch_router(context: Context) -> APIRouter:
         batch, base_url = await context.run(find, batch_id, request), context.base_url(request)
 
         def lines() -> str:
-            found = list(_jobs(batch, context))
-            if not _has_ended(found):
+            found = list(batch_jobs(batch, context))
+            if not has_ended(found):
                 raise NotReady("The batch has not ended yet; ask again later.")
             return "".join(
-                json_line({"request_id": item.request_id, "response": _response(item, view, context, base_url)}) + "\n" for item, view in found
+                json_line({"request_id": item.request_id, "response": outcome(item, view, context, base_url)}) + "\n" for item, view in found
             )
 
         return PlainTextResponse(await context.run(lines), media_type="application/jsonl")
 
     return router
-
-
-def _response(item: BatchItem, view: JobView | None, context: Context, base_url: str) -> dict[str, Any]:
-    if view is None:
-        error_code, error = item.error_code or UnknownJob.code, item.error or "The job was deleted."
-        return {"id": item.job_id, "status": "FAILED", "error": error, "error_code": error_code}
-    return generation(view, context, base_url).model_dump(mode="json")
-
-
-class BatchAnnouncer:
-    """Calls the webhooks of batches that have ended, on a thread of its own, and hands over what a crash left behind."""
-
-    def __init__(self, context: Context, webhook_secret: str) -> None:
-        self._context = context
-        self._secret = webhook_secret
-        self._stopped = threading.Event()
-        self._not_before: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._run, name="batch-announcer")
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop and wait for the thread."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                for batch in self._context.batches.all():
-                    if self._stopped.is_set():
-                        return
-                    self._look(batch)
-            except RenderError:
-                log.exception("batches cannot be looked at")
-            self._stopped.wait(ANNOUNCE_S)
-
-    def _look(self, batch: Batch) -> None:
-        age_s = (datetime.now(UTC) - batch.created_at).total_seconds()
-        if age_s > RESUME_S and any(map(_is_open, batch.items)):
-            _start(batch, self._context)
-        elif not batch.is_announced and self._not_before.get(batch.id, 0.0) <= time.monotonic() and _has_ended(list(_jobs(batch, self._context))):
-            self._announce(batch)
-
-    def _announce(self, batch: Batch) -> None:
-        assert batch.webhook_url is not None
-        policy, base_url = self._context.fetch_policy, self._context.base_url()
-        body = compact_json(_shown(batch, self._context, base_url).model_dump(mode="json"))
-        failures = self._failures.get(batch.id, 0)
-        try:
-            if 200 <= post(batch.webhook_url, body, headers(body, self._secret, int(time.time())), policy) < 300:
-                delay_s = None
-            else:
-                delay_s = retry_delay_s(failures + 1)
-        except FetchFailed:
-            delay_s = retry_delay_s(failures + 1)
-        except RenderError as exc:
-            log.warning("the webhook of batch %s is given up: %s", batch.id, exc)
-            delay_s = None
-        if delay_s is None:
-            self._failures.pop(batch.id, None)
-            self._context.batches.save(batch.model_copy(update={"is_announced": True}))
-        else:
-            self._failures[batch.id] = failures + 1
-            self._not_before[batch.id] = time.monotonic() + delay_s
-
-
-def _read_items(stored: StoredFile | None, context: Context, owner: str) -> list[BatchItem]:
-    """Check an uploaded file of JSON lines and return its requests; the file itself is not kept."""
-    if stored is None:
-        raise Problem(422, "invalid_request", "The form has no input; send a file of JSON lines as the part named input.")
-    try:
-        if stored.size_bytes > MAX_BATCH_BYTES:
-            raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
-        return list(_items(stored.path.read_bytes(), context, owner))
-    finally:
-        context.storage.remove_input(stored.path)
-
-
-def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:
-    """Check a file of JSON lines and yield its requests."""
-    try:
-        lines = [(number, line) for number, line in enumerate(data.decode().splitlines(), 1) if line.strip()]
-    except UnicodeDecodeError:
-        raise Problem(422, "invalid_request", "The file is not text in UTF-8; encode it so.") from None
-    if not 1 <= len(lines) <= MAX_BATCH_REQUESTS:
-        raise Problem(422, "invalid_request", f"The file has {len(lines)} requests; send 1 to {MAX_BATCH_REQUESTS} in one batch.")
-    seen: set[str] = set()
-    for number, line in lines:
-        try:
-            entry = BatchLine.model_validate(parse_json(line))
-        except Problem as exc:
-            raise Problem(exc.status, exc.code, f"Line {number}: {exc}") from exc
-        except ValidationError as exc:
-            raise Problem(422, "invalid_request", f"Line {number}: {validation_sentence(exc)}") from exc
-        if entry.request_id in seen:
-            raise Problem(422, "invalid_request", f"Line {number}: the request_id is not unique; give each line its own.")
-        seen.add(entry.request_id)
-        try:
-            build_spec(entry.payload, context, owner, priority="batch")
-        except RenderError as exc:
-            raise Problem(422, exc.code, f"Line {number}: {exc}") from exc
-        yield BatchItem(request_id=entry.request_id, payload=entry.payload.model_dump(mode="json", exclude_unset=True))
-
-
-def _start(batch: Batch, context: Context) -> Batch:
-    """Hand a batch's requests over to the jobs. What was handed over before a crash is not handed over twice."""
-    context.batches.save(batch)
-    items: list[BatchItem] = []
-    try:
-        for number, item in enumerate(batch.items):
-            if _is_open(item):
-                item = _hand_over(item, f"batch:{batch.id}:{number}", batch.owner, context)  # noqa: PLW2901
-            items.append(item)
-    except QueueFull:
-        for item in items:
-            if item.job_id is not None:
-                context.service.delete(item.job_id)
-        context.batches.delete(batch.id)
-        raise
-    return context.batches.save(batch.model_copy(update={"items": items}))
-
-
-def _hand_over(item: BatchItem, key: str, owner: str, context: Context) -> BatchItem:
-    try:
-        spec = build_spec(GenerateRequest.model_validate(item.payload), context, owner, priority="batch")
-        return item.model_copy(update={"job_id": context.service.submit(spec, idempotency_key=key).id})
-    except RenderError as exc:
-        if exc.retryable:
-            raise
-        return item.model_copy(update={"error_code": exc.code, "error": str(exc)})
-
-
-def _is_open(item: BatchItem) -> bool:
-    return item.job_id is None and item.error is None
-
-
-def _jobs(batch: Batch, context: Context) -> Iterator[tuple[BatchItem, JobView | None]]:
-    """Yield a batch's requests with their jobs; None for one that was deleted."""
-    for item in batch.items:
-        try:
-            yield item, context.service.get(item.job_id) if item.job_id is not None else None
-        except UnknownJob:
-            yield item, None
-
-
-def _has_ended(found: list[tuple[BatchItem, JobView | None]]) -> bool:
-    return all(not _is_open(item) and (view is None or view.state in FINAL_STATES) for item, view in found)
-
-
-def _shown(batch: Batch, context: Context, base_url: str) -> BatchView:
-    found = list(_jobs(batch, context))
-    success = sum(view is not None and view.state == "completed" for _, view in found)
-    pending = sum(_is_open(item) or (view is not None and view.state not in FINAL_STATES) for item, view in found)
-    metrics = BatchMetrics(total_generations=len(found), success_count=success, failed_count=len(found) - success - pending, pending_count=pending)
-    has_begun = any(view is not None and view.state != "queued" for _, view in found)
-    status: BatchStatus = "PROCESSING" if has_begun else "PENDING"
-    if not pending:
-        status = "COMPLETED" if success else "FAILED"
-    path = f"/v2/batch/{batch.id}"
-    return BatchView(
-        id=batch.id,
-        created_at=batch.created_at,
-        status=status,
-        metrics=metrics,
-        webhookUrl=batch.webhook_url,
-        outputUrl="" if pending else context.signed_url(f"{path}/output", path, base_url),
-    )

@@ -13,8 +13,8 @@ from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.v2_schema import AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
 from orchestrator.errors import InvalidOption, MissingFile
 from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority, RenderOptions
-from orchestrator.media.fetch import check_url
 from orchestrator.media.limits import check_local
+from orchestrator.media.reach import check_url
 
 STATUS: Mapping[JobState, GenerationStatus] = {
     "queued": "PENDING",

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.errors import StorageError
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, workflow_id
 from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger
+from orchestrator.jobs.runner import FIRST_IN_LINE, queued_again
 from orchestrator.jobs.storage import Storage
 
 log = logging.getLogger("lipsync.jobs")
@@ -27,6 +28,9 @@ CLEAN_UP_ROUNDS = 6
 SETTLED_S = 30.0
 """A job that changed since then is left alone: whoever changed it may not be done yet, s."""
 
+HOST_GONE_S = 60.0
+"""A host that was not seen for this long is gone, s."""
+
 SEGMENT_RETENTION_S = 600.0
 """How long the segments of a completed job stay for players that follow it live, s."""
 
@@ -38,8 +42,9 @@ class Caretaker:
     """Goes its rounds on a thread of its own."""
 
     def __init__(
-        self, storage: Storage, ledger: Ledger, engine: Engine, is_kept: Callable[[Path], bool], retention_s: float, history_s: float
+        self, host: str, storage: Storage, ledger: Ledger, engine: Engine, is_kept: Callable[[Path], bool], retention_s: float, history_s: float
     ) -> None:
+        self._host = host
         self._storage = storage
         self._ledger = ledger
         self._engine = engine
@@ -51,6 +56,7 @@ class Caretaker:
 
     def start(self) -> None:
         """Put right what a crash left, then begin the rounds."""
+        self._ledger.seen(self._host)
         self.reconcile(settled_s=0.0)
         self._thread.start()
 
@@ -85,6 +91,14 @@ class Caretaker:
             if not is_alive:
                 self._engine.enqueue(row["id"], Next(DELIVERIES, number))
 
+    def take_over(self) -> None:
+        """Put the jobs of hosts in line again that are gone: hosts that share a database share the data folder, so any of them can go on."""
+        self._ledger.seen(self._host)
+        for row in self._ledger.abandoned(self._host, time.time() - HOST_GONE_S):
+            if self._ledger.change(row["id"], queued_again(row), states=("running",), run=row["run"]):
+                log.warning("taken over from a host that is gone", extra={"job": row["id"]})
+                self._engine.enqueue(row["id"], Next(RENDERS, row["run"] + 1, FIRST_IN_LINE))
+
     def clean_up(self) -> None:
         """Delete segments, results, inputs and jobs whose time is over."""
         now = time.time()
@@ -110,6 +124,7 @@ class Caretaker:
             if self._closed.wait(ROUND_S):
                 return
             try:
+                self.take_over()
                 self.reconcile()
                 if number % CLEAN_UP_ROUNDS == 0:
                     self.clean_up()

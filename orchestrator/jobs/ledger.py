@@ -28,6 +28,7 @@ JOBS = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("run", sa.Integer, nullable=False, default=1),
+    sa.Column("host", sa.Text),  # who is, or was last, at it
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("interface", sa.String(16), nullable=False),
     sa.Column("client_code", sa.Text),
@@ -65,6 +66,13 @@ JOBS = sa.Table(
     sa.Index("lipsync_jobs_created", "created_at"),
 )
 
+HOSTS = sa.Table(
+    "lipsync_hosts",
+    _metadata,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("seen_at", sa.Double, nullable=False),
+)
+
 ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
 
 _VIEW_FIELDS = (
@@ -72,8 +80,8 @@ _VIEW_FIELDS = (
     "error_code", "error", "has_result", "revision",
 )  # fmt: skip
 
-_SUBMIT_LOCK = 0x11B5
-"""Number of the PostgreSQL advisory lock that submitting holds, so that the queue's bound is exact."""
+_LOCK = 0x11B5
+"""Number of the PostgreSQL advisory lock that submitting holds, so that the queue's bound is exact, and creating the table."""
 
 
 Row = Mapping[str, Any]
@@ -94,8 +102,10 @@ class Ledger:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         self._writer = self._engine.execution_options(is_writer=True)
-        with _translated():
-            _metadata.create_all(self._engine)
+        with self._write() as connection:
+            self._lock_out_others(connection)
+            _metadata.create_all(connection)
+            _add_new_columns(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -110,14 +120,13 @@ class Ledger:
         """
         text = spec.model_dump_json()
         with self._write() as connection:
-            if not self._is_sqlite:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SUBMIT_LOCK)))
+            self._lock_out_others(connection)
             if idempotency_key is not None:
                 known = connection.execute(
                     sa.select(JOBS.c.id, JOBS.c.spec).where(JOBS.c.owner == spec.owner, JOBS.c.idempotency_key == idempotency_key)
                 ).one_or_none()
                 if known is not None:
-                    if known.spec != text:
+                    if JobSpec.stored(known.spec) != spec:
                         raise IdempotencyConflict("This key was used before, for another request; use a new key, or send the same request.")
                     return str(known.id), False
             waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
@@ -210,9 +219,23 @@ class Ledger:
         query = sa.select(*columns).where(JOBS.c.state.in_(ACTIVE_STATES)).order_by(JOBS.c.priority, JOBS.c.created_at)
         return self._rows(query)
 
-    def states(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """Return the states of some jobs; one that is gone is left out."""
-        return {row["id"]: row["state"] for row in self._rows(sa.select(JOBS.c.id, JOBS.c.state).where(JOBS.c.id.in_(job_ids)))}
+    def runs(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Return the runs of those jobs among some that are not finished."""
+        query = sa.select(JOBS.c.id, JOBS.c.run).where(JOBS.c.id.in_(job_ids), JOBS.c.state.in_(ACTIVE_STATES))
+        return {row["id"]: row["run"] for row in self._rows(query)}
+
+    def seen(self, host: str) -> None:
+        """Write down that a host lives."""
+        now = time.time()
+        with self._write() as connection:
+            if not connection.execute(sa.update(HOSTS).where(HOSTS.c.name == host).values(seen_at=now)).rowcount:
+                connection.execute(sa.insert(HOSTS).values(name=host, seen_at=now))
+
+    def abandoned(self, host: str, before: float) -> list[Row]:
+        """Return id and run of the jobs that another host is at which was not seen since a time (seconds since 1970)."""
+        living = sa.select(HOSTS.c.name).where(HOSTS.c.seen_at >= before)
+        query = sa.select(JOBS.c.id, JOBS.c.run).where(JOBS.c.state == "running", JOBS.c.host != host, JOBS.c.host.not_in(living))
+        return self._rows(query)
 
     def undelivered(self) -> list[Row]:
         """Return id, webhook_try and changed_at of the finished jobs whose webhook is not delivered."""
@@ -248,6 +271,11 @@ class Ledger:
         with self._read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def _lock_out_others(self, connection: sa.Connection) -> None:
+        """Have what follows in a transaction happen in no other one at the same time. In SQLite that is so anyway."""
+        if not self._is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
         with _translated(), self._engine.begin() as connection:
@@ -259,6 +287,15 @@ class Ledger:
             yield connection
 
 
+def _add_new_columns(connection: sa.Connection) -> None:
+    """Give a table that an earlier version made the columns that came since; those may be NULL."""
+    there = {column["name"] for column in sa.inspect(connection).get_columns(JOBS.name)}
+    for column in JOBS.columns:
+        if column.name not in there:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+
+
 def is_url(source: str) -> bool:
     """Tell whether an input is a URL and not a path."""
     return source.lower().startswith(("http://", "https://"))
@@ -267,7 +304,7 @@ def is_url(source: str) -> bool:
 def _view(row: Mapping[Any, Any], position: int | None) -> JobView:
     values = {name: row[name] for name in _VIEW_FIELDS}
     times = {name: None if row[name] is None else datetime.fromtimestamp(row[name], UTC) for name in ("created_at", "started_at", "finished_at")}
-    spec = JobSpec.model_validate_json(row["spec"])
+    spec = JobSpec.stored(row["spec"])
     report = None if row["report"] is None else json.loads(row["report"])
     return JobView.model_validate({**values, **times, "spec": spec, "queue_position": position, "report": report})
 

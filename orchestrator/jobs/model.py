@@ -70,6 +70,11 @@ class JobSpec(BaseModel):
     request: dict[str, Any] = Field(default_factory=dict)
     """The client's request as the interface wants to echo it; only stored."""
 
+    @classmethod
+    def stored(cls, text: str) -> "JobSpec":
+        """Return a spec as it was stored, maybe by another version of this program, whose fields may differ."""
+        return cls.model_validate_json(text, extra="ignore")
+
     @field_validator("video", "audio", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:

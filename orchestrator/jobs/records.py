@@ -1,9 +1,11 @@
 """Small documents beside the jobs, one JSON file each: assets and batches."""
 
+import fcntl
 import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -35,6 +37,8 @@ class Records(Generic[D]):
     def __init__(self, folder: Path, kind: type[D]) -> None:
         self._folder = folder
         self._kind = kind
+        self._parsed: dict[Path, tuple[tuple[int, int, int], D]] = {}
+        """Documents as they were read last, by the file's inode, size and time."""
 
     def save(self, record: D) -> D:
         """Write a document; it is on disk when this returns.
@@ -71,7 +75,29 @@ class Records(Generic[D]):
     def delete(self, record_id: str) -> None:
         """Remove a document if it is there."""
         if _ID.fullmatch(record_id):
-            (self._folder / f"{record_id}.json").unlink(missing_ok=True)
+            path = self._folder / f"{record_id}.json"
+            path.unlink(missing_ok=True)
+            self._parsed.pop(path, None)
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Try to be the only process that works through the documents; yields whether it is.
+
+        Raises:
+            StorageError: the folder cannot be used.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = (self._folder / ".lock").open("w")
+        except OSError as exc:
+            raise StorageError(f"The folder {self._folder} cannot be written ({exc.strerror}); check its owner and the free space.") from exc
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True
 
     def all(self, owner: str | None = None) -> list[D]:
         """Return every document of an owner (None: of all), newest first."""
@@ -86,11 +112,19 @@ class Records(Generic[D]):
 
     def _read(self, path: Path) -> D | None:
         try:
-            return self._kind.model_validate_json(path.read_bytes())
+            status = path.stat()
+            mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+            known = self._parsed.get(path)
+            if known is not None and known[0] == mark:
+                return known[1]
+            document = self._kind.model_validate_json(path.read_bytes())
         except (FileNotFoundError, ValidationError):
+            self._parsed.pop(path, None)
             return None
         except OSError as exc:
             raise StorageError(f"The file {path} cannot be read ({exc.strerror}); check its owner.") from exc
+        self._parsed[path] = mark, document
+        return document
 
 
 def new_id() -> str:

@@ -56,6 +56,7 @@ class Runner:
 
     def __init__(
         self,
+        host: str,
         settings: Settings,
         client: TritonClient,
         hooks: Hooks,
@@ -65,6 +66,7 @@ class Runner:
         on_change: Callable[[], None],
     ) -> None:
         """Make a runner; `on_change` is called after each change that was written down."""
+        self._host = host
         self._settings = settings
         self._client = client
         self._hooks = hooks
@@ -197,6 +199,7 @@ class Runner:
             raise CrashLoop(f"The service died {crashes} times at this job without getting any further; look into its log and the system's.")
         values = {
             "state": "running",
+            "host": self._host,
             "stage": "read",
             "done": 0,
             "total": 0,
@@ -214,7 +217,7 @@ class Runner:
         self._on_change()
 
     def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
-        spec = JobSpec.model_validate_json(row["spec"])
+        spec = JobSpec.stored(row["spec"])
         self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
         video, audio = (self._input(row, name, watch) for name in ("video", "audio"))
         settings = self._settings
@@ -242,7 +245,7 @@ class Runner:
         """Return an input's local path, fetched first if it is a URL that was not fetched yet."""
         if row[name] is not None:
             return Path(row[name])
-        url = getattr(JobSpec.model_validate_json(row["spec"]), name)
+        url = getattr(JobSpec.stored(row["spec"]), name)
         with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:
 
             def write(data: bytes) -> None:
@@ -258,7 +261,7 @@ class Runner:
     def _settled(self, row: Row, outcome: dict[str, Any]) -> list[Next]:
         job_id, run = row["id"], row["run"]
         if outcome["kind"] == "interrupted":
-            self._ledger.change(job_id, _queued_again(row), states=ACTIVE_STATES, run=run)
+            self._ledger.change(job_id, queued_again(row), states=ACTIVE_STATES, run=run)
             return [] if self._is_draining else [Next(RENDERS, run + 1, FIRST_IN_LINE)]
         if outcome["kind"] == "gone":
             return []
@@ -286,7 +289,7 @@ class Runner:
         error = {"error_code": outcome["code"], "error": outcome["message"]}
         log.warning("attempt failed with %s", outcome["code"], extra={"job": job_id, "code": outcome["code"]})
         if outcome["retryable"] and failures < self._settings.max_attempts:
-            values = {**_queued_again(row), **error, "failures": failures, "reached": segment_count}
+            values = {**queued_again(row), **error, "failures": failures, "reached": segment_count}
             self._ledger.change(job_id, values, states=ACTIVE_STATES, run=run)
             return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=min(MAX_BACK_OFF_S, 2.0 ** (failures - 1)))]
         following = self._end(row, "failed", {**error, "eta_s": None})
@@ -295,7 +298,7 @@ class Runner:
 
     def _end(self, row: Row, state: str, values: dict[str, Any]) -> list[Next]:
         """Write a job's end down; returns the delivery of its webhook."""
-        has_webhook = JobSpec.model_validate_json(row["spec"]).webhook_url is not None
+        has_webhook = JobSpec.stored(row["spec"]).webhook_url is not None
         values = {**values, "state": state, "finished_at": time.time(), "webhook_try": 1 if has_webhook else None}
         if not self._ledger.change(row["id"], values, states=ACTIVE_STATES, run=row["run"]):
             self._storage.remove_job(row["id"])  # cancelled at the last moment
@@ -320,13 +323,14 @@ class Runner:
                 is_changed |= self._ledger.change(job_id, values, states=("running",), run=job.run)
         if is_changed:
             self._on_change()
-        states = self._ledger.states(list(running)) if running else {}
+        runs = self._ledger.runs(list(running)) if running else {}
         for job_id, job in running.items():
-            if states.get(job_id) not in ACTIVE_STATES:
-                job.watch.stop(RenderCancelled("The job was cancelled."))
+            if runs.get(job_id) != job.run:
+                job.watch.stop(RenderCancelled("The job was cancelled, or another host is at it."))
 
 
-def _queued_again(row: Row) -> dict[str, Any]:
+def queued_again(row: Row) -> dict[str, Any]:
+    """Return the columns of a job that goes back to the queue."""
     return {"state": "queued", "run": row["run"] + 1, "priority": FIRST_IN_LINE, "stage": "queued", "frames_per_s": 0.0, "eta_s": None}
 
 

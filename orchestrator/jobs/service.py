@@ -53,12 +53,12 @@ class JobService:
         self._ledger = Ledger(database_url(settings.database_url, settings.data / "jobs.sqlite"))
         self._changed = threading.Condition()
         self._metrics = JobMetrics()
-        self._runner = Runner(settings, client, hooks, self.storage, self._ledger, self._metrics, self._notify)
-        work = Work(self._runner.attempt, self._runner.settle, self._runner.deliver)
         self._host = settings.host_name or _kept_host_name(settings.data)
+        self._runner = Runner(self._host, settings, client, hooks, self.storage, self._ledger, self._metrics, self._notify)
+        work = Work(self._runner.attempt, self._runner.settle, self._runner.deliver)
         url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
         self._engine = Engine(url, self._host, settings.max_concurrent_renders, work)
-        self._caretaker = Caretaker(self.storage, self._ledger, self._engine, hooks.is_kept, settings.retention_s, settings.history_s)
+        self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks.is_kept, settings.retention_s, settings.history_s)
         self._lock = contextlib.ExitStack()
         self._is_running = False
 
@@ -275,5 +275,8 @@ def _only_one(data: Path, host: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise StorageError(f"Another service uses the data folder {data}; stop it, or set LIPSYNC_DATA to another folder.") from exc
+            raise StorageError(
+                f"Another service uses the data folder {data}; stop it, set LIPSYNC_DATA to another folder, or give each host that shares "
+                "this folder a LIPSYNC_HOST_NAME of its own."
+            ) from exc
         yield

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,9 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
+
+CUT_SHORT_S = 3600.0
+"""An upload that nothing was added to for this long was cut short, s."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -101,9 +105,11 @@ class Storage:
         yield from (self.root / "inputs").glob("*/*")
 
     def clear_incoming(self) -> None:
-        """Delete uploads that a crash cut short."""
+        """Delete uploads that a crash cut short: those that nothing was added to for a while, since other hosts may share the folder."""
         for path in (self.root / "incoming").iterdir():
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - CUT_SHORT_S:
+                    path.unlink()
 
 
 class Incoming:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,8 +78,8 @@ class SegmentFolder:
         return flags
 
     def partial(self, index: int) -> Path:
-        """Return where to write a segment."""
-        return self.path / f"{index:05}.mp4.partial"
+        """Return where to write a segment: a name that no other attempt uses, should one still be at it."""
+        return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}.partial"
 
     def add(self, file: SegmentFile, edited: NDArray[np.bool_]) -> None:
         """Put the next segment in place.

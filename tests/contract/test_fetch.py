@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import FetchFailed, LimitExceeded, MissingFile, RenderCancelled, UrlRefused
-from orchestrator.media.fetch import FetchPolicy, check_url, fetch, may_reach, post
+from orchestrator.media.fetch import fetch, post
+from orchestrator.media.reach import FetchPolicy, check_url, may_reach
 
 LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 OPEN = FetchPolicy(networks=LOOPBACK, max_bytes=10_000, connect_s=5, first_byte_s=5, stall_s=5)

@@ -21,18 +21,21 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest) -> str | None:
-    """A database of the test's own; None is SQLite in the data folder."""
-    if request.param == "sqlite":
-        return None
-    url: str = request.getfixturevalue("postgres")
+@pytest.fixture
+def postgres_database(postgres: str) -> str:
+    """An empty database of the test's own."""
     import psycopg
 
     name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload, unused-ignore]
-    return url.rsplit("/", 1)[0] + f"/{name}"
+    return postgres.rsplit("/", 1)[0] + f"/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """A database of the test's own; None is SQLite in the data folder."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_database")
 
 
 @pytest.fixture(scope="session")

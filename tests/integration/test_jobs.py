@@ -184,8 +184,9 @@ def test_cancel_frees_triton_and_the_decoder_within_two_seconds(
         assert service.cancel(job.id).state == "cancelled"
         wait_until(lambda: not busy_threads() and not service.storage.job_folder(job.id).exists(), "everything is let go", timeout_s=10)
         assert time.monotonic() - started_s < 2
+        time.sleep(2 - (time.monotonic() - started_s))  # Triton ends the batch it is computing
         count = model_use(client, "lip_sync").inference_count
-        time.sleep(0.3)
+        time.sleep(0.5)
         assert model_use(client, "lip_sync").inference_count == count
         again = service.cancel(job.id)
         assert (again.state, again.error_code) == ("cancelled", None)

@@ -1,5 +1,6 @@
 """The jobs' table: every transition holds only from the state it expects."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,38 @@ def test_input_belongs_to_the_jobs_that_need_it(ledger: Ledger) -> None:
     ledger.change("a", {"state": "completed", "has_result": True, "finished_at": 2.0})
     assert ledger.uses("/data/a.mp4")
     assert (ledger.finished_before(2.0), ledger.finished_before(3.0, has_result=True)) == (["b"], ["a"])
+
+
+def test_table_of_an_earlier_version_gets_the_columns_that_came_since(tmp_path: Path) -> None:
+    url = database_url(None, tmp_path / "jobs.sqlite")
+    earlier = Ledger(url)
+    earlier.insert("a", SPEC, 10, None, 5)
+    with earlier._write() as connection:
+        connection.exec_driver_sql("ALTER TABLE lipsync_jobs DROP COLUMN host")
+    earlier.close()
+    later = Ledger(url)
+    assert later.change("a", {"host": "here"})
+    later.close()
+
+
+def test_request_stored_by_another_version_can_be_read_and_is_the_same_request(ledger: Ledger) -> None:
+    ledger.insert("a", SPEC, 10, "key", 5)
+    text = SPEC.model_dump_json().replace('"crf":', '"sharpness":3,"crf":').replace('"priority"', '"colour":"red","priority"')
+    assert ledger.change("a", {"spec": text})
+    assert ledger.view("a").spec == SPEC
+    assert ledger.insert("b", SPEC, 10, "key", 5) == ("a", False)
+
+
+def test_job_of_a_host_that_is_gone_is_abandoned_and_that_of_a_living_one_is_not(ledger: Ledger) -> None:
+    for name in ("mine", "gone", "living", "never seen", "waiting"):
+        ledger.insert(name, SPEC, 10, None, 9)
+        ledger.change(name, {"state": "queued" if name == "waiting" else "running", "host": name})
+    ledger.seen("gone")
+    start = time.time()
+    ledger.seen("living")
+    ledger.seen("living")
+    assert {row["id"] for row in ledger.abandoned("mine", start)} == {"gone", "never seen"}
+    assert ledger.runs(["mine", "nobody"]) == {"mine": 1}
 
 
 def test_urls_of_the_databases() -> None:

@@ -46,13 +46,27 @@ def render_command(
     preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
     sync_mode: Annotated[SyncMode, typer.Option(help="Where the speech is longer or shorter than the video: see the README's table.")] = "bounce",
+    landmarks: Annotated[
+        bool | None, typer.Option("--landmarks/--no-landmarks", help="Let a face_landmarks model place the crop; default: if there is one.")
+    ] = None,
+    enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Let a face_enhancer model go over the faces; default: no.")] = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
 ) -> None:
     """Render a video with lips that follow the speech."""
     encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
     with _progress_bar() as on_progress:
-        report = render(video, audio, out, encoding=encoding, sync_mode=sync_mode, on_progress=on_progress, settings=read_settings(triton, device))
+        report = render(
+            video,
+            audio,
+            out,
+            encoding=encoding,
+            sync_mode=sync_mode,
+            face_landmarks=landmarks,
+            face_enhancer=enhance,
+            on_progress=on_progress,
+            settings=read_settings(triton, device),
+        )
     if as_json:
         print(json.dumps(asdict(report), indent=1))
     else:

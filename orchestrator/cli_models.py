@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models.install import install_pack, use_installed, verify_version
+from orchestrator.models.install import install_pack, is_missing, use_installed, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import DEFAULT_PACKS, PACKS, find_pack
-from orchestrator.models.repository import Version, find_version, installed_pack, installed_roles, read_versions, remove_role, served_version
+from orchestrator.models.repository import Version, find_version, installed_roles, read_versions, remove_role, served_version
 from orchestrator.settings import Settings
 
 models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
@@ -27,7 +27,9 @@ def models_install(
     size_px: Annotated[int | None, typer.Option("--size", help="Side of the square input, px, for networks that take any.")] = None,
     colour: Annotated[str | None, typer.Option(help="rgb or bgr: order of a lip network's channels, where it is not the usual one.")] = None,
     weight: Annotated[float | None, typer.Option(help="Strength of networks that have one, 0 to 1.")] = None,
-    missing_only: Annotated[bool, typer.Option("--missing", help="Leave roles alone that have a model.")] = False,
+    missing_only: Annotated[
+        bool, typer.Option("--missing", help="Leave roles alone that have a model, unless this program would build it differently by now.")
+    ] = False,
 ) -> None:
     """Build models into the repository, each proven before Triton can see it."""
     settings = Settings()
@@ -35,7 +37,7 @@ def models_install(
     if len(chosen) != 1 and (source is not None or digest is not None):
         raise InvalidOption("A file belongs to one pack; name exactly one with --from or --sha256.")
     for pack in chosen:
-        if missing_only and installed_pack(settings.model_repository, pack.role):
+        if missing_only and not is_missing(pack, settings.model_repository):
             continue
         options = PackOptions(size_px=size_px, colour=colour, weight=weight)
         for version in install_pack(pack, settings.model_repository, settings.triton_home, source, digest, options):

@@ -23,6 +23,8 @@ class Settings(BaseSettings):
     device: Device = Field(
         "auto", description="where models run: auto, cpu, gpu or tensorrt; auto takes the CPU only where nothing shows an NVIDIA GPU"
     )
+    face_landmarks: bool = Field(True, description="a face_landmarks model, where there is one, places crops and bounds what is pasted")
+    face_enhancer: bool = Field(False, description="a face_enhancer model, where there is one, goes over every rendered face; a job may ask for it")
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
     data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
     database_url: str | None = Field(

@@ -20,6 +20,17 @@ FIVE_OF: Mapping[str, tuple[tuple[int, ...], ...]] = MappingProxyType(
 """
 
 
+LOWER_FACE_OF: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "68": (*range(1, 16), 29),
+        "98": (*range(3, 30), 52),
+        "106": (*range(33), 73),
+        "468": (93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 195),
+    }
+)
+"""For each scheme, points whose convex hull is the lower face: the jaw from ear to ear, and the bridge of the nose."""
+
+
 def box_to_crop_matrix(box_xyxy: NDArray[np.float32], crop_scale: float, size_px: int) -> NDArray[np.float64]:
     """Return the (2, 3) affine from px of the frame to a square of `size_px`, cut around a box.
 
@@ -43,3 +54,8 @@ def five_points(landmarks: NDArray[np.float32], scheme: str) -> NDArray[np.float
     if scheme not in FIVE_OF or landmarks.shape[-2] != int(scheme):
         raise ValueError(f"expected landmarks of one of the schemes {sorted(FIVE_OF)}, got {landmarks.shape[-2]} points of {scheme!r}")
     return np.stack([landmarks[..., list(points), :].mean(-2) for points in FIVE_OF[scheme]], axis=-2).astype(np.float32)
+
+
+def lower_face(landmarks: NDArray[np.float32], scheme: str) -> NDArray[np.float32]:
+    """Return the (..., M, 2) points of `LOWER_FACE_OF` out of (..., P, 2) landmarks of a scheme."""
+    return landmarks[..., list(LOWER_FACE_OF[scheme]), :]

@@ -32,6 +32,8 @@ class FaceTrack:
 
     landmarks5: NDArray[np.float32]
     """(N, 5, 2), px of the coded frame, smoothed; zeros where `is_present` is false."""
+    outline: NDArray[np.float32]
+    """(N, M, 2), the lower face's outline, as `landmarks5`; M is 0 where no landmarks were found."""
     is_present: NDArray[np.bool_]
     """(N,) whether the face can be rendered in that frame."""
 
@@ -43,7 +45,7 @@ def choose_speaker(detections: Sequence[NDArray[np.float32]], frame_rate: float)
     """Link detections over time and return the speaker: the face that covers the largest area over the video.
 
     Args:
-        detections: for each frame (n, 15) float32 rows x1 y1 x2 y2 score and five points, px of the frame.
+        detections: for each frame (n, 15 + 2 M) float32 rows x1 y1 x2 y2 score, five points and M points of an outline, px of the frame.
         frame_rate: frames a second.
 
     Returns:
@@ -52,7 +54,8 @@ def choose_speaker(detections: Sequence[NDArray[np.float32]], frame_rate: float)
     max_gap = max(1, round(MAX_GAP_S * frame_rate))
     tracks = [rows for rows in _link(detections, max_gap) if max(row[4] for row in rows.values()) >= MIN_START_SCORE]
     count = len(detections)
-    landmarks5 = np.zeros((count, 5, 2), np.float32)
+    columns = max((rows.shape[1] for rows in detections), default=15) - 5
+    landmarks = np.zeros((count, columns // 2, 2), np.float32)
     is_present = np.zeros(count, np.bool_)
     tracks.sort(key=_covered_area, reverse=True)
     for rows in tracks:
@@ -60,16 +63,16 @@ def choose_speaker(detections: Sequence[NDArray[np.float32]], frame_rate: float)
         # A person who leaves and comes back is a new track: it joins the speaker's if it is about as large and the speaker is not there.
         if is_present[frames[0] : frames[-1] + 1].any() or MAX_AREA_RATIO * _mean_area(rows) < _mean_area(tracks[0]):
             continue
-        points = np.stack([rows[int(frame)][5:].reshape(5, 2) for frame in frames])
+        points = np.stack([rows[int(frame)][5:] for frame in frames])
         for part in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames) > max_gap) + 1):
             span = np.arange(frames[part[0]], frames[part[-1]] + 1)
-            filled = np.stack([np.interp(span, frames[part], column) for column in points[part].reshape(len(part), 10).T], axis=1)
-            landmarks5[span] = smooth(filled, SMOOTHING_S * frame_rate).reshape(-1, 5, 2)
+            filled = np.stack([np.interp(span, frames[part], column) for column in points[part].T], axis=1)
+            landmarks[span] = smooth(filled, SMOOTHING_S * frame_rate).reshape(len(span), -1, 2)
             is_present[span] = True
-    eye_distance = np.linalg.norm(landmarks5[:, 1] - landmarks5[:, 0], axis=1)
+    eye_distance = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     is_present &= eye_distance >= MIN_EYE_DISTANCE_PX
-    landmarks5[~is_present] = 0.0
-    return FaceTrack(landmarks5, is_present)
+    landmarks[~is_present] = 0.0
+    return FaceTrack(landmarks[:, :5], landmarks[:, 5:], is_present)
 
 
 def smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
+from orchestrator.inference.contract import FACE_ENHANCER
 from orchestrator.jobs.model import JobSpec, JobState, JobView, RenderOptions
 from orchestrator.media.fetch import check_url
 from orchestrator.media.limits import check_local
@@ -33,8 +34,10 @@ CONTAINER_DATA = "/code/data/temp/"
 
 MAX_CODE_CHARACTERS = 128
 
+NO_ENHANCER = "chaofen=1 (超分) 需要 face_enhancer 模型，本服务未安装；请传 0。 There is no face enhancer here; send chaofen=0."
+"""What is said to a client that asks for finer faces where nothing makes them."""
+
 REFUSED_SWITCHES: Mapping[str, str] = {
-    "chaofen": "chaofen=1 (超分) 需要 face_enhancer 模型，本服务未安装；请传 0。 There is no face enhancer here; send chaofen=0.",
     "watermark_switch": "本服务不加水印；请传 watermark_switch=0。 No watermark is added here; send watermark_switch=0.",
     "digital_auth": "本服务不写数字水印；请传 digital_auth=0。 No digital mark is added here; send digital_auth=0.",
 }
@@ -101,7 +104,11 @@ def easy_router(context: Context) -> APIRouter:
                                     "default": 1,
                                     "description": "Where the speech is longer than the video: 1 back and forth, 0 again from the start.",
                                 },
-                                "chaofen": {"enum": [0, "0"], "default": 0},
+                                "chaofen": {
+                                    "enum": [0, 1, "0", "1"],
+                                    "default": 0,
+                                    "description": "1 enhances the face; needs a face_enhancer model.",
+                                },
                                 "watermark_switch": {"enum": [0, "0"], "default": 0},
                                 "digital_auth": {"enum": [0, "0"], "default": 0},
                             },
@@ -201,9 +208,12 @@ def _submit(body: Any, context: Context, owner: str) -> None:
     for name, why in REFUSED_SWITCHES.items():
         if _switch(body, name, 0):
             raise Refused(why)
+    chaofen = _switch(body, "chaofen", 0)
+    if chaofen and not context.service.has_model(FACE_ENHANCER):
+        raise Refused(NO_ENHANCER)
     # What was asked for, to tell a repeated submission from another one with the same code.
     video_url, audio_url, pn = str(body["video_url"]), str(body["audio_url"]), _switch(body, "pn", 1)
-    asked = {"video_url": video_url, "audio_url": audio_url, "pn": pn}
+    asked = {"video_url": video_url, "audio_url": audio_url, "pn": pn, "chaofen": chaofen}
     before = find_task(code, context, owner if context.entrance.keys else None)
     if before is not None:
         if before.spec.request != asked:
@@ -215,7 +225,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         spec = JobSpec(
             video=str(video),
             audio=str(audio),
-            options=RenderOptions(sync_mode="bounce" if pn else "loop"),
+            options=RenderOptions(sync_mode="bounce" if pn else "loop", face_enhancer=True if chaofen else None),
             interface="easy",
             client_code=code,
             owner=owner,

@@ -85,6 +85,8 @@ class Options(_Request):
     crf: int | None = Field(None, ge=0, le=51, description="Quality of H.264, 0 (best) to 51. Not in sync.so.")
     preset: str | None = Field(None, max_length=32, description="libx264 preset, ultrafast to veryslow. Not in sync.so.")
     lossless: bool | None = Field(None, description="Keep every decoded sample exactly. Not in sync.so.")
+    face_landmarks: bool | None = Field(None, description="Landmarks place the crop and bound what is pasted. Not in sync.so.")
+    face_enhancer: bool | None = Field(None, description="Enhance rendered faces. Not in sync.so.")
 
 
 class GenerateRequest(_Request):

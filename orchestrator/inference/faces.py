@@ -24,22 +24,29 @@ MAX_REQUEST_BYTES = 12 * 1024 * 1024
 class FaceDetector:
     """The `face_detector` role."""
 
-    def __init__(self, client: TritonClient) -> None:
+    def __init__(self, client: TritonClient, refine: bool = False) -> None:
         """Check the model on Triton, and the landmark model where the detector finds no points itself.
+
+        Args:
+            client: Triton.
+            refine: whether the `face_landmarks` model says where the points are, if there is one, even if the detector finds some.
 
         Raises:
             InferenceUnavailable, ContractMismatch: see `describe_model`.
         """
         self._client = client
         self.description: ModelDescription = describe_model(client, FACE_DETECTOR)
-        self._landmarks: LandmarkModel | None = None
-        if self.description.parameters.get("landmarks", "5") == "none":
-            if not client.is_model_ready(FACE_LANDMARKS):
+        self.landmarks: LandmarkModel | None = None
+        """Where the points come from; None for the detector's own."""
+        finds_points = self.description.parameters.get("landmarks", "5") != "none"
+        if refine or not finds_points:
+            if client.is_model_ready(FACE_LANDMARKS):
+                self.landmarks = LandmarkModel(client)
+            elif not finds_points:
                 raise ContractMismatch(
                     f"The face_detector model on {client.address} finds no landmarks and there is no face_landmarks model; "
                     "install one (`lipsync models install pfld98 --from FILE`), or a detector with landmarks."
                 )
-            self._landmarks = LandmarkModel(client)
         self.size_px = self.description.sizes["S"]
         self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
 
@@ -47,15 +54,26 @@ class FaceDetector:
         """Find faces in (n, S, S, 3) RGB letterboxed pictures.
 
         Returns:
-            Future (n, K, 15) float32: x1 y1 x2 y2 score and five points x y, px of the picture, best first, zero rows behind.
+            Future (n, K, 15 + 2 M) float32: x1 y1 x2 y2 score and five points x y, px of the picture, best first, zero rows behind; and the M
+            points of the lower face's outline where there are landmarks.
         """
         faces: Future[NDArray[np.float32]] = self._client.infer(FACE_DETECTOR, {"image": images}, "faces")
-        return faces if self._landmarks is None else self._landmarks.complete(images, faces)
+        return faces if self.landmarks is None else self.landmarks.complete(images, faces)
+
+    @property
+    def descriptions(self) -> tuple[ModelDescription, ...]:
+        """The models on Triton that detection uses."""
+        return (self.description,) if self.landmarks is None else (self.description, self.landmarks.description)
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The models on Triton that detection uses."""
-        return (FACE_DETECTOR,) if self._landmarks is None else (FACE_DETECTOR, FACE_LANDMARKS)
+        """The roles of those models."""
+        return tuple(description.role for description in self.descriptions)
+
+    @property
+    def identity(self) -> str:
+        """What the detections depend on besides the video: see `ModelDescription.identity`."""
+        return "+".join(description.identity for description in self.descriptions)
 
 
 class LipModel:

@@ -12,10 +12,10 @@ from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model
 from preprocess.align import invert_affine, warp
-from preprocess.landmarks import FIVE_OF, box_to_crop_matrix, five_points
+from preprocess.landmarks import FIVE_OF, LOWER_FACE_OF, box_to_crop_matrix, five_points, lower_face
 
 Faces = NDArray[np.float32]
-"""Rows of the detector: (n, K, 15)."""
+"""Rows of the detector, (n, K, 15), or with the lower face's outline behind them, (n, K, 15 + 2 M)."""
 
 
 class LandmarkModel:
@@ -52,21 +52,23 @@ class LandmarkModel:
         return warp(image, to_crop, (self.size_px, self.size_px), cv2.BORDER_REPLICATE), to_crop
 
     def complete(self, images: NDArray[np.uint8], boxes: Future[Faces]) -> Future[Faces]:
-        """Fill in the five points of faces that were found without.
+        """Put landmarks' own five points into faces, in place of the detector's if it has some, and the lower face's outline behind them.
 
         Args:
             images: (n, h, w, 3) RGB pictures.
             boxes: future (n, K, 15) rows of the detector, px of the pictures.
 
         Returns:
-            Future of the same rows with their points. Nothing here waits: each step begins when the one before it has ended.
+            Future (n, K, 15 + 2 M) of the same rows with their points, see `LOWER_FACE_OF`. Nothing here waits: each step begins when the
+            one before it has ended.
         """
         completed: Future[Faces] = Future()
         completed.set_running_or_notify_cancel()
 
         def begin(found: Future[Faces]) -> None:
             with _failing(completed):
-                faces = found.result().copy()
+                outline_columns = 2 * len(LOWER_FACE_OF[self.scheme])
+                faces = np.pad(found.result(), ((0, 0), (0, 0), (0, outline_columns)))
                 places = list(zip(*np.nonzero(faces[:, :, 4] > 0), strict=True))
                 if not places:
                     completed.set_result(faces)
@@ -78,11 +80,12 @@ class LandmarkModel:
 
                 def end() -> None:
                     with _failing(completed):
-                        points = np.concatenate([future.result() for future in futures])
-                        for (index, row), (_, to_crop), landmarks in zip(places, crops, points, strict=True):
+                        found_landmarks = np.concatenate([future.result() for future in futures])
+                        for (index, row), (_, to_crop), landmarks in zip(places, crops, found_landmarks, strict=True):
                             from_crop = invert_affine(to_crop)
-                            five = five_points(landmarks, self.scheme) * self.size_px - 0.5
-                            faces[index, row, 5:] = (five @ from_crop[:, :2].T + from_crop[:, 2]).ravel()
+                            points = np.concatenate([five_points(landmarks, self.scheme), lower_face(landmarks, self.scheme)])
+                            in_crop = points * self.size_px - 0.5
+                            faces[index, row, 5:] = (in_crop @ from_crop[:, :2].T + from_crop[:, 2]).ravel()
                         completed.set_result(faces)
 
                 _when_all_done(futures, end)

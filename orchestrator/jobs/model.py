@@ -31,6 +31,14 @@ class RenderOptions(BaseModel):
     lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
 
+    face_landmarks: bool | None = Field(
+        None,
+        description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the service is set.",
+    )
+    face_enhancer: bool | None = Field(
+        None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the service is set."
+    )
+
     def encoding(self) -> Encoding:
         """Return how the video is compressed.
 

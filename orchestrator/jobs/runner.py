@@ -22,7 +22,7 @@ from orchestrator.jobs.progress import ProgressBoard
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.limits import MediaLimits, check_inputs
 from orchestrator.media.writer import FULL, storage_error
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.render import plan_render, render, use_of
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -224,7 +224,17 @@ class Runner:
         plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch, spec.options.sync_mode, limits)
         board.total_frames = plan.expected_frame_count
         encoding = spec.options.encoding()
-        report = render(plan, self._client, encoding, board.report, watch=watch, tracks=self._tracks, segments=self._storage.segments(row["id"]))
+        report = render(
+            plan,
+            self._client,
+            encoding,
+            board.report,
+            watch=watch,
+            tracks=self._tracks,
+            segments=self._storage.segments(row["id"]),
+            landmarks=use_of(spec.options.face_landmarks, settings.face_landmarks),
+            enhancer=use_of(spec.options.face_enhancer, settings.face_enhancer),
+        )
         self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))
         return {**asdict(report), "output": "result.mp4"}
 

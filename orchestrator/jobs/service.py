@@ -12,8 +12,9 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from orchestrator.errors import MissingFile, NotReady, RenderCancelled, StorageError
+from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
 from orchestrator.jobs.hooks import Hooks
@@ -47,6 +48,7 @@ class JobService:
         """
         hooks = hooks or Hooks()
         self._settings = settings
+        self._client = client
         self.storage = Storage(settings.data, settings.free_space_floor_bytes)
         self._ledger = Ledger(database_url(settings.database_url, settings.data / "jobs.sqlite"))
         self._changed = threading.Condition()
@@ -99,6 +101,9 @@ class JobService:
             MissingFile: an input that is not a URL is not there.
         """
         spec.options.encoding()
+        for role, is_asked_for in ((FACE_LANDMARKS, spec.options.face_landmarks), (FACE_ENHANCER, spec.options.face_enhancer)):
+            if is_asked_for and not self.has_model(role):
+                raise InvalidOption(f"There is no {role} model here; leave the option {role} out.")
         for source in (spec.video, spec.audio):
             if not is_url(source) and not Path(source).is_file():
                 raise MissingFile(f"There is no file {Path(source).name}; upload it again.")
@@ -108,6 +113,13 @@ class JobService:
         if is_new and self._is_running:  # else the next start puts it in line
             self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
         return self.get(job_id)
+
+    def has_model(self, role: str) -> bool:
+        """Tell whether Triton has a model for a role, as far as can be told now: True while Triton does not answer."""
+        try:
+            return self._client.is_model_ready(role)
+        except RenderError:
+            return True
 
     def get(self, job_id: str) -> JobView:
         """Return a job.

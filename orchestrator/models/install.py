@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,27 @@ def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Vers
     return versions
 
 
+def is_missing(pack: Pack, repository: Path) -> bool:
+    """Tell whether a pack's role has no model, or one that this pack built, without file or options, and would build differently today.
+
+    A version that was gone back to on purpose, with today's beside it, is not touched.
+    """
+    version = served_version(repository, pack.role)
+    if version is None:
+        return True
+    is_plain = version.pack == pack.name and not pack.needs_file and not version.card.get("options")
+    return is_plain and all(other.card.get("built_by") != builder_digest() for other in read_versions(repository, pack.role))
+
+
+@cache
+def builder_digest() -> str:
+    """Return a digest of the code that builds models and their configurations."""
+    digest = sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
 def use_installed(repository: Path, version: Version) -> list[Version]:
     """Serve an installed version, and with it the versions of the pack's other models that belong to it.
 
@@ -162,7 +184,7 @@ def use_installed(repository: Path, version: Version) -> list[Version]:
 
 def _put(repository: Path, built: _Built) -> Version:
     """Make a model the served version of its role: a new one, or an old one that is the same."""
-    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members")
+    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members", "built_by")
     alike = [version for version in read_versions(repository, built.role) if all(version.card.get(name) == built.card.get(name) for name in same)]
     if alike:
         use_version(repository, built.role, alike[-1].number)
@@ -229,6 +251,7 @@ def _facts(pack: Pack, config: ModelConfig) -> dict[str, Any]:
         "outputs": [asdict(tensor) for tensor in config.outputs],
         "parameters": dict(config.parameters),
         "max_batch_size": config.max_batch_size,
+        "built_by": builder_digest(),
     }
 
 

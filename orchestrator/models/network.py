@@ -1,7 +1,8 @@
-"""Reading a published ONNX file: what is broken, hostile or too large is refused before its content is trusted."""
+"""Reading a published ONNX (or TFLite) file: what is broken, hostile or too large is refused before its content is trusted."""
 
 import hashlib
 import stat
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper
 
-from orchestrator.errors import LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.errors import InputError, LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.models.tflite import TfliteNetwork, is_tflite
 
 MAX_NETWORK_BYTES = 2**31 - 2**24
 """Largest network, weights beside the file included, bytes: what one ONNX file can hold (2 GiB), less room for what is put around it."""
@@ -101,13 +103,22 @@ def read_network(path: Path, sha256: str | None = None) -> Network:
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise UnreadableModel(f"{path.name} has sha256 {found}, expected {sha256.lower()}; download it again, or give the digest of this file.")
-    model = _parse(path.name, content)
+    model = _read_tflite(path.name, content) if is_tflite(content) else _parse(path.name, content)
     _load_external_data(model, path, status.st_size)
     _check_operators(path.name, model)
     _check_structure(path.name, model)
     weights = {tensor.name for tensor in model.graph.initializer} | {tensor.values.name for tensor in model.graph.sparse_initializer}
     inputs = tuple(_info(path.name, value) for value in model.graph.input if value.name not in weights)
     return Network(path.name, found, model, inputs, tuple(_info(path.name, value) for value in model.graph.output))
+
+
+def _read_tflite(name: str, content: bytes) -> onnx.ModelProto:
+    try:
+        return TfliteNetwork(content).to_onnx()
+    except InputError as exc:
+        raise UnsuitableModel(f"{name}: {exc}") from exc
+    except (struct.error, ValueError, KeyError, IndexError, TypeError) as exc:
+        raise UnreadableModel(f"{name} is a damaged TFLite model; download it again.") from exc
 
 
 def _check_size(name: str, size_bytes: int) -> None:

@@ -147,10 +147,14 @@ _ALL = (
         role="face_landmarks",
         summary="MediaPipe's face mesh, 468 points",
         licence="Apache-2.0",
-        source="keijiro/FaceMeshBarracuda (from google/mediapipe)",
+        source=f"PyPI {lip_lines.SOURCE_PACKAGE}; keijiro/FaceMeshBarracuda; google-ai-edge/mediapipe",
         reads="RGB / 255, 192 px square 1.5 times the face box; 468 x (x, y, depth) in px",
         fit=partial(LandmarkNetwork.fit, family=FACEMESH468),
-        known_files={"ed487104519b0a88cb2cb2ec3678e183f447fb9dd63560998e960ffbaa8fb335": "face_landmark_b.onnx"},
+        package=(lip_lines.SOURCE_PACKAGE, "mediapipe/modules/face_landmark/face_landmark.tflite"),
+        known_files={
+            "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814": f"face_landmark.tflite of {lip_lines.SOURCE_PACKAGE}",
+            "ed487104519b0a88cb2cb2ec3678e183f447fb9dd63560998e960ffbaa8fb335": "face_landmark_b.onnx",
+        },
     ),
     Pack(
         name="mouth-warp",

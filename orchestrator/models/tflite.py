@@ -5,17 +5,19 @@ Pictures stay NCHW inside the ONNX graph; TFLite's own order is NHWC. Weights st
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import onnx
 import tflite
 from flatbuffers import flexbuffers
 from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.models import mediapipe_operators
-from orchestrator.models.graph import Graph, Value
+from orchestrator.models.graph import FLOAT, Graph, Value
 
 _DTYPES = {
     tflite.TensorType.FLOAT32: np.float32,
@@ -24,6 +26,11 @@ _DTYPES = {
 }
 
 _OPERATOR_NAMES = {code: name for name, code in vars(tflite.BuiltinOperator).items() if not name.startswith("_")}
+
+
+def is_tflite(content: bytes) -> bool:
+    """Tell whether a file's bytes are a TFLite model."""
+    return content[4:8] == b"TFL3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class TfliteNetwork:
         Raises:
             InputError: they are not a TFLite model.
         """
-        if content[4:8] != b"TFL3":
+        if not is_tflite(content):
             raise InputError("The file is not a TFLite model; take it out of its package again.")
         self._model = tflite.Model.GetRootAsModel(content, 0)
         self._network = self._model.Subgraphs(0)
@@ -72,6 +79,27 @@ class TfliteNetwork:
             arguments = [values[index] if index in values else self._constant(index) for index in operator.inputs]
             values[operator.output] = _CONVERTERS[operator.name](graph, operator.options, *arguments)
         return [values[names[name]] for name in outputs]
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """Return the whole network as ONNX, its pictures as [N,C,h,w].
+
+        Raises:
+            InputError: it has an operator that is not known here.
+        """
+        graph = Graph("tflite")
+        image, outputs = self._declared(self._network.Inputs(0)), [self._network.Outputs(i) for i in range(self._network.OutputsLength())]
+        height, width, channels = image[1][1:]
+        values = self.append_to(graph, graph.input(image[0], FLOAT, ["N", channels, height, width]), [self._declared(i)[0] for i in outputs])
+        for index, value in zip(outputs, values, strict=True):
+            name, shape = self._declared(index)
+            size = prod(shape[1:])
+            graph.output(value.reshape(0, size), name, FLOAT, ["N", size])
+        return graph.model()
+
+    def _declared(self, tensor: int) -> tuple[str, list[int]]:
+        """Return a tensor's name and shape."""
+        declared = self._network.Tensors(tensor)
+        return declared.Name().decode(), [int(declared.Shape(axis)) for axis in range(declared.ShapeLength())]
 
     def _needed(self, tensors: Sequence[int]) -> list[_Operator]:
         """Return the operators that tensors depend on, in an order in which they can run."""

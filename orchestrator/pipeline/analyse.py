@@ -60,7 +60,7 @@ def analyse(
         InferenceError: Triton failed.
     """
     watch = watch or Watch()
-    key = tracks.key(info.path, detector.description.identity, watch.tick) if tracks else ""
+    key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
     if detections is None or not detections.covers(max_frames):
         detections = _detect(info, detector, max_frames, on_progress, watch)
@@ -103,7 +103,7 @@ def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progres
         pts=np.array(pts, np.int64),
         is_key=np.array(is_key, np.bool_),
         face_counts=np.array([len(rows) for rows in faces], np.int64),
-        faces=np.concatenate([np.empty((0, 15), np.float32), *faces]),
+        faces=np.concatenate(faces) if faces else np.empty((0, 15), np.float32),
         is_whole=len(pts) < max_frames,
         damaged_packet_count=damaged_packet_count,
     )
@@ -128,10 +128,10 @@ def _batches(reader: VideoReader, box: Letterbox, batch_size: int, max_frames: i
 
 
 def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
-    """Return the real rows of one picture's detections, (n, 15), in px of the coded frame."""
+    """Return the real rows of one picture's detections, (n, 15 + 2 M), in px of the coded frame."""
     rows = rows[rows[:, 4] > 0]
     corners = box.points_to_frame(rows[:, :4].reshape(-1, 2, 2))
-    points = box.points_to_frame(rows[:, 5:].reshape(-1, 5, 2))
+    points = box.points_to_frame(rows[:, 5:].reshape(len(rows), -1, 2))
     # Turning the frame may swap which corner is the upper left one.
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
-    return np.concatenate([boxes, rows[:, 4:5], points.reshape(-1, 10)], axis=1).astype(np.float32)
+    return np.concatenate([boxes, rows[:, 4:5], points.reshape(len(rows), rows.shape[1] - 5)], axis=1).astype(np.float32)

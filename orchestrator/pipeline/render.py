@@ -7,14 +7,15 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import LIP_SYNC
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, ModelDescription
+from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
@@ -25,6 +26,7 @@ from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import in_flight, prefetch
+from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
@@ -32,7 +34,7 @@ from orchestrator.pipeline.speech import speech_windows
 from orchestrator.pipeline.timeline import SyncMode, Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
-from postprocess.mask import paste_mask
+from postprocess.mask import outline_mask, paste_mask
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
@@ -48,8 +50,35 @@ class _Shot:
     index: int
     """Position in the output."""
     frame: DecodedFrame
+    face: Face | None
     face_crop: FaceCrop | None
-    mel_window: NDArray[np.float32] | None
+    speech_window: NDArray[np.float32] | None
+
+
+Use = Literal["always", "if_there", "never"]
+"""Whether an optional role takes part: `always` is an error where no model fills it."""
+
+
+def use_of(asked: bool | None, by_default: bool) -> Use:
+    """Return what a request asks for; None asks for what the settings say."""
+    if asked is None:
+        return "if_there" if by_default else "never"
+    return "always" if asked else "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What Triton does for a render."""
+
+    detector: FaceDetector
+    lip_model: LipModel
+    enhancer: FaceEnhancer | None
+
+    @property
+    def descriptions(self) -> tuple[ModelDescription, ...]:
+        """Every model that takes part."""
+        optional = [part.description for part in (self.lip_model.encoder, self.enhancer) if part is not None]
+        return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +148,8 @@ def render(
     watch: Watch | None = None,
     tracks: TrackCache | None = None,
     segments: Path | None = None,
+    landmarks: Use = "if_there",
+    enhancer: Use = "never",
 ) -> RenderReport:
     """Render a plan: the same video, with lips that follow the speech.
 
@@ -131,19 +162,25 @@ def render(
         tracks: where analyses are kept; None analyses the video anew.
         segments: folder of the finished segments. A render that was ended goes on from those that are there, and they stay; None uses a
             folder beside the output, which goes when the render ends.
+        landmarks: whether the `face_landmarks` role places the crop and bounds what is pasted.
+        enhancer: whether the `face_enhancer` role goes over what was pasted.
 
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
     watch, encoding = watch or Watch(), encoding or Encoding()
     info, speech = plan.info, plan.speech
-    detector, lip_model = FaceDetector(client), LipModel(client)
-    use_before = {role: model_use(client, role) for role in (*detector.roles, LIP_SYNC)}
+    models = Models(
+        FaceDetector(client, refine=_is_used(client, FACE_LANDMARKS, landmarks)),
+        LipModel(client),
+        FaceEnhancer(client) if _is_used(client, FACE_ENHANCER, enhancer) else None,
+    )
+    use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         frames_needed = min(source_frames_needed(plan.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
-        analysis = analyse(info, detector, frames_needed, on_progress, watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, frames_needed, on_progress, watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(analysis.face_track.is_present.sum())
         shown = timeline(plan.sync_mode, len(analysis.index), plan.speech_frames)
@@ -151,11 +188,11 @@ def render(
         if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
             raise too_many_frames(frame_count, plan.limits)
 
-        folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, detector, lip_model))
+        folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
         if first < frame_count:
-            _render_segments(plan, analysis, shown, lip_model, folder, encoding, render_clock, watch)
+            _render_segments(plan, analysis, shown, models, folder, encoding, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
@@ -183,7 +220,7 @@ def _render_segments(
     plan: RenderPlan,
     analysis: Analysis,
     shown: Timeline,
-    lip_model: LipModel,
+    models: Models,
     folder: SegmentFolder,
     encoding: Encoding,
     clock: StageClock,
@@ -194,15 +231,15 @@ def _render_segments(
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
     with SegmentWriter(folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), encoding, shown.frame_count, watch) as writer:
-        pictures = render_frames(plan, analysis, shown, lip_model, writer.first_frame, watch)
+        pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
         with closing(pictures):
-            for index, picture, is_edited in pictures:
-                writer.write(picture, is_edited)
-                passed_through += not is_edited
-                clock.advance(index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+            for frame in pictures:
+                writer.write(frame.picture, frame.is_edited)
+                passed_through += not frame.is_edited
+                clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
 
 
-def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, detector: FaceDetector, lip_model: LipModel) -> dict[str, Any]:
+def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, models: Models) -> dict[str, Any]:
     """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
     return {
         "program": version("lipsync-triton"),
@@ -212,21 +249,30 @@ def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, detecto
         "frame_count": frame_count,
         "frame_rate": str(plan.info.frame_rate),
         "size_wh": list(plan.info.working_size_wh),
-        "models": [detector.description.identity, lip_model.description.identity],
+        "models": [description.identity for description in models.descriptions],
     }
 
 
 def render_frames(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int = 0, watch: Watch | None = None
-) -> Generator[tuple[int, Picture, bool]]:
-    """Yield the output's pictures in order from `first_frame` on, each with its position and whether it was edited.
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, first_frame: int = 0, watch: Watch | None = None
+) -> Generator[Shown]:
+    """Yield the output's frames in order from `first_frame` on.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
     frames under way is bounded.
     """
-    watch = watch or Watch()
+    watch, colour = watch or Watch(), stream_colour(plan.info)
+    frames = _with_mouths(plan, analysis, shown, models.lip_model, first_frame, watch)
+    if models.enhancer is not None:
+        frames = enhanced(frames, models.enhancer, colour, watch)
+    with closing(frames):
+        for frame in frames:
+            yield frame
+            watch.tick()
+
+
+def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int, watch: Watch) -> Generator[Shown]:
     colour = stream_colour(plan.info)
-    mask = paste_mask(lip_model.size_px, lip_model.paste_region)
     with VideoReader(plan.info, watch.tick) as reader:
         batches = _batched(_shots(reader, plan, analysis, shown, lip_model, first_frame), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
@@ -234,25 +280,28 @@ def render_frames(
             for batch, mouths in results:
                 patches = iter(mouths)
                 for shot in batch:
-                    if shot.face_crop is None:
-                        yield shot.index, shot.frame.picture, False
-                    else:
-                        yield shot.index, *_paste(shot.frame.picture, shot.face_crop, next(patches), mask, colour)
-                    watch.tick()
+                    is_edited = False
+                    if shot.face is not None and shot.face_crop is not None:
+                        is_edited = _paste(shot.frame.picture, shot.face_crop, next(patches), shot.face.mask, colour)
+                    yield Shown(shot.index, shot.frame.picture, is_edited, shot.face)
 
 
 def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
     track, colour = analysis.face_track, stream_colour(plan.info)
+    mask = paste_mask(lip_model.size_px, lip_model.paste_region)
     window_at = speech_windows(plan.speech, lip_model)
     frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames, first_frame):
-        face_crop = window = None
+        face = face_crop = window = None
         if track.is_present[frame.index] and index < plan.speech_frames:
-            frame_to_crop = frame_to_crop_matrix(track.landmarks5[frame.index], lip_model.template5, lip_model.stretch)
-            face_crop = crop_face(plane_views(frame.picture, colour), frame_to_crop, lip_model.size_px)
+            landmarks5, outline = track.landmarks5[frame.index], track.outline[frame.index]
+            to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
+            own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
+            face = Face(landmarks5, to_crop, own_mask)
+            face_crop = crop_face(plane_views(frame.picture, colour), to_crop, lip_model.size_px)
             window = window_at(index / plan.info.frame_rate)
-        yield _Shot(index, frame, face_crop, window)
+        yield _Shot(index, frame, face, face_crop, window)
 
 
 def _batched(shots: Generator[_Shot], batch_size: int) -> Generator[list[_Shot]]:
@@ -274,22 +323,29 @@ def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[NDArray[np.uint
     """Ask for the mouths of a batch's faces, in order."""
     faces = [shot.face_crop.image for shot in batch if shot.face_crop is not None]
     if faces:
-        return lip_model.generate(faces, [shot.mel_window for shot in batch if shot.mel_window is not None])
+        return lip_model.generate(faces, [shot.speech_window for shot in batch if shot.speech_window is not None])
     nothing: Future[NDArray[np.uint8]] = Future()
     nothing.set_result(np.empty((0, lip_model.size_px, lip_model.size_px, 3), np.uint8))
     return nothing
 
 
-def _paste(
-    picture: Picture, face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: NDArray[np.float32], colour: ColourMatrix
-) -> tuple[Picture, bool]:
-    """Return the picture with the mouth in it, itself untouched where the model changed nothing."""
+def _paste(picture: Picture, face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: NDArray[np.float32], colour: ColourMatrix) -> bool:
+    """Put the mouth into the picture; returns whether there was anything to change."""
     difference = mouth_difference(face_crop, mouth_patch, mask)
     if difference is None:
-        return picture, False
+        return False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from
     paste_back(plane_views(picture, colour), face_crop, difference, mask)
-    return picture, True
+    return True
+
+
+def _is_used(client: TritonClient, role: str, use: Use) -> bool:
+    if use == "never":
+        return False
+    is_there = client.is_model_ready(role)
+    if use == "always" and not is_there:
+        raise InvalidOption(f"There is no {role} model on {client.address}; install one with `lipsync models install`, or do without.")
+    return is_there
 
 
 def _notes(info: VideoInfo, analysis: Analysis) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ class Detections:
     face_counts: NDArray[np.int64]
     """(N,) faces of each frame."""
     faces: NDArray[np.float32]
-    """(sum of `face_counts`, 15) x1 y1 x2 y2 score and five points x y, px of the coded frame."""
+    """(sum of `face_counts`, 15 + 2 M) x1 y1 x2 y2 score, five points x y and the M points of the lower face's outline (none without
+    landmarks), px of the coded frame."""
     is_whole: bool
     """Whether the video has no further frame."""
     damaged_packet_count: int
@@ -54,7 +55,7 @@ class Detections:
         )  # fmt: skip
 
     def by_frame(self) -> list[NDArray[np.float32]]:
-        """Return each frame's faces, (n, 15)."""
+        """Return each frame's faces, (n, 15 + 2 M)."""
         return np.split(self.faces, np.cumsum(self.face_counts)[:-1]) if len(self.face_counts) else []
 
 
@@ -83,7 +84,7 @@ class TrackCache:
                     entry["pts"], entry["is_key"], entry["face_counts"], entry["faces"], bool(entry["is_whole"]), int(entry["damaged_packet_count"])
                 )  # fmt: skip
             consistent = len(detections.pts) == len(detections.is_key) == len(detections.face_counts)
-            if not consistent or detections.faces.shape != (int(detections.face_counts.sum()), 15):
+            if not consistent or len(detections.faces) != int(detections.face_counts.sum()) or detections.faces.shape[1] < 15:
                 raise ValueError("arrays that do not fit together")
             os.utime(path)
         except FileNotFoundError:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from orchestrator import errors
 from orchestrator.cli import app
-from orchestrator.models.install import install_pack, verify_version
+from orchestrator.models.install import install_pack, is_missing, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
@@ -298,3 +298,22 @@ def test_refusal_on_the_command_line_is_a_code_a_sentence_and_the_table(reposito
     assert lines[1].split() == ["expected", "found"]
     assert lines[2].split("  ")[-1] == "input mel_spectrogram FLOAT [batch_size, 1, 80, 16]"
     assert not repository.exists(), "nothing was begun"
+
+
+def test_default_model_of_older_code_is_built_again_unless_an_operator_chose_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = find_pack("mouth-warp")
+    assert is_missing(pack, repository)
+    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
+    install("mouth-warp", repository)
+    assert not is_missing(pack, repository)
+    monkeypatch.undo()
+    assert is_missing(pack, repository)
+    assert install("mouth-warp", repository).number == 2
+    assert not is_missing(pack, repository)
+    use_version(repository, "lip_sync", 1)
+    assert not is_missing(pack, repository), "who went back on purpose is left alone"
+
+
+def test_operators_own_model_is_never_missing(repository: Path, tmp_path: Path) -> None:
+    install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
+    assert not is_missing(find_pack("mouth-warp"), repository)

@@ -1,5 +1,7 @@
 """TFLite networks as ONNX: against TensorFlow Lite's own interpreter, and MediaPipe's custom operators against plain numpy."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import onnxruntime as ort
@@ -7,10 +9,11 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, UnreadableModel, UnsuitableModel
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE
 from orchestrator.models.mediapipe_operators import cut_out, landmarks_to_transform, transform_landmarks
+from orchestrator.models.network import read_network
 from orchestrator.models.sources import package_member
 from orchestrator.models.tflite import TfliteNetwork
 
@@ -88,3 +91,15 @@ def test_other_bytes_and_other_networks_are_refused(mesh: bytes) -> None:
     graph = Graph("other")
     with pytest.raises(InputError, match="no tensor output_lips"):
         TfliteNetwork(mesh).append_to(graph, graph.input("image", FLOAT, ["N", 3, 192, 192]), ["output_lips"])
+
+
+def test_file_as_a_whole_is_read_like_an_onnx_network(mesh: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "face_landmark.tflite"
+    path.write_bytes(mesh)
+    assert read_network(path).describe() == [
+        "input input_1 FLOAT [N, 3, 192, 192]", "output conv2d_21 FLOAT [N, 1404]", "output conv2d_31 FLOAT [N, 1]"
+    ]  # fmt: skip
+    for cut in (8, 100, len(mesh) // 2):
+        path.write_bytes(mesh[:cut])
+        with pytest.raises((UnreadableModel, UnsuitableModel)):
+            read_network(path)

@@ -1,0 +1,45 @@
+"""The `face_enhancer` role: finer detail on an aligned face."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import ContractMismatch
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import FACE_ENHANCER, ModelDescription, describe_model
+from orchestrator.inference.faces import MAX_REQUEST_BYTES
+from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
+
+
+class FaceEnhancer:
+    """The `face_enhancer` role."""
+
+    def __init__(self, client: TritonClient) -> None:
+        """Check the model on Triton.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, FACE_ENHANCER)
+        self.size_px = self.description.sizes["S"]
+        self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
+        template = self.description.parameters["crop_template"]
+        if template not in CROP_TEMPLATES:
+            raise ContractMismatch(
+                f"Model {FACE_ENHANCER} does not fit its role: expected crop_template one of {', '.join(CROP_TEMPLATES)}, found {template!r}. "
+                "Install a model for this role again."
+            )
+        self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
+        self.stretch = CROP_STRETCH.get(template, 1.0)
+        """See `LipModel.stretch`."""
+
+    def enhance(self, faces: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.uint8]]:
+        """Enhance n crops (S, S, 3) RGB, at most `batch_size`.
+
+        Returns:
+            Future (n, S, S, 3) uint8 RGB.
+        """
+        return self._client.infer(FACE_ENHANCER, {"face": np.stack(faces)}, "enhanced")

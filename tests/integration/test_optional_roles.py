@@ -1,0 +1,107 @@
+"""Landmarks and enhancer in whole renders on the real Triton: used when they are there and asked for, and only then."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy.local.server import LocalTriton
+from orchestrator.errors import InvalidOption
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.faces import FaceDetector
+from orchestrator.media.probe import probe_video
+from orchestrator.media.writer import Encoding
+from orchestrator.models.install import install_pack
+from orchestrator.models.packs import find_pack
+from orchestrator.pipeline.analyse import analyse
+from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.settings import Settings
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.networks import save_enhancer
+
+HOME = Settings().triton_home
+LOSSLESS = Encoding(lossless=True, preset="ultrafast")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonClient]:
+    """A Triton with every role. The enhancer has random weights: what it draws is noise, where it draws has to be right."""
+    folder = tmp_path_factory.mktemp("full")
+    repository = folder / "models"
+    for name in ("centerface", "mouth-warp", "facemesh468"):
+        install_pack(find_pack(name), repository, HOME, None)
+    install_pack(find_pack("gfpgan"), repository, HOME, str(save_enhancer(folder / "enhancer.onnx")))
+    with LocalTriton.start(HOME, repository, config_name="cpu") as server, TritonClient(server.grpc_address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def short_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
+
+
+def luma(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray()[:640] for frame in container.decode(video=0)])
+
+
+def test_landmarks_find_the_face_where_the_detector_does_and_tell_its_outline(full: TritonClient, clip: Path) -> None:
+    info = probe_video(clip)
+    plain, refined = (analyse(info, FaceDetector(full, refine=refine), 25).face_track for refine in (False, True))
+    assert plain.outline.shape == (25, 0, 2) and refined.outline.shape == (25, 20, 2)
+    eye_distance = np.linalg.norm(plain.landmarks5[:, 1] - plain.landmarks5[:, 0], axis=1)
+    assert (np.linalg.norm(refined.landmarks5 - plain.landmarks5, axis=2).max(1) < 0.25 * eye_distance).all()
+    assert not np.array_equal(refined.landmarks5, plain.landmarks5)
+    # The mouth lies inside the lower face, the eyes do not; the jaw is below the mouth.
+    mouth = refined.landmarks5[:, 3:].mean(1)
+    assert (refined.outline[..., 1].max(1) > mouth[:, 1] + 0.3 * eye_distance).all()
+    assert (refined.outline[..., 0].min(1) < refined.landmarks5[:, 3, 0]).all() and (
+        refined.outline[..., 0].max(1) > refined.landmarks5[:, 4, 0]
+    ).all()
+    assert (refined.outline[..., 1].min(1) > refined.landmarks5[:, :2, 1].mean(1)).all()
+
+
+def test_landmarks_are_used_where_they_are_and_left_out_where_told_so(full: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
+    plan = plan_render(clip, short_speech, tmp_path / "out.mp4")
+    with_landmarks = render(plan, full, LOSSLESS)
+    assert with_landmarks.models["face_landmarks"].inference_count >= 10
+    first = luma(tmp_path / "out.mp4")
+    without = render(plan, full, LOSSLESS, landmarks="never")
+    assert "face_landmarks" not in without.models
+    assert not np.array_equal(first, luma(tmp_path / "out.mp4"))
+
+
+def test_cached_tracks_of_other_landmarks_are_not_taken(full: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
+    plan, tracks = plan_render(clip, short_speech, tmp_path / "out.mp4"), TrackCache(tmp_path / "tracks", 1 << 20)
+    for landmarks, roles in (("never", 1), ("if_there", 2)):
+        report = render(plan, full, LOSSLESS, tracks=tracks, landmarks="never" if landmarks == "never" else "if_there")
+        assert sum(report.models[role].inference_count > 0 for role in report.models if role.startswith("face_")) == roles
+    again = render(plan, full, LOSSLESS, tracks=tracks)
+    assert all(again.models[role].inference_count == 0 for role in ("face_detector", "face_landmarks"))
+
+
+def test_enhancer_goes_over_the_pasted_region_and_nothing_else(full: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
+    plan = plan_render(clip, short_speech, tmp_path / "out.mp4")
+    render(plan, full, LOSSLESS, landmarks="never")
+    before = luma(tmp_path / "out.mp4").astype(int)
+    report = render(plan, full, LOSSLESS, landmarks="never", enhancer="always")
+    assert report.models["face_enhancer"].inference_count == report.frame_count == 10
+    assert report.passed_through == (), "also a mouth at rest is enhanced: sharpness must not come and go"
+    changed = abs(luma(tmp_path / "out.mp4") - before)
+    rows, columns = np.flatnonzero((changed > 0).any((0, 2))), np.flatnonzero((changed > 0).any((0, 1)))
+    # The lip model's paste region in the clip: cheeks to cheeks, nose to below the chin.
+    assert rows.min() > 187 and rows.max() < 469 and columns.min() > 195 and columns.max() < 440
+    assert changed[:, 250:400, 260:380].mean() > 5
+
+
+def test_asking_for_a_role_that_no_model_fills_is_refused(client: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
+    plan = plan_render(clip, short_speech, tmp_path / "out.mp4")
+    for options in ({"landmarks": "always"}, {"enhancer": "always"}):
+        with pytest.raises(InvalidOption, match="There is no face_"):
+            render(plan, client, LOSSLESS, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out.mp4").exists()
+    assert set(render(plan, client, LOSSLESS).models) == {"face_detector", "lip_sync"}

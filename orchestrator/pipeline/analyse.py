@@ -131,7 +131,7 @@ def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
     """Return the real rows of one picture's detections, (n, 15 + 2 M), in px of the coded frame."""
     rows = rows[rows[:, 4] > 0]
     corners = box.points_to_frame(rows[:, :4].reshape(-1, 2, 2))
-    points = box.points_to_frame(rows[:, 5:].reshape(len(rows), -1, 2))
+    points = box.points_to_frame(rows[:, 5:].reshape(len(rows), (rows.shape[1] - 5) // 2, 2))  # -1 cannot be told where no row is real
     # Turning the frame may swap which corner is the upper left one.
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
     return np.concatenate([boxes, rows[:, 4:5], points.reshape(len(rows), rows.shape[1] - 5)], axis=1).astype(np.float32)

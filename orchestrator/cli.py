@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -27,6 +28,7 @@ from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.timeline import SyncMode
 from orchestrator.session import check_repository, device_config, refuse_unfit_models, render
+from orchestrator.settings import Settings
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models, name="models")
@@ -125,6 +127,12 @@ def main() -> NoReturn:
         app(standalone_mode=True)
     except RenderError as exc:
         _stderr.print(f"[bold red]{exc.code}[/]: {escape(str(exc))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except ValidationError as exc:
+        if exc.title != Settings.__name__:
+            raise
+        wrong = "; ".join(f"LIPSYNC_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}" for error in exc.errors())
+        _stderr.print(f"[bold red]invalid_option[/]: {escape(f'A setting cannot be used: {wrong}.')}", highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)
 

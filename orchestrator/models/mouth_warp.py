@@ -126,8 +126,10 @@ def build_mouth_warp(network: TfliteNetwork, size_px: int) -> onnx.ModelProto:
     audio = graph.input("audio", FLOAT, ["N", 1, 80, 16])
     left, top, right, bottom = (round(edge * size_px) for edge in PASTE_REGION)
     roi = Roi(size_px, left, top, right, bottom)
-    original = face.slice(1, top, bottom).slice(2, left, right)
-    whole = face.cast(FLOAT).transpose(0, 3, 1, 2)
+    # Bytes become numbers at once and bytes again at the very end: TensorRT takes bytes nowhere else.
+    pixels = face.cast(FLOAT)
+    original = pixels.slice(1, top, bottom).slice(2, left, right)
+    whole = pixels.transpose(0, 3, 1, 2)
     image = whole.slice(2, top, bottom).slice(3, left, right)
 
     skin = skin_colour(image, roi)
@@ -135,12 +137,12 @@ def build_mouth_warp(network: TfliteNetwork, size_px: int) -> onnx.ModelProto:
     shape = _mouth_shape(lines, mouth_motion(audio), roi)
     drawn, moved = _draw(image, roi, shape, skin)
 
-    rounded = graph.op("Round", drawn.clip(0.0, 255.0)).cast(UINT8).transpose(0, 2, 3, 1)
+    rounded = graph.op("Round", drawn.clip(0.0, 255.0)).transpose(0, 2, 3, 1)
     inside = graph.op("Where", moved.reshape(0, bottom - top, right - left, 1), rounded, original)
-    rows = face.slice(1, top, bottom)
+    rows = pixels.slice(1, top, bottom)
     middle = graph.concat([rows.slice(2, 0, left), inside, rows.slice(2, right, size_px)], 2)
-    mouth = graph.concat([face.slice(1, 0, top), middle, face.slice(1, bottom, size_px)], 1)
-    graph.output(mouth, "mouth", UINT8, ["N", size_px, size_px, 3])
+    mouth = graph.concat([pixels.slice(1, 0, top), middle, pixels.slice(1, bottom, size_px)], 1)
+    graph.output(mouth.cast(UINT8), "mouth", UINT8, ["N", size_px, size_px, 3])
     return graph.model()
 
 

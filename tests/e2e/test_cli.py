@@ -108,3 +108,11 @@ def test_triton_command_serves_the_models_until_it_is_told_to_stop() -> None:
         process.send_signal(signal.SIGTERM)
         process.stdout.read()
         assert process.wait(timeout=30) == 0
+
+
+def test_setting_that_cannot_be_used_is_a_code_and_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_PORT", "abc")
+    done = lipsync("models", "list")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("invalid_option: A setting cannot be used: LIPSYNC_PORT: ")
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1

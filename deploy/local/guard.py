@@ -6,6 +6,7 @@ The owner starts this file as a script, with only the standard library, and hold
 
 - The owner writes to the pipe, closes it or is gone (kill -9 included): the guard ends Triton.
 - Triton ends by itself (kill -9 included): the guard kills the stubs and ends with Triton's status.
+- A stub ends by itself: Triton would go on without it and refuse every request that it would have got, so the guard ends Triton, with `STUB_DIED`.
 - The guard is killed: Linux sends Triton SIGTERM, and Triton takes its stubs along.
 
 As subreaper the guard inherits and reaps every process Triton leaves behind. It then deletes the server's shared memory, which is recognised
@@ -33,6 +34,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 """Numbers of prctl(2) from linux/prctl.h."""
 
+STUB_DIED = 70
+"""Status that says so (EX_SOFTWARE of sysexits.h)."""
+
 OWNER_CHECK_S = 1.0
 """How often to look for the owner itself: a process that it forked may hold its end of the pipe open."""
 
@@ -40,7 +44,7 @@ OWNER_CHECK_S = 1.0
 def main() -> int:
     """Run `guard.py OWNER_PID DRAIN_S PREFIX COMMAND...` and return the status to end with.
 
-    It is 0 when Triton was asked to stop, else Triton's own: 128 + N when signal N killed it.
+    It is 0 when Triton was asked to stop, `STUB_DIED`, or Triton's own: 128 + N when signal N killed it.
     """
     owner_pid, drain_s, prefix, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:]
     signals = _signal_pipe()
@@ -49,17 +53,21 @@ def main() -> int:
     lock = _claim(prefix)
     triton = _Child(command, lock)
     try:
-        while triton.status() is None and not _stop_wanted(owner_pid, signals):
-            pass
-        ended_by_itself = triton.status()
+        dead: set[int] = set()
+        stub_died = False
+        while triton.status() is None and not stub_died and not _stop_wanted(owner_pid, signals):
+            # Triton reaps at once the stubs it ends itself; one that still lies there a look later died on its own.
+            was_dead, dead = dead, triton.dead_stubs()
+            stub_died = bool(was_dead & dead)
+        ended_by_itself = STUB_DIED if stub_died else triton.status()
         if ended_by_itself is None:
             triton.terminate()
             deadline = time.monotonic() + drain_s
             while triton.status() is None and (left_s := deadline - time.monotonic()) > 0:
                 _drain(signals, left_s)
     finally:
-        while children := list(_children()):
-            for pid in children:
+        while children := list(_children(os.getpid())):
+            for pid, _ in children:
                 os.kill(pid, signal.SIGKILL)
             _drain(signals, 0.05)
             triton.status()
@@ -94,6 +102,10 @@ class _Child:
             if pid == self._process.pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
         return self._process.returncode
+
+    def dead_stubs(self) -> set[int]:
+        """Return the server's children that have ended and that it has not reaped."""
+        return {pid for pid, state in _children(self._process.pid) if state == "Z"}
 
     def terminate(self) -> None:
         """Ask the server to end; it finishes the requests in flight."""
@@ -168,16 +180,17 @@ def _drain(signals: int, timeout_s: float) -> None:
         os.read(signals, 1024)
 
 
-def _children() -> Iterator[int]:
-    """List this process's children: the parent is the second field after the name in /proc/PID/stat."""
+def _children(parent: int) -> Iterator[tuple[int, str]]:
+    """List a process's children, each with its state: state and parent are the first fields after the name in /proc/PID/stat."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 stat = (entry / "stat").read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
-                yield int(entry.name)
+            state, parent_pid = stat.rpartition(")")[2].split()[:2]
+            if int(parent_pid) == parent:
+                yield int(entry.name), state
 
 
 def _prctl(option: int, value: int) -> None:

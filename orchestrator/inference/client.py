@@ -32,6 +32,10 @@ _QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
 """What Triton says, with status UNAVAILABLE, when its queue policy turns a request away. It has no status of its own for that."""
 
 
+_STUB_MESSAGE = ("Stub process", "not healthy")
+"""What Triton's Python backend says of a model instance whose process died, or is too busy to tell in time that it lives."""
+
+
 class _Request(Future[NDArray[Any]]):
     """A request under way. It ends only with Triton's answer, or with the error that cancelling brings about."""
 
@@ -167,6 +171,8 @@ def _translated(error: InferenceServerException, address: str) -> InferenceError
         return InferenceUnavailable(
             f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001)."
         )
+    if all(text in message for text in _STUB_MESSAGE):
+        return InferenceUnavailable(f"A model's process on Triton at {address} does not answer ({message}); try again, or start Triton again.")
     if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
         return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
     return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

@@ -63,14 +63,16 @@ def test_sigterm_leaves_at_a_checkpoint_and_the_next_start_goes_on(spec: Callabl
 
 
 @pytest.mark.usefixtures("nothing_left_of_triton")
-def test_killed_triton_is_started_again_and_its_jobs_are_retried(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["tritonserver", "triton_python_backend_stub"])
+def test_killed_triton_is_started_again_and_its_jobs_are_retried(
+    victim: str, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
     wanted = spec(6.0)
     with worker({"data": str(tmp_path / "data")}, {"job": wanted}) as service:
         process = service.start()
         job_id = only_job(service).id
         wait_for(service.view, job_id, lambda view: view.segments_done >= 1)
-        triton = next(child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "tritonserver")
-        triton.kill()
+        next(child for child in psutil.Process(process.pid).children(recursive=True) if victim.startswith(child.name())).kill()
         retried = wait_for(service.view, job_id, lambda view: view.error_code is not None or view.attempts > 1)
         assert retried.error_code in ("inference_unavailable", None)
         done = wait_for(service.view, job_id, is_over)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, save
 
-from deploy.local.guard import FAMILY
+from deploy.local.guard import FAMILY, STUB_DIED
 from deploy.local.home import DEFAULT_HOME
 from deploy.local.install import install
 from deploy.local.server import LocalTriton
@@ -200,6 +200,14 @@ def test_killed_triton_is_seen_and_leaves_nothing(home: Path, repository: Path) 
         family = Family(psutil.Process(), server.shared_memory_prefix)
         family.triton.kill()
         assert server.wait(5) == 128 + signal.SIGKILL
+        assert (family.alive(), family.regions()) == ([], [])
+
+
+def test_dead_stub_ends_the_server_that_would_go_on_without_it(home: Path, repository: Path) -> None:
+    with LocalTriton.start(home, repository) as server:
+        family = Family(psutil.Process(), server.shared_memory_prefix)
+        family.stubs[0].kill()
+        assert server.wait(10) == STUB_DIED
         assert (family.alive(), family.regions()) == ([], [])
 
 

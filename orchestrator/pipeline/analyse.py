@@ -62,13 +62,14 @@ def analyse(
     watch = watch or Watch()
     key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
-    if detections is None or not detections.covers(max_frames):
+    if detections is not None and detections.covers(max_frames):
+        StageClock("analyse", 0, on_progress).finish(len(detections.first(max_frames).pts))
+    else:
         detections = _detect(info, detector, max_frames, on_progress, watch)
         if tracks:
             tracks.store(key, detections)
     detections = detections.first(max_frames)
     frame_count, damaged = len(detections.pts), detections.damaged_packet_count
-    StageClock("analyse", frame_count, on_progress).advance(frame_count)
     if not frame_count:
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
@@ -99,6 +100,7 @@ def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progres
                 faces.extend(_to_frame(rows, box) for rows in found)
                 clock.advance(min(len(pts), expected))
         damaged_packet_count = reader.damaged_packet_count
+    clock.finish(len(pts))
     return Detections(
         pts=np.array(pts, np.int64),
         is_key=np.array(is_key, np.bool_),

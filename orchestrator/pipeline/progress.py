@@ -34,6 +34,9 @@ OnProgress = Callable[[Progress], None]
 MIN_INTERVAL_S = 0.1
 """Time between two calls while frames go by, s."""
 
+MIN_MEASURED_S = 0.01
+"""Time below which frames are no speed: they came out of a cache, s."""
+
 
 class StageClock:
     """Reports one stage's progress and measures it."""
@@ -57,6 +60,11 @@ class StageClock:
         if time.monotonic() - self._reported >= MIN_INTERVAL_S or done == self._total:
             self._report(done)
 
+    def finish(self, total: int) -> None:
+        """Say that the stage is done, with as many frames as it turned out to have."""
+        self._total = total
+        self._report(total)
+
     @property
     def elapsed_s(self) -> float:
         """Time since the stage began, s."""
@@ -67,6 +75,6 @@ class StageClock:
         if self._on_progress is None:
             return
         elapsed_s = self.elapsed_s
-        speed = (done - self._first) / elapsed_s if done > self._first and elapsed_s > 0 else 0.0
+        speed = (done - self._first) / elapsed_s if done > self._first and elapsed_s >= MIN_MEASURED_S else 0.0
         eta_s = (self._total - done) / speed if speed and self._total else None
         self._on_progress(Progress(self._stage, done, self._total, speed, eta_s, self._faces_found, self._passed_through, self._segment_count))

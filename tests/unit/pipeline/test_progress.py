@@ -84,3 +84,10 @@ def test_stage_without_a_listener_only_measures(clock: Clock) -> None:
     clock.now_s += 1.5
     stage.advance(5)
     assert stage.elapsed_s == 1.5
+
+
+def test_stage_ends_with_the_frames_it_turned_out_to_have_and_a_cache_has_no_speed() -> None:
+    seen: list[Progress] = []
+    stage = StageClock("analyse", 0, seen.append)
+    stage.finish(150)
+    assert (seen[-1].done, seen[-1].total, seen[-1].frames_per_s) == (150, 150, 0.0)

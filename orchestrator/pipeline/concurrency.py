@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import closing
 from typing import TypeVar
 
 from orchestrator.pipeline.watch import POLL_S, Watch
@@ -115,3 +116,18 @@ def in_flight(
             yield answered()
     finally:
         wait([future for _, future in pending if not future.cancel()], JOIN_S)
+
+
+def batched(source: Generator[Item], is_counted: Callable[[Item], bool], size: int) -> Generator[list[Item]]:
+    """Group items so that a group has at most `size` that count, and no more than twice as many in all; closes the source."""
+    with closing(source):
+        batch: list[Item] = []
+        counted = 0
+        for item in source:
+            batch.append(item)
+            counted += is_counted(item)
+            if counted == size or len(batch) == 2 * size:
+                yield batch
+                batch, counted = [], 0
+        if batch:
+            yield batch

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.media.reader import Picture, plane_views
-from orchestrator.pipeline.concurrency import in_flight
+from orchestrator.pipeline.concurrency import batched, in_flight
 from orchestrator.pipeline.watch import Watch
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix, invert_affine, warp
@@ -46,7 +46,7 @@ class Shown:
 
 def enhanced(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix, watch: Watch) -> Generator[Shown]:
     """Yield the frames with every face enhanced inside its mask, also where the lip model changed nothing: sharpness must not come and go."""
-    batches = _batched(shown, enhancer, colour)
+    batches = batched(_cropped(shown, enhancer, colour), lambda frame: frame[1] is not None, enhancer.batch_size)
     with closing(batches), closing(in_flight(lambda batch: _request(batch, enhancer), batches, REQUESTS_IN_FLIGHT, watch)) as results:
         for batch, faces in results:
             patches = iter(faces)
@@ -54,22 +54,14 @@ def enhanced(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatr
                 yield frame if crop is None else _pasted(frame, crop, next(patches), colour)
 
 
-def _batched(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix) -> Generator[list[tuple[Shown, FaceCrop | None]]]:
+def _cropped(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix) -> Generator[tuple[Shown, FaceCrop | None]]:
     with closing(shown):
-        batch: list[tuple[Shown, FaceCrop | None]] = []
-        faces = 0
         for frame in shown:
             crop = None
             if frame.face is not None:
                 to_crop = frame_to_crop_matrix(frame.face.landmarks5, enhancer.template5, enhancer.stretch)
                 crop = crop_face(plane_views(frame.picture, colour), to_crop, enhancer.size_px)
-            batch.append((frame, crop))
-            faces += crop is not None
-            if faces == enhancer.batch_size or len(batch) == 2 * enhancer.batch_size:
-                yield batch
-                batch, faces = [], 0
-        if batch:
-            yield batch
+            yield frame, crop
 
 
 def _request(batch: list[tuple[Shown, FaceCrop | None]], enhancer: FaceEnhancer) -> Future[NDArray[np.uint8]]:

@@ -25,7 +25,7 @@ from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_
 from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
-from orchestrator.pipeline.concurrency import in_flight, prefetch
+from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
@@ -274,7 +274,8 @@ def render_frames(
 def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int, watch: Watch) -> Generator[Shown]:
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader:
-        batches = _batched(_shots(reader, plan, analysis, shown, lip_model, first_frame), lip_model.batch_size)
+        frames = _shots(reader, plan, analysis, shown, lip_model, first_frame)
+        batches = batched(frames, lambda shot: shot.face_crop is not None, lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
@@ -302,21 +303,6 @@ def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Tim
             face_crop = crop_face(plane_views(frame.picture, colour), to_crop, lip_model.size_px)
             window = window_at(index / plan.info.frame_rate)
         yield _Shot(index, frame, face, face_crop, window)
-
-
-def _batched(shots: Generator[_Shot], batch_size: int) -> Generator[list[_Shot]]:
-    """Group shots so that a group has at most `batch_size` faces, and no more than twice as many frames."""
-    with closing(shots):
-        batch: list[_Shot] = []
-        faces = 0
-        for shot in shots:
-            batch.append(shot)
-            faces += shot.face_crop is not None
-            if faces == batch_size or len(batch) == 2 * batch_size:
-                yield batch
-                batch, faces = [], 0
-        if batch:
-            yield batch
 
 
 def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[NDArray[np.uint8]]:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.pipeline.concurrency import in_flight, prefetch
+from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 
 
 class Source:
@@ -200,3 +200,24 @@ def test_prefetch_raises_the_error_of_a_source_that_cannot_even_begin() -> None:
 
     with pytest.raises(OSError, match="no source"):
         list(prefetch(Broken(), 1, "test-decode"))
+
+
+def test_groups_end_when_enough_items_count_or_too_many_do_not() -> None:
+    def numbers() -> Generator[int]:
+        yield from range(12)
+
+    assert list(batched(numbers(), lambda number: number >= 5, 2)) == [[0, 1, 2, 3], [4, 5, 6], [7, 8], [9, 10], [11]]
+
+
+def test_closing_the_groups_closes_the_source() -> None:
+    closed = threading.Event()
+
+    def numbers() -> Generator[int]:
+        try:
+            yield from range(12)
+        finally:
+            closed.set()
+
+    with closing(batched(numbers(), lambda number: True, 2)) as groups:
+        next(groups)
+    assert closed.is_set()

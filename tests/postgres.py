@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql"]
+from tests.debian import install
 
 
 def _programs() -> Path | None:
     """Return the folder of PostgreSQL's programs, installed first if need be and allowed."""
-    if not _installed() and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(INSTALL, check=False, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    if not _installed():
+        install("postgresql")
     return _installed()
 
 
@@ -37,7 +37,7 @@ def running_postgres() -> Iterator[str]:
     """Run a server on a free port and yield the URL of an empty database."""
     programs = _programs()
     if programs is None:
-        pytest.skip(f"PostgreSQL is not installed and cannot be: `{' '.join(INSTALL)}`")
+        pytest.skip("PostgreSQL is not installed and cannot be; `apt-get install postgresql` as root runs these tests")
     # PostgreSQL refuses to run as root, so root lends it its package's user.
     user = "postgres" if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="lipsync-postgres-"))

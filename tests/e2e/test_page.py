@@ -10,12 +10,13 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.debian import install
 from tests.e2e.conftest import wait_until
 from tests.e2e.service import KEY, Service, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this host; `apt-get install chromium` to run the page's tests")
+def find_chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,13 @@ def service(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if find_chromium() is None:
+        install("chromium")
+    program = find_chromium()
+    if program is None:
+        pytest.skip("Chromium is not installed and cannot be; `apt-get install chromium` as root runs these tests")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield running
         running.close()
 
@@ -47,7 +53,6 @@ def choose(page: Page, video: Path, audio: Path) -> None:
     page.set_input_files("#audio", audio)
 
 
-@needs_browser
 def test_visitor_renders_and_watches_a_video(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
     page, complaints = open_page(browser, service, "en-GB")
     assert page.is_disabled("#send")
@@ -70,7 +75,6 @@ def test_visitor_renders_and_watches_a_video(browser: Browser, service: Service,
     page.close()
 
 
-@needs_browser
 def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
     page, complaints = open_page(browser, service, "zh-CN")
     assert page.inner_text("h1") == "唇形同步" and page.evaluate("document.documentElement.lang") == "zh"
@@ -87,7 +91,6 @@ def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Pa
     page.close()
 
 
-@needs_browser
 def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
     page, _ = open_page(browser, service, "en-GB")
     (tmp_path / "text.wav").write_text("not a sound")
@@ -101,7 +104,6 @@ def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: 
     page.close()
 
 
-@needs_browser
 def test_api_can_be_read_without_fetching_anything_from_elsewhere(browser: Browser, service: Service) -> None:
     page, complaints = open_page(browser, service, "en-GB")
     page.goto(f"{service.url}/docs")

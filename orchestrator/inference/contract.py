@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +33,9 @@ class RoleContract:
     outputs: tuple[TensorSpec, ...]
     parameters: tuple[str, ...] = ()
 
+
+MAX_REQUEST_BYTES = 12 * 1024 * 1024
+"""Input of one request; gRPC slows down above about 15 MB a message."""
 
 FACE_DETECTOR = "face_detector"
 LIP_SYNC = "lip_sync"
@@ -93,6 +97,17 @@ class ModelDescription:
     identity: str
     """Digest of version and configuration, which packs put the model file's own digest into: another model has another identity."""
 
+    @property
+    def request_batch_size(self) -> int:
+        """The largest batch that one request carries."""
+        item_bytes = max(prod(dims) for dims in self.input_dims.values())  # pictures, one byte a sample, outweigh the speech beside them
+        return max(1, min(self.max_batch_size, MAX_REQUEST_BYTES // item_bytes))
+
+
+def contract_of(role: str) -> RoleContract:
+    """Return what a role needs."""
+    return CONTRACTS[role] if role in CONTRACTS else OPTIONAL_CONTRACTS[role]
+
 
 def describe_model(client: TritonClient, role: str) -> ModelDescription:
     """Read a role's model from Triton and check it.
@@ -101,7 +116,7 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         InferenceUnavailable: Triton cannot be reached.
         ContractMismatch: there is no such model, or it differs; the message has expected and found.
     """
-    contract = {**CONTRACTS, **OPTIONAL_CONTRACTS}[role]
+    contract = contract_of(role)
     metadata, config = client.metadata(role), client.config(role)
     max_batch_size = int(config.get("max_batch_size", 0))
     problems: list[str] = []

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_ENHANCER, ModelDescription, describe_model
-from orchestrator.inference.faces import MAX_REQUEST_BYTES
 from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 
 
@@ -25,7 +24,7 @@ class FaceEnhancer:
         self._client = client
         self.description: ModelDescription = describe_model(client, FACE_ENHANCER)
         self.size_px = self.description.sizes["S"]
-        self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
+        self.batch_size = self.description.request_batch_size
         template = self.description.parameters["crop_template"]
         if template not in CROP_TEMPLATES:
             raise ContractMismatch(

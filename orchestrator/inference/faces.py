@@ -17,9 +17,6 @@ from orchestrator.inference.landmarks import LandmarkModel
 from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 from preprocess.mel import N_MELS, WINDOW_COLUMNS
 
-MAX_REQUEST_BYTES = 12 * 1024 * 1024
-"""Input of one request; gRPC slows down above about 15 MB a message."""
-
 
 class FaceDetector:
     """The `face_detector` role."""
@@ -48,7 +45,7 @@ class FaceDetector:
                     "install one (`lipsync models install pfld98 --from FILE`), or a detector with landmarks."
                 )
         self.size_px = self.description.sizes["S"]
-        self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
+        self.batch_size = self.description.request_batch_size
 
     def detect(self, images: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
         """Find faces in (n, S, S, 3) RGB letterboxed pictures.
@@ -88,7 +85,7 @@ class LipModel:
         self._client = client
         self.description: ModelDescription = describe_model(client, LIP_SYNC)
         self.size_px = self.description.sizes["S"]
-        self.batch_size = max(1, min(self.description.max_batch_size, MAX_REQUEST_BYTES // (self.size_px**2 * 3)))
+        self.batch_size = self.description.request_batch_size
         parameters = self.description.parameters
         template, frontend = parameters["crop_template"], parameters["audio_frontend"]
         if template not in CROP_TEMPLATES:

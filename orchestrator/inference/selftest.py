@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model
-from orchestrator.inference.faces import MAX_REQUEST_BYTES, FaceDetector, LipModel
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, contract_of, describe_model
+from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.golden import check_golden, golden_inputs
 from orchestrator.inference.metrics import Metrics, read_metrics
 from orchestrator.inference.placement import Placement, ensemble_members, placement_of
@@ -129,7 +129,7 @@ def role_placement(client: TritonClient, role: str, metrics: Metrics | None) -> 
 
 def output_of(role: str) -> str:
     """Return the name of a role's output."""
-    return {**CONTRACTS, **OPTIONAL_CONTRACTS}[role].outputs[0].name
+    return contract_of(role).outputs[0].name
 
 
 def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metrics | None, wanted: Wanted) -> None:
@@ -157,7 +157,7 @@ def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metric
 def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> RoleStatus:
     description = describe_model(client, role)
     used_before = model_use(client, role)
-    inputs = golden_inputs(description, request_batch_size(description))
+    inputs = golden_inputs(description, description.request_batch_size)
     together = _infer(client, role, inputs)
     notes = check_golden(role, description.sizes.get("S", 1), inputs, together)
     for index in {0, len(together) - 1}:
@@ -181,12 +181,6 @@ def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> Role
         execution_count=model_use(client, role).since(used_before).execution_count,
         notes=tuple(notes),
     )
-
-
-def request_batch_size(description: ModelDescription) -> int:
-    """Return the largest batch that one request carries."""
-    item_bytes = max(int(np.prod(dims)) for dims in description.input_dims.values())
-    return max(1, min(description.max_batch_size, MAX_REQUEST_BYTES // item_bytes))
 
 
 def _infer(client: TritonClient, role: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -219,7 +213,7 @@ def _time_ms(client: TritonClient, role: str, inputs: Mapping[str, NDArray[Any]]
 
 def watch_gpus(client: TritonClient, roles: Sequence[str]) -> Mapping[str, float]:
     """Keep models busy until Triton shows a GPU at work; return the highest utilisation seen of each."""
-    batches = {role: golden_inputs(description, request_batch_size(description)) for role in roles for description in (describe_model(client, role),)}
+    batches = {role: golden_inputs(description, description.request_batch_size) for role in roles for description in (describe_model(client, role),)}
     peak: dict[str, float] = {}
     deadline = time.monotonic() + GPU_PROOF_S
     while time.monotonic() < deadline:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.media.reader import Picture, plane_views
 from orchestrator.pipeline.concurrency import batched, in_flight
+from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.watch import Watch
-from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix, invert_affine, warp
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
 
@@ -65,21 +65,11 @@ def _cropped(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatr
 
 
 def _request(batch: list[tuple[Shown, FaceCrop | None]], enhancer: FaceEnhancer) -> Future[NDArray[np.uint8]]:
-    faces = [crop.image for _, crop in batch if crop is not None]
-    if faces:
-        return enhancer.enhance(faces)
-    nothing: Future[NDArray[np.uint8]] = Future()
-    nothing.set_result(np.empty((0, enhancer.size_px, enhancer.size_px, 3), np.uint8))
-    return nothing
+    return ask_for_patches([crop.image for _, crop in batch if crop is not None], enhancer.enhance)
 
 
 def _pasted(frame: Shown, crop: FaceCrop, patch: NDArray[np.uint8], colour: ColourMatrix) -> Shown:
     assert frame.face is not None
     lip_to_crop = np.vstack([crop.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(frame.face.frame_to_crop), [0, 0, 1]])
     mask = warp(frame.face.mask, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
-    difference = mouth_difference(crop, patch, mask)
-    if difference is None:
-        return frame
-    frame.picture.make_writable()
-    paste_back(plane_views(frame.picture, colour), crop, difference, mask)
-    return replace(frame, is_edited=True)
+    return replace(frame, is_edited=put_patch(frame.picture, crop, patch, mask, colour) or frame.is_edited)

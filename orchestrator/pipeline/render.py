@@ -21,12 +21,13 @@ from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
-from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
+from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
 from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
+from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
@@ -35,9 +36,8 @@ from orchestrator.pipeline.timeline import SyncMode, Timeline, runs_from, source
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
-from postprocess.paste import mouth_difference, paste_back
 from preprocess.align import frame_to_crop_matrix
-from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
+from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
@@ -283,7 +283,7 @@ def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_mode
                 for shot in batch:
                     is_edited = False
                     if shot.face is not None and shot.face_crop is not None:
-                        is_edited = _paste(shot.frame.picture, shot.face_crop, next(patches), shot.face.mask, colour)
+                        is_edited = put_patch(shot.frame.picture, shot.face_crop, next(patches), shot.face.mask, colour)
                     yield Shown(shot.index, shot.frame.picture, is_edited, shot.face)
 
 
@@ -307,22 +307,8 @@ def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Tim
 
 def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[NDArray[np.uint8]]:
     """Ask for the mouths of a batch's faces, in order."""
-    faces = [shot.face_crop.image for shot in batch if shot.face_crop is not None]
-    if faces:
-        return lip_model.generate(faces, [shot.speech_window for shot in batch if shot.speech_window is not None])
-    nothing: Future[NDArray[np.uint8]] = Future()
-    nothing.set_result(np.empty((0, lip_model.size_px, lip_model.size_px, 3), np.uint8))
-    return nothing
-
-
-def _paste(picture: Picture, face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: NDArray[np.float32], colour: ColourMatrix) -> bool:
-    """Put the mouth into the picture; returns whether there was anything to change."""
-    difference = mouth_difference(face_crop, mouth_patch, mask)
-    if difference is None:
-        return False
-    picture.make_writable()  # the decoder may still need its own copy to predict later frames from
-    paste_back(plane_views(picture, colour), face_crop, difference, mask)
-    return True
+    windows = [shot.speech_window for shot in batch if shot.speech_window is not None]
+    return ask_for_patches([shot.face_crop.image for shot in batch if shot.face_crop is not None], lambda faces: lip_model.generate(faces, windows))
 
 
 def _is_used(client: TritonClient, role: str, use: Use) -> bool:

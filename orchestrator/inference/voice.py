@@ -31,9 +31,7 @@ class VoiceActivity:
         self.description: ModelDescription = describe_model(client, VOICE_ACTIVITY)
         names = ("sample_rate_hz", "chunk_samples", "context_samples", "warm_up_chunks")
         texts = [self.description.parameters[name] for name in names]
-        self.sample_rate_hz, self.chunk_samples, self._context_samples, self._warm_up = (
-            int(text) if text.isdecimal() else 0 for text in texts
-        )
+        self.sample_rate_hz, self.chunk_samples, self._context_samples, self._warm_up = (int(text) if text.isdecimal() else 0 for text in texts)
         self._chunks = self.description.sizes["T"]
         self._window_samples = self.description.sizes["A"]
         fits = self._window_samples == self._chunks * self.chunk_samples + self._context_samples and self.sample_rate_hz > 0
@@ -44,12 +42,12 @@ class VoiceActivity:
                 f"Model {VOICE_ACTIVITY} does not fit its role: expected {wanted}, found {found}. Install a model for this role again."
             )
 
-    def listen(self, pieces: Iterable[Samples], tick: Callable[[], None] = lambda: None) -> NDArray[np.float32]:
+    def listen(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Samples:
         """Return the probability of speech, 0..1, of every chunk of a track.
 
         Args:
             pieces: the track's mono samples at `sample_rate_hz`, (n,) each; little more than one batch of windows is held.
-            tick: called after each answer; what it raises ends it.
+            wait: waits for an answer; what it raises ends it.
 
         Raises:
             InferenceError: Triton failed.
@@ -62,15 +60,14 @@ class VoiceActivity:
                 sample_count += len(piece)
                 yield piece
 
-        voice: list[NDArray[np.float32]] = []
+        voice: list[Samples] = []
         windows, size = self._windows(counted()), self.description.request_batch_size
         for answer in sent_ahead(self._ask(batch) for batch in iter(lambda: list(islice(windows, size)), [])):
-            for row in answer.result():
+            for row in wait(answer):
                 voice.append(row[self._warm_up :] if voice else row)
-            tick()
         return np.concatenate(voice)[: -(-sample_count // self.chunk_samples)] if voice else np.empty(0, np.float32)
 
-    def _ask(self, windows: list[Samples]) -> Future[NDArray[np.float32]]:
+    def _ask(self, windows: list[Samples]) -> Future[Samples]:
         return self._client.infer(VOICE_ACTIVITY, {"samples": np.stack(windows)}, "voice")
 
     def _windows(self, pieces: Iterator[Samples]) -> Iterator[Samples]:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.timeline import SyncMode
 
@@ -29,6 +29,11 @@ class RenderOptions(BaseModel):
     face_enhancer: bool | None = Field(
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
     )
+    voice_activity: bool | None = Field(
+        None,
+        description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "
+        "Unset: as the settings say.",
+    )
 
     def encoding(self) -> Encoding:
         """Return how the video is compressed.
@@ -41,7 +46,7 @@ class RenderOptions(BaseModel):
     @property
     def optional_roles(self) -> dict[str, bool | None]:
         """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
-        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer}
+        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer, VOICE_ACTIVITY: self.voice_activity}
 
     def check(self) -> None:
         """Check what no single field shows.

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, ModelDescription
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY, ModelDescription
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
+from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
@@ -32,12 +33,13 @@ from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
-from orchestrator.pipeline.speech import speech_windows
+from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
+from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -56,7 +58,7 @@ class _Shot:
     speech_window: NDArray[np.float32] | None
 
 
-DEFAULT_ROLES = frozenset({FACE_LANDMARKS})
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS, VOICE_ACTIVITY})
 """Optional roles that take part, where there is a model, when the options leave it open."""
 
 
@@ -67,11 +69,12 @@ class Models:
     detector: FaceDetector
     lip_model: LipModel
     enhancer: FaceEnhancer | None
+    voice_activity: VoiceActivity | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        optional = [part.description for part in (self.lip_model.encoder, self.enhancer) if part is not None]
+        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity) if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
@@ -166,6 +169,7 @@ def render(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
+        VoiceActivity(client) if VOICE_ACTIVITY in used else None,
     )
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
@@ -183,8 +187,9 @@ def render(
         folder = SegmentFolder(path, _fingerprint(plan, frame_count, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
+        spans = find_speech(speech, models.voice_activity, watch) if models.voice_activity else None
         if first < frame_count:
-            _render_segments(plan, analysis, shown, models, folder, render_clock, watch)
+            _render_segments(plan, analysis, shown, models, spans, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
@@ -204,7 +209,8 @@ def render(
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        notes=_notes(info, analysis),
+        speech_s=None if spans is None else spoken_s(spans, float(speech.info.duration_s)),
+        notes=_notes(info, analysis, spans),
     )
 
 
@@ -213,6 +219,7 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
+    spans: Spans | None,
     folder: SegmentFolder,
     clock: StageClock,
     watch: Watch,
@@ -224,7 +231,7 @@ def _render_segments(
     with SegmentWriter(
         folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), plan.options.encoding(), shown.frame_count, watch
     ) as writer:
-        pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
+        pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
@@ -247,7 +254,13 @@ def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str
 
 
 def render_frames(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, first_frame: int = 0, watch: Watch | None = None
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    models: Models,
+    spans: Spans | None = None,
+    first_frame: int = 0,
+    watch: Watch | None = None,
 ) -> Generator[Shown]:
     """Yield the output's frames in order from `first_frame` on.
 
@@ -255,7 +268,8 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    frames = _with_mouths(plan, analysis, shown, models.lip_model, first_frame, watch)
+    windows = speech_windows(plan.speech, models.lip_model, spans)
+    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(frames):
@@ -264,10 +278,12 @@ def render_frames(
             watch.tick()
 
 
-def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int, watch: Watch) -> Generator[Shown]:
+def _with_mouths(
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int, watch: Watch
+) -> Generator[Shown]:
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader:
-        frames = _shots(reader, plan, analysis, shown, lip_model, first_frame)
+        frames = _shots(reader, plan, analysis, shown, lip_model, windows, first_frame)
         batches = batched(frames, lambda shot: shot.face_crop is not None, lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
@@ -280,11 +296,12 @@ def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_mode
                     yield Shown(shot.index, shot.frame.picture, is_edited, shot.face)
 
 
-def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int) -> Generator[_Shot]:
+def _shots(
+    reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int
+) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
     track, colour = analysis.face_track, stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
-    window_at = speech_windows(plan.speech, lip_model)
     frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames, first_frame):
         face = face_crop = window = None
@@ -294,7 +311,7 @@ def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Tim
             own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
             face = Face(landmarks5, to_crop, own_mask)
             face_crop = crop_face(plane_views(frame.picture, colour), to_crop, lip_model.size_px)
-            window = window_at(index / plan.info.frame_rate)
+            window = windows(index / plan.info.frame_rate)
         yield _Shot(index, frame, face, face_crop, window)
 
 
@@ -321,7 +338,7 @@ def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozen
     return used
 
 
-def _notes(info: VideoInfo, analysis: Analysis) -> tuple[str, ...]:
+def _notes(info: VideoInfo, analysis: Analysis, spans: Spans | None) -> tuple[str, ...]:
     """Return what a user should know about how the source was treated."""
     notes = []
     if info.working_pix_fmt != info.pix_fmt:
@@ -330,4 +347,6 @@ def _notes(info: VideoInfo, analysis: Analysis) -> tuple[str, ...]:
         notes.append(f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}.")
     if analysis.damaged_packet_count:
         notes.append(f"The source has {analysis.damaged_packet_count} damaged packets; their frames are missing.")
+    if spans is not None and not spans:
+        notes.append("Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound.")
     return tuple(notes)

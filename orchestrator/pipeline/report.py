@@ -31,6 +31,8 @@ class RenderReport:
     """Speed of the render stage."""
     models: Mapping[str, ModelUse]
     """Triton's own count of what each role did meanwhile."""
+    speech_s: float | None
+    """How long somebody speaks, s; None where voice activity was not asked."""
     notes: tuple[str, ...]
     """Sentences about how the source was treated."""
 

@@ -105,4 +105,4 @@ def test_asking_for_a_role_that_no_model_fills_is_refused(client: TritonClient, 
         with pytest.raises(InvalidOption, match=f"There is no {role}"):
             render(plan_render(clip, short_speech, out, LOSSLESS.model_copy(update={role: True})), client)
     assert not out.exists()
-    assert set(render(plan_render(clip, short_speech, out, LOSSLESS), client).models) == {"face_detector", "lip_sync"}
+    assert set(render(plan_render(clip, short_speech, out, LOSSLESS), client).models) == {"face_detector", "lip_sync", "voice_activity"}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,10 +11,10 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.report import RenderReport
 from preprocess.voice import SPEECH_BEGINS_AT, SPEECH_ENDS_BELOW
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
-FAST = RenderOptions(preset="ultrafast", crf=30)
 RATE = 25
 """Frames a second of the clip."""
 
@@ -48,18 +49,29 @@ def test_speech_is_told_from_music_and_noise_however_the_track_was_cut(client: T
     assert model.listen([]).shape == (0,)
 
 
+def mouths(client: TritonClient, clip: Path, track: NDArray[np.float32], out: Path, **options: bool) -> tuple[RenderReport, NDArray[np.uint8]]:
+    """Render the clip to a track; return the report and the luma of every frame, losslessly."""
+    speech = write_wav(out.with_suffix(".wav"), track, SPEECH_RATE_HZ)
+    report = render(plan_render(clip, speech, out, RenderOptions(lossless=True, preset="ultrafast", **options)), client)  # type: ignore[arg-type]
+    with av.open(str(out)) as container:
+        return report, np.stack([frame.to_ndarray()[:640] for frame in container.decode(video=0)])
+
+
 def test_mouth_rests_in_music_and_follows_the_speech_behind_it(client: TritonClient, clip: Path, tmp_path: Path) -> None:
-    track = write_wav(tmp_path / "track.wav", np.concatenate([music(1.6), speech_like(0.8)]), SPEECH_RATE_HZ)
-    report = render(plan_render(clip, track, tmp_path / "out.mp4", FAST), client)
-    assert report.speech_s == pytest.approx(0.8, abs=0.2)
-    (rest,) = report.passed_through
-    assert rest[0] == 0 and 1.1 * RATE < rest[1] <= 1.6 * RATE, "the mouth is the source's own until shortly before the voice"
-    every_sound = render(plan_render(clip, track, tmp_path / "all.mp4", FAST.model_copy(update={"voice_activity": False})), client)
-    assert every_sound.speech_s is None and "voice_activity" not in every_sound.models
-    assert sum(last - first for first, last in every_sound.passed_through) < 0.4 * RATE, "without it, music moves the mouth"
+    track = np.concatenate([music(1.0), speech_like(0.6)])
+    _, at_rest = mouths(client, clip, np.zeros_like(track), tmp_path / "silence.mp4")
+    report, heard = mouths(client, clip, track, tmp_path / "heard.mp4")
+    assert report.speech_s == pytest.approx(0.6, abs=0.15) and report.models["voice_activity"].inference_count == 1
+    moves = [not np.array_equal(one, other) for one, other in zip(heard, at_rest, strict=True)]
+    begins = moves.index(True)
+    assert 0.5 * RATE < begins <= 1.0 * RATE, "in music the mouth is as in silence, until shortly before the voice"
+    report, all_heard = mouths(client, clip, track, tmp_path / "all.mp4", voice_activity=False)
+    assert report.speech_s is None and "voice_activity" not in report.models
+    assert not np.array_equal(all_heard[begins - 1], at_rest[begins - 1]), "without it, music moves the mouth"
 
 
-def test_track_without_speech_leaves_the_whole_video_as_it_is_and_says_so(client: TritonClient, clip: Path, tmp_path: Path) -> None:
-    report = render(plan_render(clip, write_wav(tmp_path / "noise.wav", noise(0.6), SPEECH_RATE_HZ), tmp_path / "out.mp4", FAST), client)
-    assert report.passed_through == ((0, report.frame_count),)
+def test_track_without_speech_is_as_silence_and_the_report_says_so(client: TritonClient, clip: Path, tmp_path: Path) -> None:
+    _, at_rest = mouths(client, clip, np.zeros(3200, np.float32), tmp_path / "silence.mp4")
+    report, heard = mouths(client, clip, noise(0.2), tmp_path / "noise.mp4")
+    assert np.array_equal(heard, at_rest)
     assert report.speech_s == 0 and any("Nobody speaks" in note for note in report.notes)

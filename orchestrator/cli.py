@@ -44,8 +44,8 @@ def render_command(
     audio: Annotated[Path, typer.Option(help="Speech: a sound file, or a video with sound.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="MP4 to write.")],
     triton: TritonOption = None,
-    crf: Annotated[int, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
-    preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
+    crf: Annotated[int | None, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
+    preset: Annotated[str | None, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
     lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
     sync_mode: Annotated[SyncMode, typer.Option(help="Where the speech is longer or shorter than the video: see the README's table.")] = "bounce",
     landmarks: Annotated[

@@ -26,8 +26,8 @@ class RenderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crf: int = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
-    preset: str = Field(_DEFAULTS.preset, description="libx264 preset, ultrafast to veryslow.")
+    crf: int | None = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
+    preset: str | None = Field(_DEFAULTS.preset, description="libx264 preset, ultrafast to veryslow.")
     lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
 

@@ -22,7 +22,9 @@ from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
-from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
+from orchestrator.media.output import Output, choose_output
+from orchestrator.media.segment import assemble, encoder_version
+from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
@@ -170,6 +172,7 @@ def render(
     """
     watch, encoding = watch or Watch(), encoding or Encoding()
     info, speech = plan.info, plan.speech
+    output = choose_output(encoding, info)
     models = Models(
         FaceDetector(client, refine=_is_used(client, FACE_LANDMARKS, landmarks)),
         LipModel(client),
@@ -188,16 +191,16 @@ def render(
         if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
             raise too_many_frames(frame_count, plan.limits)
 
-        folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, models))
+        folder = SegmentFolder(path, _fingerprint(plan, frame_count, output, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
         if first < frame_count:
-            _render_segments(plan, analysis, shown, models, folder, encoding, render_clock, watch)
+            _render_segments(plan, analysis, shown, models, folder, output, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, watch.tick)
+            assemble([segment.file for segment in folder.finished], partial, info, output, watch.tick)
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
@@ -212,7 +215,7 @@ def render(
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        notes=_notes(info, analysis),
+        notes=(*_notes(info, analysis), *output.notes),
     )
 
 
@@ -222,7 +225,7 @@ def _render_segments(
     shown: Timeline,
     models: Models,
     folder: SegmentFolder,
-    encoding: Encoding,
+    output: Output,
     clock: StageClock,
     watch: Watch,
 ) -> None:
@@ -230,7 +233,8 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    with SegmentWriter(folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), encoding, shown.frame_count, watch) as writer:
+    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, output.sound)
+    with SegmentWriter(folder, plan.info, speech, output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -239,12 +243,13 @@ def _render_segments(
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
 
 
-def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, models: Models) -> dict[str, Any]:
+def _fingerprint(plan: RenderPlan, frame_count: int, output: Output, models: Models) -> dict[str, Any]:
     """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
     return {
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
-        "encoding": {**asdict(encoding), "thread_count": encoding.resolved_thread_count},
+        "encoding": {**asdict(output.encoding), "thread_count": output.encoding.resolved_thread_count},
+        "output": output.description,
         "sync_mode": plan.sync_mode,
         "frame_count": frame_count,
         "frame_rate": str(plan.info.frame_rate),

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from orchestrator.media.writer import Encoding
-from orchestrator.pipeline.timeline import SyncMode
+from orchestrator.media.formats import CONTAINERS, Container, is_live, segment_kind
+from orchestrator.pipeline.options import RenderOptions
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 Stage = Literal["queued", "read", "analyse", "render", "finish"]
@@ -17,35 +17,6 @@ Priority = Literal["interactive", "batch"]
 
 FINAL_STATES: tuple[JobState, ...] = ("completed", "failed", "cancelled")
 """States that a job never leaves."""
-
-_DEFAULTS = Encoding()
-
-
-class RenderOptions(BaseModel):
-    """Everything the pipeline can do for one job. An unknown field is refused; a value the pipeline lacks is refused when a job is submitted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    crf: int | None = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
-    preset: str | None = Field(_DEFAULTS.preset, description="libx264 preset, ultrafast to veryslow.")
-    lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
-    sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
-
-    face_landmarks: bool | None = Field(
-        None,
-        description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the service is set.",
-    )
-    face_enhancer: bool | None = Field(
-        None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the service is set."
-    )
-
-    def encoding(self) -> Encoding:
-        """Return how the video is compressed.
-
-        Raises:
-            InvalidOption: the preset does not exist.
-        """
-        return Encoding(crf=self.crf, preset=self.preset, lossless=self.lossless)
 
 
 class JobSpec(BaseModel):
@@ -69,6 +40,23 @@ class JobSpec(BaseModel):
     priority: Priority = "interactive"
     request: dict[str, Any] = Field(default_factory=dict)
     """The client's request as the interface wants to echo it; only stored."""
+
+    @property
+    def container(self) -> Container:
+        """The kind of file that comes out."""
+        return CONTAINERS[self.options.encoding().container_name]
+
+    @property
+    def has_playlist(self) -> bool:
+        """Whether the segments are fragments of MP4, which HLS plays."""
+        encoding = self.options.encoding()
+        return segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the segments, one behind the other, are a stream of the container."""
+        encoding = self.options.encoding()
+        return is_live(encoding.video_codec, encoding.container_name)
 
     @classmethod
     def stored(cls, text: str) -> "JobSpec":
@@ -129,9 +117,9 @@ class Segment:
 
     index: int
     path: Path
-    """ftyp and moov (the same in every segment of a job), then one fragment."""
+    """The header (the same in every segment of a job), then one fragment of MP4, or clusters of Matroska."""
     init_bytes: int
-    """Length of ftyp and moov: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
+    """Length of the header: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
     size_bytes: int
     duration_s: Fraction
     frame_count: int

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
 from orchestrator.jobs.hooks import Hooks
@@ -100,8 +99,8 @@ class JobService:
             StorageFull: less than the free-space floor is left.
             MissingFile: an input that is not a URL is not there.
         """
-        spec.options.encoding()
-        for role, is_asked_for in ((FACE_LANDMARKS, spec.options.face_landmarks), (FACE_ENHANCER, spec.options.face_enhancer)):
+        spec.options.check()
+        for role, is_asked_for in spec.options.optional_roles.items():
             if is_asked_for and not self.has_model(role):
                 raise InvalidOption(f"There is no {role} model here; leave the option {role} out.")
         for source in (spec.video, spec.audio):
@@ -180,14 +179,14 @@ class JobService:
         self._notify()
 
     def result(self, job_id: str) -> Path:
-        """Return the complete MP4.
+        """Return the complete output.
 
         Raises:
             UnknownJob: there is none with this id.
             NotReady: it is not completed, or its retention has ended.
         """
         view = self._ledger.view(job_id)
-        path = self.storage.result(job_id)
+        path = self.storage.result(job_id, view.spec.container)
         if view.has_result and path.is_file():
             return path
         if view.state not in FINAL_STATES:

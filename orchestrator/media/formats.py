@@ -172,7 +172,6 @@ CODECS: dict[CodecName, VideoCodec] = {
             lossless_pix_fmts=(*_YUV8, *_YUV10, "yuva420p", "yuva444p", "yuva444p10le"),
             takes_bitrate=False,
         ),
-        stores_pixel_shape=True,
         is_master=True,
     ),
 }

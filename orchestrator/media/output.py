@@ -20,7 +20,6 @@ from orchestrator.media.formats import (
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.writer import Encoding
 
-
 SEGMENT_SUFFIXES = {"mp4": ".mp4", "webm": ".webm", "matroska": ".mkv"}
 """Ends of segments' file names, by FFmpeg's names of their formats."""
 

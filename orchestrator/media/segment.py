@@ -48,6 +48,7 @@ _EBML, _SEGMENT, _CLUSTER = (bytes.fromhex(text) for text in ("1a45dfa3", "18538
 
 _PCM_BYTES = 3
 
+
 @dataclass(frozen=True, slots=True)
 class SegmentFile:
     """A finished segment on disk."""

@@ -84,7 +84,9 @@ class Encoding:
                 f"and {self.container} takes {codecs_for(self.container)}."
             )
         if self.encoder == "nvenc" and codec.nvenc is None:
-            raise InvalidOption(f"NVENC makes no {codec.label}; give {', '.join(name for name, row in CODECS.items() if row.nvenc)} or another encoder.")
+            raise InvalidOption(
+                f"NVENC makes no {codec.label}; give {', '.join(name for name, row in CODECS.items() if row.nvenc)} or another encoder."
+            )
         if self.preset is not None:
             if self.preset not in PRESETS:
                 raise InvalidOption(f"There is no preset {self.preset!r}; give one of {', '.join(PRESETS)}.")

@@ -1,0 +1,81 @@
+"""What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from orchestrator.errors import InvalidOption
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
+from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
+from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
+from orchestrator.pipeline.timeline import SyncMode
+
+
+def _bits_per_s(value: Any) -> Any:
+    """Read 800k and 8M as FFmpeg does."""
+    if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1] in "kKM":
+        return round(float(value[:-1]) * (1_000_000 if value[-1] == "M" else 1_000))
+    return value
+
+
+class RenderOptions(BaseModel):
+    """Everything the pipeline can do for one render. An unknown field is refused.
+
+    A field here is an option of `lipsync render`, of `POST /render`, of `/v2` and of jobs; its description is its help. All of them are in the
+    fingerprint of finished segments.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    codec: CodecName | None = Field(None, description="Default: h264, or vp9 in WebM. See the README's table for what goes with what.")
+    container: ContainerName | None = Field(None, description="Default: what the output's name ends in, or the codec's usual one.")
+    crf: int | None = Field(None, ge=0, le=63, description="Quality, 0 (best) to 51, or 63 for av1 and vp9. Default: visually transparent.")
+    bitrate: Annotated[int, BeforeValidator(_bits_per_s)] | None = Field(
+        None, ge=MIN_BITRATE, le=MAX_BITRATE, description="Average bits per second in place of a quality, as in 8M or 800k."
+    )
+    preset: str | None = Field(None, max_length=32, description="Speed, ultrafast to veryslow. Default: veryfast.")
+    lossless: bool = Field(False, description="Keep every decoded sample exactly.")
+    encoder: EncoderChoice = Field("software", description="nvenc needs an NVIDIA GPU that encodes; auto takes software where there is none.")
+    sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+
+    face_landmarks: bool | None = Field(
+        None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
+    )
+    face_enhancer: bool | None = Field(
+        None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
+    )
+
+    def encoding(self, named: ContainerName | None = None) -> Encoding:
+        """Return how the video is compressed.
+
+        Args:
+            named: the container that the output's name ends in.
+
+        Raises:
+            InvalidOption: values do not exist, or do not go together.
+        """
+        if named is not None and self.container not in (None, named):
+            raise InvalidOption(f"The output's name ends as {named} does, and the container asked for is {self.container}; leave one of them out.")
+        container = self.container or named
+        return Encoding(
+            codec=self.codec or ("vp9" if container == "webm" else "h264"),
+            container=container,
+            crf=self.crf,
+            bitrate=self.bitrate,
+            preset=self.preset,
+            lossless=self.lossless,
+            encoder=self.encoder,
+        )
+
+    @property
+    def optional_roles(self) -> dict[str, bool | None]:
+        """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
+        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer}
+
+    def check(self) -> None:
+        """Check what no single field shows.
+
+        Raises:
+            InvalidOption: a value does not exist, or does not go with another one.
+        """
+        self.encoding()

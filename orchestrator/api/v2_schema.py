@@ -97,7 +97,7 @@ class GenerateRequest(_Request):
     options: Options | None = None
     segments: list[dict[str, Any]] | None = Field(None, description="Not supported.")
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")  # noqa: N815
-    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without .mp4.")  # noqa: N815
+    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")  # noqa: N815
     externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")  # noqa: N815
 
 

@@ -2,8 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
 from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import SyncMode
 
 _DEFAULTS = Encoding()
@@ -22,6 +24,16 @@ class RenderOptions(BaseModel):
     preset: str = Field(_DEFAULTS.preset, max_length=32, description="libx264 preset, ultrafast to veryslow.")
     lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+
+    speaker: Speaker = Field(
+        "auto",
+        max_length=64,
+        description="Whose lips move: auto (in each shot the face that covers the largest area), all (every face), or the face at X,Y or X,Y,FRAME: "
+        "px of the picture as shown, frames counted from 0.",
+    )
+    speaker_boxes: Boxes | None = Field(
+        None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."
+    )
 
     face_landmarks: bool | None = Field(
         None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
@@ -50,3 +62,5 @@ class RenderOptions(BaseModel):
             InvalidOption: a value does not exist, or does not go with another one.
         """
         self.encoding()
+        if self.speaker_boxes is not None and self.speaker != "auto":
+            raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

@@ -31,8 +31,9 @@ from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
-from orchestrator.pipeline.report import RenderReport, frame_ranges
+from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.speakers import speaker_choice
 from orchestrator.pipeline.speech import speech_windows
 from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
@@ -40,6 +41,7 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
+from preprocess.speaker import SpeakerChoice
 from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -92,6 +94,7 @@ class RenderPlan:
     speech: Speech
     out: Path
     options: RenderOptions
+    speaker: SpeakerChoice
     speech_frames: int
     """Frames the speech takes."""
     limits: MediaLimits
@@ -126,7 +129,7 @@ def plan_render(
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
-        InvalidOption: the output is one of the inputs, or options do not go together.
+        InvalidOption: the output is one of the inputs, options do not go together, or a speaker's point is not in the picture.
         StorageError: the output's folder cannot be written.
     """
     options = options or RenderOptions()
@@ -137,11 +140,12 @@ def plan_render(
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
     speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, speech_frames, limits, clock.elapsed_s)
+    return RenderPlan(info, speech, out, options, speaker, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
@@ -181,7 +185,7 @@ def render(
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         frames_needed = min(source_frames_needed(plan.options.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, frames_needed, on_progress, watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, frames_needed, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = timeline(plan.options.sync_mode, len(analysis.index), plan.speech_frames)
@@ -210,6 +214,9 @@ def render(
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
+        passed_through_because=reasons_of(folder.edited(), shown.source_frames(), plan.speech_frames, analysis.tracks),
+        speakers=tuple(speaker_report(track) for track in analysis.tracks),
+        cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},

@@ -16,8 +16,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from orchestrator.media.audio import read_samples, read_speech
+from preprocess.face_track import FaceTrack
 from preprocess.mel import mel_window
-from preprocess.track import FaceTrack
 from tests.bench.media import FRAME_RATE
 from tests.bench.scores import Figure
 from tests.bench.workbench import Workbench, ratios, side_by_side

@@ -30,7 +30,8 @@ from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.session import device_config
 from orchestrator.settings import Settings
-from preprocess.track import FaceTrack
+from preprocess.cuts import REACH
+from preprocess.face_track import FaceTrack
 from tests.bench.media import FRAME_RATE, Media
 from tests.networks import save_wav2lip
 
@@ -115,7 +116,7 @@ class Workbench:
             known = self.tracks.load(self.tracks.key(base, detector.identity))
             assert known is not None
             self.tracks.store(key, repeated(known, frames // len(known.pts)))
-        return analyse(info, detector, frames, tracks=self.tracks).face_track
+        return analyse(info, detector, frames, tracks=self.tracks).tracks[0]
 
     def serve(self, repository: Path) -> TritonClient:
         """Return a client of a Triton on a repository; both end with the run."""
@@ -159,12 +160,16 @@ class Workbench:
 def repeated(known: Detections, times: int) -> Detections:
     """Return the detections of a clip that is shown several times in a row."""
     step = int(known.pts[1] - known.pts[0]) * len(known.pts)
+    changes = np.tile(known.changes, (times, 1))
+    edge = REACH  # frames at either end have no neighbours beyond it; inside the copies they have
+    changes[edge:-edge] = np.nan_to_num(changes[edge:-edge])
     return Detections(
         pts=np.concatenate([known.pts + step * copy for copy in range(times)]),
         is_key=np.tile(known.is_key, times),
         face_counts=np.tile(known.face_counts, times),
         faces=np.tile(known.faces, (times, 1)),
         is_whole=True,
+        changes=changes,
         damaged_packet_count=0,
     )
 

@@ -8,6 +8,7 @@ from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
 from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
+from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import SyncMode
 
 
@@ -37,6 +38,16 @@ class RenderOptions(BaseModel):
     lossless: bool = Field(False, description="Keep every decoded sample exactly.")
     encoder: EncoderChoice = Field("software", description="nvenc needs an NVIDIA GPU that encodes; auto takes software where there is none.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+
+    speaker: Speaker = Field(
+        "auto",
+        max_length=64,
+        description="Whose lips move: auto (in each shot the face that covers the largest area), all (every face), or the face at X,Y or X,Y,FRAME: "
+        "px of the picture as shown, frames counted from 0.",
+    )
+    speaker_boxes: Boxes | None = Field(
+        None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."
+    )
 
     face_landmarks: bool | None = Field(
         None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
@@ -79,3 +90,5 @@ class RenderOptions(BaseModel):
             InvalidOption: a value does not exist, or does not go with another one.
         """
         self.encoding()
+        if self.speaker_boxes is not None and self.speaker != "auto":
+            raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

@@ -21,10 +21,13 @@ from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
-from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
+from orchestrator.media.segment import assemble, encoder_version
+from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
@@ -32,8 +35,9 @@ from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
-from orchestrator.pipeline.report import RenderReport, frame_ranges
+from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.speakers import speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
@@ -41,6 +45,7 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
+from preprocess.speaker import SpeakerChoice
 from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import FaceCrop, crop_face
 
@@ -95,6 +100,8 @@ class RenderPlan:
     speech: Speech
     out: Path
     options: RenderOptions
+    output: Output
+    speaker: SpeakerChoice
     speech_frames: int
     """Frames the speech takes."""
     limits: MediaLimits
@@ -121,7 +128,7 @@ def plan_render(
     Args:
         video: a video of a person, or a still image.
         audio: speech; a sound file, or a video of which the sound is taken.
-        out: MP4 to write.
+        out: file to write; the end of its name says the container where the options do not.
         options: how to render.
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
@@ -129,22 +136,25 @@ def plan_render(
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
-        InvalidOption: the output is one of the inputs, or options do not go together.
+        InvalidOption: the output is one of the inputs, options do not go together, or a speaker's point is not in the picture.
         StorageError: the output's folder cannot be written.
     """
     options = options or RenderOptions()
     options.check()
+    encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    output = choose_output(encoding, info)
+    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
     speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, speech_frames, limits, clock.elapsed_s)
+    return RenderPlan(info, speech, out, options, output, speaker, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
@@ -185,7 +195,7 @@ def render(
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         frames_needed = min(source_frames_needed(plan.options.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, frames_needed, on_progress, watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, frames_needed, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = timeline(plan.options.sync_mode, len(analysis.index), plan.speech_frames)
@@ -203,7 +213,7 @@ def render(
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, watch.tick)
+            assemble([segment.file for segment in folder.finished], partial, info, plan.output, watch.tick)
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
@@ -215,11 +225,15 @@ def render(
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
+        passed_through_because=reasons_of(folder.edited(), shown.source_frames(), plan.speech_frames, analysis.tracks),
+        speakers=tuple(speaker_report(track) for track in analysis.tracks),
+        cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
+        encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         speech_s=None if spans is None else spoken_s(spans, float(speech.info.duration_s)),
-        notes=_notes(info, analysis, spans),
+        notes=(*_notes(info, analysis, spans), *plan.output.notes),
     )
 
 
@@ -237,9 +251,8 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    with SegmentWriter(
-        folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), plan.options.encoding(), shown.frame_count, watch
-    ) as writer:
+    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound)
+    with SegmentWriter(folder, plan.info, speech, plan.output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -254,7 +267,8 @@ def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
         "options": plan.options.model_dump(mode="json"),
-        "encoder_threads": plan.options.encoding().resolved_thread_count,
+        "output": plan.output.description,
+        "encoder_threads": plan.output.encoding.resolved_thread_count,
         "frame_count": frame_count,
         "frame_rate": str(plan.info.frame_rate),
         "size_wh": list(plan.info.working_size_wh),

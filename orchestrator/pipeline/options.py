@@ -49,6 +49,13 @@ class RenderOptions(BaseModel):
         None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."
     )
 
+    background_audio: float | None = Field(
+        None,
+        ge=-60,
+        le=0,
+        description="Level, dB, at which the video's own sound lies under the speech: 0 as loud as it is, -18 well below. Default: it is left out.",
+    )
+
     face_landmarks: bool | None = Field(
         None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
     )

@@ -23,6 +23,7 @@ from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
@@ -149,6 +150,8 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     output = choose_output(encoding, info)
+    if options.background_audio is not None:
+        channels_of_source(video)
     speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
     speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
@@ -251,7 +254,7 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound)
+    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound, _background(plan, len(analysis.index)))
     with SegmentWriter(folder, plan.info, speech, plan.output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
@@ -259,6 +262,15 @@ def _render_segments(
                 writer.write(frame.picture, frame.is_edited)
                 passed_through += not frame.is_edited
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+
+
+def _background(plan: RenderPlan, source_frame_count: int) -> Background | None:
+    """Return the source's own sound where it is to lie under the speech: it begins again where the pictures would, except behind `silence`'s end."""
+    level_db = plan.options.background_audio
+    if level_db is None:
+        return None
+    period_s, repeats = source_frame_count / plan.info.frame_rate, plan.options.sync_mode != "silence"
+    return Background(plan.info.path, channels_of_source(plan.info.path), level_db, period_s, repeats)
 
 
 def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str, Any]:

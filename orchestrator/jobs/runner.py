@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import CrashLoop, RenderCancelled, RenderError, RenderInterrupted, StorageError, UrlRefused
-from orchestrator.inference.client import TritonClient
+from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
@@ -38,6 +38,9 @@ MAX_CRASHES = 20
 
 MAX_BACK_OFF_S = 30.0
 """Longest wait before a failed attempt is repeated, s."""
+
+REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
+"""In Triton's queue, for a job's own priority."""
 
 FIRST_IN_LINE = 1
 """Queue priority of a job that goes on; smaller than that of any new one."""
@@ -224,19 +227,20 @@ class Runner:
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
             check_inputs(video, audio, limits)
-        plan = plan_render(video, audio, self._storage.result(row["id"]), spec.options, board.report, watch, limits)
+        result = self._storage.result(row["id"], spec.container)
+        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits)
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,
-            self._client,
+            self._client.at_priority(REQUEST_PRIORITIES[spec.priority]),
             board.report,
             watch=watch,
             tracks=self._tracks,
             segments=self._storage.segments(row["id"]),
             roles=settings.optional_roles,
         )
-        self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))
-        return {**asdict(report), "output": "result.mp4"}
+        self._hooks.deliver(self._ledger.view(row["id"]), result)
+        return {**asdict(report), "output": result.name}
 
     def _input(self, row: Row, name: str, watch: Watch) -> Path:
         """Return an input's local path, fetched first if it is a URL that was not fetched yet."""

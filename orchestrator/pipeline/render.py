@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
-from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
+from orchestrator.media.segment import assemble, encoder_version
+from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
@@ -30,18 +34,30 @@ from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
-from orchestrator.pipeline.report import RenderReport, frame_ranges
+from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.speakers import speaker_choice
 from orchestrator.pipeline.speech import speech_windows
 from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
+from preprocess.face_track import FaceTrack
+from preprocess.speaker import SpeakerChoice
 from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaking:
+    """A face of an output frame, and what it says."""
+
+    face: Face
+    face_crop: FaceCrop
+    speech_window: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +67,7 @@ class _Shot:
     index: int
     """Position in the output."""
     frame: DecodedFrame
-    face: Face | None
-    face_crop: FaceCrop | None
-    speech_window: NDArray[np.float32] | None
+    speaking: tuple[_Speaking, ...]
 
 
 DEFAULT_ROLES = frozenset({FACE_LANDMARKS})
@@ -83,6 +97,8 @@ class RenderPlan:
     speech: Speech
     out: Path
     options: RenderOptions
+    output: Output
+    speaker: SpeakerChoice
     speech_frames: int
     """Frames the speech takes."""
     limits: MediaLimits
@@ -109,7 +125,7 @@ def plan_render(
     Args:
         video: a video of a person, or a still image.
         audio: speech; a sound file, or a video of which the sound is taken.
-        out: MP4 to write.
+        out: file to write; the end of its name says the container where the options do not.
         options: how to render.
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
@@ -117,22 +133,25 @@ def plan_render(
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
-        InvalidOption: the output is one of the inputs, or options do not go together.
+        InvalidOption: the output is one of the inputs, options do not go together, or a speaker's point is not in the picture.
         StorageError: the output's folder cannot be written.
     """
     options = options or RenderOptions()
     options.check()
+    encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    output = choose_output(encoding, info)
+    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
     speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, speech_frames, limits, clock.elapsed_s)
+    return RenderPlan(info, speech, out, options, output, speaker, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
@@ -172,9 +191,9 @@ def render(
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         frames_needed = min(source_frames_needed(plan.options.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, frames_needed, on_progress, watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, frames_needed, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
-        faces_found = int(analysis.face_track.is_present.sum())
+        faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = timeline(plan.options.sync_mode, len(analysis.index), plan.speech_frames)
         frame_count = shown.frame_count
         if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
@@ -189,7 +208,7 @@ def render(
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, watch.tick)
+            assemble([segment.file for segment in folder.finished], partial, info, plan.output, watch.tick)
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
@@ -201,10 +220,14 @@ def render(
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
+        passed_through_because=reasons_of(folder.edited(), shown.source_frames(), plan.speech_frames, analysis.tracks),
+        speakers=tuple(speaker_report(track) for track in analysis.tracks),
+        cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
+        encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        notes=_notes(info, analysis),
+        notes=(*_notes(info, analysis), *plan.output.notes),
     )
 
 
@@ -221,9 +244,8 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    with SegmentWriter(
-        folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), plan.options.encoding(), shown.frame_count, watch
-    ) as writer:
+    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound)
+    with SegmentWriter(folder, plan.info, speech, plan.output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -238,7 +260,8 @@ def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
         "options": plan.options.model_dump(mode="json"),
-        "encoder_threads": plan.options.encoding().resolved_thread_count,
+        "output": plan.output.description,
+        "encoder_threads": plan.output.encoding.resolved_thread_count,
         "frame_count": frame_count,
         "frame_rate": str(plan.info.frame_rate),
         "size_wh": list(plan.info.working_size_wh),
@@ -268,40 +291,48 @@ def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_mode
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader:
         frames = _shots(reader, plan, analysis, shown, lip_model, first_frame)
-        batches = batched(frames, lambda shot: shot.face_crop is not None, lip_model.batch_size)
+        batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
-                patches = iter(mouths)
+                patches = chain.from_iterable(mouths)
                 for shot in batch:
-                    is_edited = False
-                    if shot.face is not None and shot.face_crop is not None:
-                        is_edited = put_patch(shot.frame.picture, shot.face_crop, next(patches), shot.face.mask, colour)
-                    yield Shown(shot.index, shot.frame.picture, is_edited, shot.face)
+                    changed = [put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour) for one in shot.speaking]
+                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking))
 
 
 def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
-    track, colour = analysis.face_track, stream_colour(plan.info)
+    colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
     window_at = speech_windows(plan.speech, lip_model)
     frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames, first_frame):
-        face = face_crop = window = None
-        if track.is_present[frame.index] and index < plan.speech_frames:
-            landmarks5, outline = track.landmarks5[frame.index], track.outline[frame.index]
-            to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
-            own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
-            face = Face(landmarks5, to_crop, own_mask)
-            face_crop = crop_face(plane_views(frame.picture, colour), to_crop, lip_model.size_px)
-            window = window_at(index / plan.info.frame_rate)
-        yield _Shot(index, frame, face, face_crop, window)
+        speaking = []
+        for track in analysis.tracks if index < plan.speech_frames else ():
+            if track.is_present[frame.index]:
+                face = _face_of(track, frame.index, lip_model, mask)
+                face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
+                speaking.append(_Speaking(face, face_crop, window_at(index / plan.info.frame_rate)))
+        yield _Shot(index, frame, tuple(speaking))
 
 
-def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[NDArray[np.uint8]]:
+def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:
+    """Return where a track's face is in a source frame, with what of the lip model's `mask` may be changed there."""
+    landmarks5, outline = track.landmarks5[source_index], track.outline[source_index]
+    to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
+    own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
+    return Face(landmarks5, to_crop, own_mask * track.strength[source_index])
+
+
+def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[list[NDArray[np.uint8]]]:
     """Ask for the mouths of a batch's faces, in order."""
-    windows = [shot.speech_window for shot in batch if shot.speech_window is not None]
-    return ask_for_patches([shot.face_crop.image for shot in batch if shot.face_crop is not None], lambda faces: lip_model.generate(faces, windows))
+    speaking = [one for shot in batch for one in shot.speaking]
+    return ask_for_patches(
+        [(one.face_crop.image, one.speech_window) for one in speaking],
+        lambda part: lip_model.generate([image for image, _ in part], [window for _, window in part]),
+        lip_model.batch_size,
+    )
 
 
 def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozenset[str]) -> set[str]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.pipeline.tracks import Detections, TrackCache
+from preprocess.cuts import REACH
 
 
 def detections(frame_count: int, seed: int = 0, is_whole: bool = True) -> Detections:
@@ -17,13 +18,14 @@ def detections(frame_count: int, seed: int = 0, is_whole: bool = True) -> Detect
         is_key=np.arange(frame_count) % 12 == 0,
         face_counts=counts,
         faces=noise.random((int(counts.sum()), 15), np.float32),
+        changes=noise.random((frame_count, REACH), np.float32),
         is_whole=is_whole,
         damaged_packet_count=seed,
     )
 
 
 def same(one: Detections, other: Detections) -> bool:
-    arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("pts", "is_key", "face_counts", "faces"))
+    arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("pts", "is_key", "face_counts", "faces", "changes"))
     return arrays and (one.is_whole, one.damaged_packet_count) == (other.is_whole, other.damaged_packet_count)
 
 

@@ -29,6 +29,10 @@ class FaceTrack:
     def __len__(self) -> int:
         return len(self.presence)
 
+    def first(self, count: int) -> "FaceTrack":
+        """Return the track over the first frames."""
+        return FaceTrack(self.speaker, self.landmarks5[:count], self.outline[:count], self.strength[:count], self.presence[:count])
+
     @property
     def is_present(self) -> NDArray[np.bool_]:
         """(N,) whether the face can be edited in that frame."""

@@ -1,23 +1,26 @@
 """The analysis pass: decode the source once, find faces on every frame, and follow the speaker."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import EmptyStream, NoFaceFound, UnreadableMedia
+from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, UnreadableMedia
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import MISSING_PTS, FrameIndex, VideoReader
 from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
+from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import REACH, ChangeMeter, thumbnail
 from preprocess.face_track import FaceTrack, follow
 from preprocess.letterbox import Letterbox
+from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
 
 REQUESTS_IN_FLIGHT = 3
 """Detector requests awaited at a time: one computing, one queued in Triton, one on its way."""
@@ -51,40 +54,60 @@ def analyse(
     detector: FaceDetector,
     max_frames: int,
     on_progress: OnProgress | None = None,
+    choices: Sequence[SpeakerChoice] = (LargestFace(),),
     *,
     watch: Watch | None = None,
     tracks: TrackCache | None = None,
 ) -> Analysis:
-    """Find and follow the speaker's face over the first `max_frames` frames.
+    """Find and follow the speakers' faces over the first `max_frames` frames.
+
+    A speaker who is chosen by a later frame is looked for up to there.
 
     Raises:
+        InvalidOption: a speaker is chosen by a frame that the video does not have.
         EmptyStream: the video decodes to no frame.
         UnreadableMedia: too many packets do not decode.
-        NoFaceFound: no frame shows a usable face.
+        NoFaceFound: no frame shows a usable face, or the one that was chosen is not where it should be.
         InferenceError: Triton failed.
     """
     watch = watch or Watch()
+    looked_at = max([max_frames, *(choice.frame + 1 for choice in choices if isinstance(choice, FaceAt))])
     key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
-    if detections is not None and detections.covers(max_frames):
-        StageClock("analyse", 0, on_progress).finish(len(detections.first(max_frames).pts))
+    if detections is not None and detections.covers(looked_at):
+        StageClock("analyse", 0, on_progress).finish(len(detections.first(looked_at).pts))
     else:
-        detections = _detect(info, detector, max_frames, on_progress, watch)
+        detections = _detect(info, detector, looked_at, on_progress, watch)
         if tracks:
             tracks.store(key, detections)
-    detections = detections.first(max_frames)
+    detections = detections.first(looked_at)
     frame_count, damaged = len(detections.pts), detections.damaged_packet_count
     if not frame_count:
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
-    followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate))
-    if not any(track.is_present.any() for track in followed.tracks):
+    followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices)
+    for number in followed.missing:
+        _refuse(choices[number], info, detections)
+    shown = tuple(track.first(max_frames) for track in followed.tracks)
+    if not any(track.is_present.any() for track in shown):
         raise NoFaceFound(
             f"No face was found in the {frame_count} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
             "and is not too small."
         )
-    return Analysis(FrameIndex(detections.pts, detections.is_key), followed.tracks, followed.cuts, damaged)
+    index = FrameIndex(detections.pts[:max_frames], detections.is_key[:max_frames])
+    return Analysis(index, shown, tuple(cut for cut in followed.cuts if cut < max_frames), damaged)
+
+
+def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> NoReturn:
+    """Say why a speaker was not found."""
+    assert isinstance(choice, FaceAt)
+    if choice.frame >= len(detections.pts):
+        raise InvalidOption(f"The speaker is chosen by frame {choice.frame}, and the video has {len(detections.pts)} frames, counted from 0.")
+    faces = detections.by_frame()[choice.frame]
+    centres = [describe(FaceAt(choice.frame, *((row[:2] + row[2:4]) / 2).tolist()), info).split(" ")[0] for row in faces]
+    seen = f"the faces there are at {', '.join(centres)}" if centres else "there is no face in that frame"
+    raise NoFaceFound(f"No face is at {describe(choice, info)}: {seen}. Give a point on the speaker's face, or another frame.")
 
 
 def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progress: OnProgress | None, watch: Watch) -> Detections:

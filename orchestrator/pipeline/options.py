@@ -1,12 +1,22 @@
 """What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
 
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
-from orchestrator.media.writer import Encoding
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from orchestrator.errors import InvalidOption
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
+from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
+from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
+from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import SyncMode
 
-_DEFAULTS = Encoding()
+
+def _bits_per_s(value: Any) -> Any:
+    """Read 800k and 8M as FFmpeg does."""
+    if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1] in "kKM":
+        return round(float(value[:-1]) * (1_000_000 if value[-1] == "M" else 1_000))
+    return value
 
 
 class RenderOptions(BaseModel):
@@ -18,10 +28,33 @@ class RenderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crf: int = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
-    preset: str = Field(_DEFAULTS.preset, max_length=32, description="libx264 preset, ultrafast to veryslow.")
-    lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
+    codec: CodecName | None = Field(None, description="Default: h264, or vp9 in WebM. See the README's table for what goes with what.")
+    container: ContainerName | None = Field(None, description="Default: what the output's name ends in, or the codec's usual one.")
+    crf: int | None = Field(None, ge=0, le=63, description="Quality, 0 (best) to 51, or 63 for av1 and vp9. Default: visually transparent.")
+    bitrate: Annotated[int, BeforeValidator(_bits_per_s)] | None = Field(
+        None, ge=MIN_BITRATE, le=MAX_BITRATE, description="Average bits per second in place of a quality, as in 8M or 800k."
+    )
+    preset: str | None = Field(None, max_length=32, description="Speed, ultrafast to veryslow. Default: veryfast.")
+    lossless: bool = Field(False, description="Keep every decoded sample exactly.")
+    encoder: EncoderChoice = Field("software", description="nvenc needs an NVIDIA GPU that encodes; auto takes software where there is none.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+
+    speaker: Speaker = Field(
+        "auto",
+        max_length=64,
+        description="Whose lips move: auto (in each shot the face that covers the largest area), all (every face), or the face at X,Y or X,Y,FRAME: "
+        "px of the picture as shown, frames counted from 0.",
+    )
+    speaker_boxes: Boxes | None = Field(
+        None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."
+    )
+
+    background_audio: float | None = Field(
+        None,
+        ge=-60,
+        le=0,
+        description="Level, dB, at which the video's own sound lies under the speech: 0 as loud as it is, -18 well below. Default: it is left out.",
+    )
 
     face_landmarks: bool | None = Field(
         None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
@@ -29,19 +62,38 @@ class RenderOptions(BaseModel):
     face_enhancer: bool | None = Field(
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
     )
+    voice_activity: bool | None = Field(
+        None,
+        description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "
+        "Unset: as the settings say.",
+    )
 
-    def encoding(self) -> Encoding:
+    def encoding(self, named: ContainerName | None = None) -> Encoding:
         """Return how the video is compressed.
 
+        Args:
+            named: the container that the output's name ends in.
+
         Raises:
-            InvalidOption: the preset does not exist.
+            InvalidOption: values do not exist, or do not go together.
         """
-        return Encoding(crf=self.crf, preset=self.preset, lossless=self.lossless)
+        if named is not None and self.container not in (None, named):
+            raise InvalidOption(f"The output's name ends as {named} does, and the container asked for is {self.container}; leave one of them out.")
+        container = self.container or named
+        return Encoding(
+            codec=self.codec or ("vp9" if container == "webm" else "h264"),
+            container=container,
+            crf=self.crf,
+            bitrate=self.bitrate,
+            preset=self.preset,
+            lossless=self.lossless,
+            encoder=self.encoder,
+        )
 
     @property
     def optional_roles(self) -> dict[str, bool | None]:
         """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
-        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer}
+        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer, VOICE_ACTIVITY: self.voice_activity}
 
     def check(self) -> None:
         """Check what no single field shows.
@@ -50,3 +102,5 @@ class RenderOptions(BaseModel):
             InvalidOption: a value does not exist, or does not go with another one.
         """
         self.encoding()
+        if self.speaker_boxes is not None and self.speaker != "auto":
+            raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

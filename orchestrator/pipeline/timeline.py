@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.media.reader import Run
 
 SyncMode = Literal["bounce", "loop", "cut_off", "silence", "remap"]
@@ -42,6 +45,10 @@ class Timeline:
     frame_count: int
     runs: tuple[Run, ...]
     """The source frames, one run behind the other."""
+
+    def source_frames(self) -> NDArray[np.int64]:
+        """Return the (frame_count,) source frame of each frame."""
+        return np.array([run[place] for run in self.runs for place in range(run.count)], np.int64)
 
 
 def timeline(mode: SyncMode, source_count: int, speech_frames: int) -> Timeline:

@@ -1,0 +1,109 @@
+"""The output's sound: the speech, maybe with the source's own sound under it, encoded once from its first sample to its last."""
+
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+from av.packet import Packet
+from numpy.typing import NDArray
+
+from orchestrator.media.audio import AudioInfo, read_samples
+from orchestrator.media.formats import SOUNDS, Sound
+from orchestrator.media.mix import MIX_RATE_HZ, Background, mixed
+
+_PIECE_SAMPLES = 4096
+"""Samples of a piece that is not compressed, so that pictures and sound stand close to each other in the file."""
+
+
+class SpeechEncoder:
+    """The speech, encoded once from its first sample to its last, handed out packet by packet.
+
+    The packets depend on the speech alone: who reads them in one go and who begins again in the middle gets the same.
+    """
+
+    def __init__(
+        self,
+        speech: AudioInfo,
+        tick: Callable[[], None] = lambda: None,
+        duration_s: Fraction | None = None,
+        sound: Sound = SOUNDS["aac"],
+        background: Background | None = None,
+    ) -> None:
+        """Begin.
+
+        Args:
+            speech: the track.
+            tick: called after each piece of it.
+            duration_s: length of the sound, which is cut, or followed by silence; None takes the track as it is.
+            sound: how it is stored.
+            background: what lies under the speech.
+        """
+        self.sound = sound
+        takes_rate = background is None and (not sound.rates_hz or speech.sample_rate_hz in sound.rates_hz)
+        self.rate_hz = speech.sample_rate_hz if takes_rate else MIX_RATE_HZ
+        channels = max(speech.channel_count, 1 if background is None else background.channel_count)
+        self.layout = "mono" if channels == 1 else "stereo"
+        self._tick = tick
+        context = AudioCodecContext.create(sound.name, "w")
+        assert isinstance(context, AudioCodecContext)
+        self._context = context
+        self.set_up(context)
+        context.sample_rate = self.rate_hz
+        context.layout = self.layout
+        context.time_base = Fraction(1, self.rate_hz)
+        samples = _samples(speech, self.layout, self.rate_hz, duration_s)
+        self._packets = self._encoded(samples if background is None else mixed(samples, background, self.layout))
+        self._next: Packet[Any] | None = None
+
+    def set_up(self, context: AudioCodecContext) -> None:
+        """Say in which format and at what bit rate a context encodes."""
+        context.format = self.sound.sample_format
+        context.bit_rate = self.sound.bits_per_s_per_channel * (1 if self.layout == "mono" else 2)
+
+    def until(self, time_s: Fraction | None) -> "Iterator[Packet[Any]]":
+        """Yield the packets that begin before a time, or all that are left, each once."""
+        while (packet := self._peek()) is not None:
+            if time_s is not None and Fraction(packet.pts or 0, self.rate_hz) >= time_s:
+                return
+            self._next = None
+            yield packet
+
+    def _peek(self) -> "Packet[Any] | None":
+        if self._next is None:
+            self._next = next(self._packets, None)
+        return self._next
+
+    def _encoded(self, pieces: Iterable[NDArray[np.float32]]) -> "Iterator[Packet[Any]]":
+        position = 0
+        converter = av.AudioResampler(format=self.sound.sample_format, layout=self.layout, rate=self.rate_hz)
+        for piece in pieces:
+            for start in range(0, piece.shape[1], _PIECE_SAMPLES):
+                samples = np.ascontiguousarray(piece[:, start : start + _PIECE_SAMPLES])
+                frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
+                frame.sample_rate, frame.time_base, frame.pts = self.rate_hz, Fraction(1, self.rate_hz), position
+                position += samples.shape[1]
+                for converted in converter.resample(frame):
+                    yield from self._context.encode(converted)
+            self._tick()
+        yield from self._context.encode(None)
+
+
+def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction | None) -> Iterator[NDArray[np.float32]]:
+    """Yield a track's samples, (channels, n) float32; exactly as long as asked for."""
+    channels, own = (1 if layout == "mono" else 2), "mono" if speech.channel_count == 1 else "stereo"
+    left = None if duration_s is None else round(duration_s * rate_hz)
+    for samples in read_samples(speech.path, own, rate_hz):
+        # One channel is the same on both sides; FFmpeg would turn it down by 3 dB.
+        piece = samples if samples.shape[0] == channels else np.repeat(samples, channels, 0)
+        yield piece[:, :left]
+        if left is not None:
+            left -= min(left, piece.shape[1])
+            if not left:
+                return
+    while left:
+        silence = min(left, rate_hz)
+        yield np.zeros((channels, silence), np.float32)
+        left -= silence

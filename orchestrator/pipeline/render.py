@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, ModelDescription
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY, ModelDescription
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
+from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
@@ -37,7 +39,7 @@ from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speakers import speaker_choice
-from orchestrator.pipeline.speech import speech_windows
+from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -45,6 +47,7 @@ from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
 from preprocess.speaker import SpeakerChoice
+from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -70,7 +73,7 @@ class _Shot:
     speaking: tuple[_Speaking, ...]
 
 
-DEFAULT_ROLES = frozenset({FACE_LANDMARKS})
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS, VOICE_ACTIVITY})
 """Optional roles that take part, where there is a model, when the options leave it open."""
 
 
@@ -81,11 +84,12 @@ class Models:
     detector: FaceDetector
     lip_model: LipModel
     enhancer: FaceEnhancer | None
+    voice_activity: VoiceActivity | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        optional = [part.description for part in (self.lip_model.encoder, self.enhancer) if part is not None]
+        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity) if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
@@ -146,6 +150,8 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     output = choose_output(encoding, info)
+    if options.background_audio is not None:
+        channels_of_source(video)
     speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
     speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
@@ -185,6 +191,7 @@ def render(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
+        VoiceActivity(client) if VOICE_ACTIVITY in used else None,
     )
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
@@ -202,8 +209,9 @@ def render(
         folder = SegmentFolder(path, _fingerprint(plan, frame_count, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
+        spans = find_speech(speech, models.voice_activity, watch) if models.voice_activity else None
         if first < frame_count:
-            _render_segments(plan, analysis, shown, models, folder, render_clock, watch)
+            _render_segments(plan, analysis, shown, models, spans, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
@@ -227,7 +235,8 @@ def render(
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        notes=(*_notes(info, analysis), *plan.output.notes),
+        speech_s=None if spans is None else spoken_s(spans, float(speech.info.duration_s)),
+        notes=(*_notes(info, analysis, spans), *plan.output.notes),
     )
 
 
@@ -236,6 +245,7 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
+    spans: Spans | None,
     folder: SegmentFolder,
     clock: StageClock,
     watch: Watch,
@@ -244,14 +254,23 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound)
+    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound, _background(plan, len(analysis.index)))
     with SegmentWriter(folder, plan.info, speech, plan.output, shown.frame_count, watch) as writer:
-        pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
+        pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
                 passed_through += not frame.is_edited
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+
+
+def _background(plan: RenderPlan, source_frame_count: int) -> Background | None:
+    """Return the source's own sound where it is to lie under the speech: it begins again where the pictures would, except behind `silence`'s end."""
+    level_db = plan.options.background_audio
+    if level_db is None:
+        return None
+    period_s, repeats = source_frame_count / plan.info.frame_rate, plan.options.sync_mode != "silence"
+    return Background(plan.info.path, channels_of_source(plan.info.path), level_db, period_s, repeats)
 
 
 def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str, Any]:
@@ -270,7 +289,13 @@ def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str
 
 
 def render_frames(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, first_frame: int = 0, watch: Watch | None = None
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    models: Models,
+    spans: Spans | None = None,
+    first_frame: int = 0,
+    watch: Watch | None = None,
 ) -> Generator[Shown]:
     """Yield the output's frames in order from `first_frame` on.
 
@@ -278,7 +303,8 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    frames = _with_mouths(plan, analysis, shown, models.lip_model, first_frame, watch)
+    windows = speech_windows(plan.speech, models.lip_model, spans)
+    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(frames):
@@ -287,10 +313,12 @@ def render_frames(
             watch.tick()
 
 
-def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int, watch: Watch) -> Generator[Shown]:
+def _with_mouths(
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int, watch: Watch
+) -> Generator[Shown]:
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader:
-        frames = _shots(reader, plan, analysis, shown, lip_model, first_frame)
+        frames = _shots(reader, plan, analysis, shown, lip_model, windows, first_frame)
         batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
@@ -301,11 +329,12 @@ def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_mode
                     yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking))
 
 
-def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int) -> Generator[_Shot]:
+def _shots(
+    reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int
+) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
     colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
-    window_at = speech_windows(plan.speech, lip_model)
     frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
     for index, frame in enumerate(frames, first_frame):
         speaking = []
@@ -313,7 +342,7 @@ def _shots(reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Tim
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(_Speaking(face, face_crop, window_at(index / plan.info.frame_rate)))
+                speaking.append(_Speaking(face, face_crop, windows(index / plan.info.frame_rate)))
         yield _Shot(index, frame, tuple(speaking))
 
 
@@ -352,7 +381,7 @@ def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozen
     return used
 
 
-def _notes(info: VideoInfo, analysis: Analysis) -> tuple[str, ...]:
+def _notes(info: VideoInfo, analysis: Analysis, spans: Spans | None) -> tuple[str, ...]:
     """Return what a user should know about how the source was treated."""
     notes = []
     if info.working_pix_fmt != info.pix_fmt:
@@ -361,4 +390,6 @@ def _notes(info: VideoInfo, analysis: Analysis) -> tuple[str, ...]:
         notes.append(f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}.")
     if analysis.damaged_packet_count:
         notes.append(f"The source has {analysis.damaged_packet_count} damaged packets; their frames are missing.")
+    if spans is not None and not spans:
+        notes.append("Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound.")
     return tuple(notes)

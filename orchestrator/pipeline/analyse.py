@@ -1,29 +1,25 @@
-"""The analysis pass: decode the source once, find faces on every frame, and follow the speaker."""
+"""The analysis pass: decode the source once, find the faces, and follow the speakers."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, UnreadableMedia
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
-from orchestrator.media.reader import MISSING_PTS, FrameIndex, VideoReader
-from orchestrator.pipeline.concurrency import in_flight, prefetch
+from orchestrator.media.reader import FrameIndex, VideoReader
+from orchestrator.pipeline.detect import FoundFrame, find_faces
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
-from preprocess.cuts import REACH, ChangeMeter, thumbnail
+from preprocess.cuts import REACH
 from preprocess.face_track import FaceTrack, follow
-from preprocess.letterbox import Letterbox
+from preprocess.sparse import window_frames
 from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
-
-REQUESTS_IN_FLIGHT = 3
-"""Detector requests awaited at a time: one computing, one queued in Triton, one on its way."""
 
 MAX_DAMAGED = 0.1
 """Share of packets that may fail to decode before the file counts as damaged."""
@@ -38,15 +34,6 @@ class Analysis:
     cuts: tuple[int, ...]
     """Source frames with which a new shot begins."""
     damaged_packet_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    images: list[NDArray[np.uint8]]
-    """(S, S, 3) RGB each, letterboxed."""
-    thumbnails: list[NDArray[np.float32]]
-    pts: list[int]
-    is_key: list[bool]
 
 
 def analyse(
@@ -112,64 +99,23 @@ def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> N
 
 def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progress: OnProgress | None, watch: Watch) -> Detections:
     """Decode the first frames and find the faces on each."""
-    box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
     expected = min(max_frames, info.expected_frame_count or max_frames)
     clock = StageClock("analyse", expected, on_progress)
-    pts: list[int] = []
-    is_key: list[bool] = []
-    faces: list[NDArray[np.float32]] = []
-    changes: list[NDArray[np.float32]] = []
-    meter = ChangeMeter()
+    frames: list[FoundFrame] = []
     with VideoReader(info, watch.tick) as reader:
-        batches = prefetch(_batches(reader, box, detector.batch_size, max_frames), 2, "analyse-decode", watch)
-        with (
-            closing(batches),
-            closing(in_flight(lambda batch: detector.detect(np.stack(batch.images)), batches, REQUESTS_IN_FLIGHT, watch)) as results,
-        ):
-            for batch, found in results:
-                pts.extend(batch.pts)
-                is_key.extend(batch.is_key)
-                faces.extend(_to_frame(rows, box) for rows in found)
-                for thumb in batch.thumbnails:
-                    changes.extend(meter.push(thumb))
-                clock.advance(min(len(pts), expected))
+        with closing(find_faces(reader, info, detector, max_frames, watch)) as found:
+            for frame in found:
+                frames.append(frame)
+                clock.advance(min(len(frames), expected))
         damaged_packet_count = reader.damaged_packet_count
-    changes.extend(meter.finish())
-    clock.finish(len(pts))
+    clock.finish(min(len(frames), max_frames))
+    faces = [frame.faces for frame in frames]
     return Detections(
-        pts=np.array(pts, np.int64),
-        is_key=np.array(is_key, np.bool_),
+        pts=np.array([frame.pts for frame in frames], np.int64),
+        is_key=np.array([frame.is_key for frame in frames], np.bool_),
         face_counts=np.array([len(rows) for rows in faces], np.int64),
         faces=np.concatenate(faces) if faces else np.empty((0, 15), np.float32),
-        changes=np.stack(changes) if changes else np.empty((0, REACH), np.float32),
-        is_whole=len(pts) < max_frames,
+        changes=np.stack([frame.changes for frame in frames]) if frames else np.empty((0, REACH), np.float32),
+        is_whole=len(frames) < max_frames or len(frames) % window_frames(float(info.frame_rate)) != 0,
         damaged_packet_count=damaged_packet_count,
     )
-
-
-def _batches(reader: VideoReader, box: Letterbox, batch_size: int, max_frames: int) -> Generator[_Batch]:
-    batch = _Batch([], [], [], [])
-    for frame in reader.decode_from_start():
-        scaled = frame.scaled_rgb(box.scaled_coded_wh)
-        batch.images.append(box.place(scaled))
-        batch.thumbnails.append(thumbnail(scaled))
-        batch.pts.append(MISSING_PTS if frame.picture.pts is None else frame.picture.pts)
-        batch.is_key.append(frame.is_key)
-        last = frame.index + 1 >= max_frames
-        if len(batch.images) == batch_size or last:
-            yield batch
-            batch = _Batch([], [], [], [])
-        if last:
-            return
-    if batch.images:
-        yield batch
-
-
-def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
-    """Return the real rows of one picture's detections, (n, 15 + 2 M), in px of the coded frame."""
-    rows = rows[rows[:, 4] > 0]
-    corners = box.points_to_frame(rows[:, :4].reshape(-1, 2, 2))
-    points = box.points_to_frame(rows[:, 5:].reshape(len(rows), (rows.shape[1] - 5) // 2, 2))  # -1 cannot be told where no row is real
-    # Turning the frame may swap which corner is the upper left one.
-    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
-    return np.concatenate([boxes, rows[:, 4:5], points.reshape(len(rows), rows.shape[1] - 5)], axis=1).astype(np.float32)

@@ -139,7 +139,7 @@ class VideoReader:
         if run.step >= 0:
             yield from self._shown_forwards(index, run)
             return
-        piece = max(8, REVERSE_BUFFER_BYTES // self._frame_bytes())
+        piece = max(8, REVERSE_BUFFER_BYTES // self._info.frame_bytes)
         high, end = run[0], run[run.count - 1]
         while high >= end:
             low = max(end, high - piece + 1)
@@ -233,11 +233,6 @@ class VideoReader:
         if (picture.width, picture.height) != (width, height):
             picture = _copied(picture, width, height)
         return flatten(picture, full_range=self._info.is_full_range) if is_laid_on_black else picture
-
-    def _frame_bytes(self) -> int:
-        width, height = self._info.working_size_wh
-        sx, sy = SUBSAMPLING_XY[self._info.working_pix_fmt]
-        return width * height + 2 * (width // sx) * (height // sy)
 
 
 def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:

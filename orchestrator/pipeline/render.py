@@ -1,7 +1,7 @@
 """The render pass, and the whole of one render from two files to one."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
-from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.audio import read_speech
 from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
@@ -38,7 +38,7 @@ from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
-from orchestrator.pipeline.speakers import speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, point_choice, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
@@ -98,13 +98,13 @@ class RenderPlan:
     """A render whose inputs have been read and found good; nothing expensive has happened yet."""
 
     info: VideoInfo
-    speech: Speech
+    voices: tuple[Voice, ...]
+    """Who speaks, and what; the output's sound is all of them together."""
     out: Path
     options: RenderOptions
     output: Output
-    speaker: SpeakerChoice
     speech_frames: int
-    """Frames the speech takes."""
+    """Frames the speech takes; of several, the longest."""
     limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
@@ -123,6 +123,7 @@ def plan_render(
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
     limits: MediaLimits = UNLIMITED,
+    others: Sequence[SpeakerAudio] = (),
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -134,6 +135,7 @@ def plan_render(
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
+        others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
@@ -143,7 +145,7 @@ def plan_render(
     options = options or RenderOptions()
     options.check()
     encoding = options.encoding(container_of(out))
-    if out.resolve() in (video.resolve(), audio.resolve()):
+    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
@@ -152,12 +154,17 @@ def plan_render(
     output = choose_output(encoding, info)
     if options.background_audio is not None:
         channels_of_source(video)
-    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
-    speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
-    speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
+    if others:
+        choices: list[SpeakerChoice] = [point_choice(speaker, info) for speaker in (options.speaker, *(other.speaker for other in others))]
+    else:
+        choices = [speaker_choice(options.speaker, options.speaker_boxes, info)]
+    tick = (watch or Watch()).tick
+    speeches = [read_speech(path, tick, limits.max_duration_s) for path in (audio, *(other.audio for other in others))]
+    voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
+    speech_frames = max(speech_frame_count(speech.info.duration_s, info.frame_rate) for speech in speeches)
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, output, speaker, speech_frames, limits, clock.elapsed_s)
+    return RenderPlan(info, voices, out, options, output, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
@@ -185,7 +192,7 @@ def render(
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
-    watch, info, speech = watch or Watch(), plan.info, plan.speech
+    watch, info = watch or Watch(), plan.info
     used = _roles_used(client, plan.options, roles)
     models = Models(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
@@ -198,7 +205,7 @@ def render(
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         frames_needed = min(source_frames_needed(plan.options.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, frames_needed, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, frames_needed, on_progress, [voice.choice for voice in plan.voices], watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = timeline(plan.options.sync_mode, len(analysis.index), plan.speech_frames)
@@ -209,7 +216,7 @@ def render(
         folder = SegmentFolder(path, _fingerprint(plan, frame_count, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
-        spans = find_speech(speech, models.voice_activity, watch) if models.voice_activity else None
+        spans = [find_speech(voice.speech, models.voice_activity, watch) if models.voice_activity else None for voice in plan.voices]
         if first < frame_count:
             _render_segments(plan, analysis, shown, models, spans, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
@@ -224,7 +231,7 @@ def render(
         frame_rate=str(info.frame_rate),
         size_wh=info.working_size_wh,
         duration_s=float(frame_count / info.frame_rate),
-        audio_duration_s=float(speech.info.duration_s),
+        audio_duration_s=float(max(voice.speech.info.duration_s for voice in plan.voices)),
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
@@ -235,7 +242,7 @@ def render(
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        speech_s=None if spans is None else spoken_s(spans, float(speech.info.duration_s)),
+        speech_s=_spoken_s(plan.voices, spans),
         notes=(*_notes(info, analysis, spans), *plan.output.notes),
     )
 
@@ -245,7 +252,7 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
-    spans: Spans | None,
+    spans: Sequence[Spans | None],
     folder: SegmentFolder,
     clock: StageClock,
     watch: Watch,
@@ -254,8 +261,9 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound, _background(plan, len(analysis.index)))
-    with SegmentWriter(folder, plan.info, speech, plan.output, shown.frame_count, watch) as writer:
+    speech, *others = (voice.speech.info for voice in plan.voices)
+    sound = SpeechEncoder(speech, watch.tick, sound_s, plan.output.sound, _background(plan, len(analysis.index)), others)
+    with SegmentWriter(folder, plan.info, sound, plan.output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -278,6 +286,7 @@ def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str
     return {
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
+        "speakers": [str(voice.choice) for voice in plan.voices[1:]],
         "options": plan.options.model_dump(mode="json"),
         "output": plan.output.description,
         "encoder_threads": plan.output.encoding.resolved_thread_count,
@@ -293,7 +302,7 @@ def render_frames(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
-    spans: Spans | None = None,
+    spans: Sequence[Spans | None],
     first_frame: int = 0,
     watch: Watch | None = None,
 ) -> Generator[Shown]:
@@ -303,7 +312,7 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = speech_windows(plan.speech, models.lip_model, spans)
+    windows = [speech_windows(voice.speech, models.lip_model, heard) for voice, heard in zip(plan.voices, spans, strict=True)]
     frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
@@ -314,7 +323,7 @@ def render_frames(
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int, watch: Watch
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Sequence[Windows], first_frame: int, watch: Watch
 ) -> Generator[Shown]:
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader:
@@ -330,7 +339,7 @@ def _with_mouths(
 
 
 def _shots(
-    reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int
+    reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Sequence[Windows], first_frame: int
 ) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
     colour = stream_colour(plan.info)
@@ -342,7 +351,7 @@ def _shots(
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(_Speaking(face, face_crop, windows(index / plan.info.frame_rate)))
+                speaking.append(_Speaking(face, face_crop, windows[track.speaker](index / plan.info.frame_rate)))
         yield _Shot(index, frame, tuple(speaking))
 
 
@@ -381,7 +390,12 @@ def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozen
     return used
 
 
-def _notes(info: VideoInfo, analysis: Analysis, spans: Spans | None) -> tuple[str, ...]:
+def _spoken_s(voices: Sequence[Voice], spans: Sequence[Spans | None]) -> float | None:
+    spoken = [spoken_s(heard, float(voice.speech.info.duration_s)) for voice, heard in zip(voices, spans, strict=True) if heard is not None]
+    return sum(spoken) if spoken else None
+
+
+def _notes(info: VideoInfo, analysis: Analysis, spans: Sequence[Spans | None]) -> tuple[str, ...]:
     """Return what a user should know about how the source was treated."""
     notes = []
     if info.working_pix_fmt != info.pix_fmt:
@@ -390,6 +404,6 @@ def _notes(info: VideoInfo, analysis: Analysis, spans: Spans | None) -> tuple[st
         notes.append(f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}.")
     if analysis.damaged_packet_count:
         notes.append(f"The source has {analysis.damaged_packet_count} damaged packets; their frames are missing.")
-    if spans is not None and not spans:
-        notes.append("Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound.")
+    if any(heard is not None and not heard for heard in spans):
+        notes.append("Nobody speaks on a track, so the mouth stays at rest; without voice activity it follows any sound.")
     return tuple(notes)

@@ -164,6 +164,7 @@ def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, output
                     video = target.add_stream_from_template(source.streams.video[0], opaque=True)
                     audio = target.add_stream_from_template(source.streams.audio[0])
                     video.time_base = 1 / info.frame_rate
+                    _tell_alpha(video, output)
                     _describe(video.codec_context, info, output, output.container.muxer)
                 rate_hz, decoded = audio.codec_context.sample_rate, first_frame
                 for packet in source.demux():
@@ -257,10 +258,16 @@ def _add_video(container: av.container.OutputContainer, info: VideoInfo, output:
     _describe(context, info, output, output.segment_muxer)
     set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(info.frame_rate) + MAX_TAIL_FRAMES)
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
+    _tell_alpha(stream, output)
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha)}
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
     return stream
+
+
+def _tell_alpha(stream: VideoStream, output: Output) -> None:
+    if output.keeps_alpha and output.encoding.codec == "vp9":
+        stream.metadata["alpha_mode"] = "1"
 
 
 def _describe(context: VideoCodecContext, info: VideoInfo, output: Output, format_name: str) -> None:

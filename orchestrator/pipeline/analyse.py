@@ -59,7 +59,7 @@ def analyse(
     """
     watch = watch or Watch()
     looked_at = max([max_frames, *(choice.frame + 1 for choice in choices if isinstance(choice, FaceAt))])
-    key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
+    key = tracks.key(info.path, f"{detector.identity}{' and what is transparent' if info.keeps_alpha else ''}", watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
     if detections is not None and detections.covers(looked_at):
         StageClock("analyse", 0, on_progress).finish(len(detections.first(looked_at).pts))

@@ -6,10 +6,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
-from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
+from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import SyncMode
+
+USUAL_TEMPERATURE = 0.5
+"""The mouth moves as the lip model has it."""
 
 
 def _bits_per_s(value: Any) -> Any:
@@ -37,6 +40,9 @@ class RenderOptions(BaseModel):
     preset: str | None = Field(None, max_length=32, description="Speed, ultrafast to veryslow. Default: veryfast.")
     lossless: bool = Field(False, description="Keep every decoded sample exactly.")
     encoder: EncoderChoice = Field("software", description="nvenc needs an NVIDIA GPU that encodes; auto takes software where there is none.")
+    alpha: AlphaChoice = Field(
+        "auto", description="A source's alpha: keep it (refused where the format has none), flatten it over black, or auto: keep where that can be."
+    )
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
 
     speaker: Speaker = Field(
@@ -62,6 +68,7 @@ class RenderOptions(BaseModel):
     face_enhancer: bool | None = Field(
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
     )
+    temperature: float = Field(USUAL_TEMPERATURE, ge=0, le=1, description="How far the mouth moves: 0 least, 0.5 as the lip model has it, 1 most.")
     voice_activity: bool | None = Field(
         None,
         description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "
@@ -88,6 +95,7 @@ class RenderOptions(BaseModel):
             preset=self.preset,
             lossless=self.lossless,
             encoder=self.encoder,
+            alpha=self.alpha,
         )
 
     @property

@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -152,6 +152,7 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     output = choose_output(encoding, info)
+    info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
     if others:
@@ -312,7 +313,9 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = [speech_windows(voice.speech, models.lip_model, heard) for voice, heard in zip(plan.voices, spans, strict=True)]
+    windows = [
+        speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
+    ]
     frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)

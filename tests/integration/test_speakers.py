@@ -108,14 +108,17 @@ def test_speaker_who_is_not_there_is_told(
 
 
 def test_two_speakers_each_speak_their_own_track_and_are_heard_together(pair: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path) -> None:
-    """The left one speaks first, the right one then, and longer than the left one's track."""
+    """The left one speaks first, the right one then, and longer than the left one's track. Who does not speak has his mouth closed."""
     first = write_wav(tmp_path / "first.wav", speech_like(0.8, silent_s=(0.4, 0.8)), SPEECH_RATE_HZ)
     then = write_wav(tmp_path / "then.wav", speech_like(1.0, silent_s=(0.0, 0.6)), SPEECH_RATE_HZ)
-    options, others = RenderOptions(lossless=True, preset="ultrafast", speaker="128,110"), [SpeakerAudio(then, "390,110,5")]
-    report = render(plan_render(pair, first, tmp_path / "out.mp4", options, others=others), client, tracks=tracks)
+    silence = write_wav(tmp_path / "silence.wav", np.zeros(SPEECH_RATE_HZ, np.float32), SPEECH_RATE_HZ)
+    options = RenderOptions(lossless=True, preset="ultrafast", speaker="128,110")
+    for left_audio, right_audio, name in ((silence, silence, "quiet.mp4"), (first, then, "out.mp4")):
+        others = [SpeakerAudio(right_audio, "390,110,5")]
+        report = render(plan_render(pair, left_audio, tmp_path / name, options, others=others), client, tracks=tracks)
     assert (report.frame_count, report.audio_duration_s) == (25, 1.0)
     assert [(speaker.speaker, speaker.seen) for speaker in report.speakers] == [(0, ((0, 25),)), (1, ((0, 25),))]
-    left, right = moved(pair, tmp_path / "out.mp4")
+    left, right = moved(tmp_path / "quiet.mp4", tmp_path / "out.mp4")
     assert left[:9].sum() >= 6 and not left[14:].any()
     assert right[16:24].sum() >= 6 and not right[:11].any()
     with av.open(str(tmp_path / "out.mp4")) as container:

@@ -52,7 +52,7 @@ def test_speech_is_told_from_music_and_noise_however_the_track_was_cut(client: T
 def mouths(client: TritonClient, clip: Path, track: NDArray[np.float32], out: Path, **options: bool) -> tuple[RenderReport, NDArray[np.uint8]]:
     """Render the clip to a track; return the report and the luma of every frame, losslessly."""
     speech = write_wav(out.with_suffix(".wav"), track, SPEECH_RATE_HZ)
-    report = render(plan_render(clip, speech, out, RenderOptions(lossless=True, preset="ultrafast", **options)), client)  # type: ignore[arg-type]
+    report = render(plan_render(clip, speech, out, RenderOptions(lossless=True, preset="ultrafast", **options)), client)
     with av.open(str(out)) as container:
         return report, np.stack([frame.to_ndarray()[:640] for frame in container.decode(video=0)])
 

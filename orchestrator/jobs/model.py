@@ -133,5 +133,5 @@ class Segment:
     init_bytes: int
     """Length of ftyp and moov: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
     size_bytes: int
-    duration_s: Fraction
+    duration_s: float
     frame_count: int

@@ -205,14 +205,11 @@ class JobService:
             self._ledger.view(job_id)
             return []
         finished = finished_segments(self.storage.segments(job_id))
-        if not finished or row["video"] is None:
-            return []
-        frame_rate = probe_video(Path(row["video"])).frame_rate
         found: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):  # they are being deleted
             for index, segment in enumerate(finished):
                 path, count = segment.file.path, segment.file.frame_count
-                found.append(Segment(index, path, read_init_bytes(path), path.stat().st_size, count / frame_rate, count))
+                found.append(Segment(index, path, read_init_bytes(path), path.stat().st_size, segment.duration_s, count))
         return found
 
     def wait_change(self, job_id: str, seen: int, timeout_s: float) -> tuple[int, JobView]:

@@ -21,7 +21,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from orchestrator.media.audio import AudioInfo, read_samples
+from orchestrator.media.audio import AudioInfo, speech_samples
+from orchestrator.media.clock import OutputClock
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.writer import MAX_TAIL_FRAMES, Encoding, translate_write_errors
 
@@ -104,12 +105,15 @@ class SpeechEncoder:
 class SegmentEncoder:
     """Encodes one segment. `write` every picture, then `finish`, which may run on another thread; or `abandon`."""
 
-    def __init__(self, path: Path, info: VideoInfo, encoding: Encoding, speech: SpeechEncoder, index: int, first_frame: int) -> None:
+    def __init__(
+        self, path: Path, info: VideoInfo, clock: OutputClock, encoding: Encoding, speech: SpeechEncoder, index: int, first_frame: int
+    ) -> None:
         """Open the encoder.
 
         Args:
             path: file to write; complete only when `finish` returns.
             info: the source.
+            clock: of the output.
             encoding: how the pictures are compressed.
             speech: where the sound comes from; the segment takes what begins before its own end.
             index: which segment of the output this is.
@@ -119,7 +123,7 @@ class SegmentEncoder:
             EncodeError, StorageFull: FFmpeg cannot encode or write.
         """
         self._path = path
-        self._frame_rate = info.frame_rate
+        self._clock = clock
         self._speech = speech
         self._is_first = index == 0
         self._first_frame = first_frame
@@ -129,19 +133,22 @@ class SegmentEncoder:
         flags = _MOVFLAGS if self._is_first else f"{_MOVFLAGS}+frag_discont"
         with translate_write_errors():
             self._container = av.open(str(path), "w", format="mp4", options={"movflags": flags, "fragment_index": str(index + 1)})
-            self._video = _add_video(self._container, info, encoding)
+            self._video = _add_video(self._container, info, clock, encoding)
             self._audio = self._container.add_stream("aac", rate=speech.rate_hz, layout=speech.layout)
             _set_aac(self._audio.codec_context, speech.layout)
 
     def write(self, picture: av.VideoFrame) -> None:
-        """Encode the next picture. Its time follows from how many came before."""
+        """Encode the next picture. Its time follows from how many came before.
+
+        The encoder counts pictures, whatever their times, so its bits do not depend on these.
+        """
         picture.pts = self._first_frame + self._frame_count
-        picture.time_base = 1 / self._frame_rate
+        picture.time_base = 1 / self._clock.frame_rate
         picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
         with translate_write_errors():
             self._mux_video(self._video.encode(picture))
             self._frame_count += 1
-        self.write_speech((self._first_frame + self._frame_count) / self._frame_rate)
+        self.write_speech(self._clock.time_s(self._first_frame + self._frame_count))
 
     def write_speech(self, until_s: Fraction | None) -> None:
         """Add the sound that begins before a time, or all that is left."""
@@ -167,18 +174,22 @@ class SegmentEncoder:
 
     def _mux_video(self, packets: "Sequence[Packet[Any]]") -> None:
         for packet in packets:
-            if self._delay_frames is None and packet.pts is not None and packet.dts is not None:
-                self._delay_frames = round((packet.pts - packet.dts) * Fraction(packet.time_base or 0) * self._frame_rate)
+            tick = Fraction(packet.time_base or 0) * self._clock.frame_rate
+            shown, decoded = round((packet.pts or 0) * tick), round((packet.dts or 0) * tick)
+            if self._delay_frames is None:
+                self._delay_frames = shown - decoded
+            packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded)
+            packet.duration, packet.time_base = self._clock.tick(shown + 1) - packet.pts, self._clock.time_base
             self._container.mux(packet)
 
 
-def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, tick: Callable[[], None] = lambda: None) -> None:
+def assemble(segments: Sequence[SegmentFile], out: Path, clock: OutputClock, tick: Callable[[], None] = lambda: None) -> None:
     """Put segments into one fast-start MP4 by copying their packets.
 
     Args:
         segments: all segments of the output, in order.
         out: file to write.
-        info: the source.
+        clock: of the output.
         tick: called between any two packets; what it raises ends the copying.
 
     Raises:
@@ -193,7 +204,7 @@ def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, tick: 
                 if video is None or audio is None:
                     video = target.add_stream_from_template(source.streams.video[0])
                     audio = target.add_stream_from_template(source.streams.audio[0])
-                    video.time_base = 1 / info.frame_rate
+                    video.time_base = clock.time_base
                 decoded = first_frame
                 for packet in source.demux():
                     if not packet.size:
@@ -201,9 +212,10 @@ def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, tick: 
                     tick()
                     time_base = Fraction(packet.time_base or 0)
                     if packet.stream.type == "video":
-                        packet.pts = round((packet.pts or 0) * time_base * info.frame_rate)
-                        packet.dts = decoded - segment.delay_frames
-                        packet.duration, packet.time_base, packet.stream = 1, 1 / info.frame_rate, video
+                        packet.pts = round((packet.pts or 0) * time_base / clock.time_base)
+                        packet.dts = clock.tick(decoded - segment.delay_frames)
+                        packet.duration = round((packet.duration or 0) * time_base / clock.time_base)
+                        packet.time_base, packet.stream = clock.time_base, video
                         decoded += 1
                     else:
                         packet.pts = packet.dts = sample
@@ -227,23 +239,24 @@ def read_init_bytes(path: Path) -> int:
     return int(ftyp_bytes + moov_bytes)
 
 
-def _add_video(container: av.container.OutputContainer, info: VideoInfo, encoding: Encoding) -> VideoStream:
-    stream = container.add_stream("libx264", rate=info.frame_rate)
+def _add_video(container: av.container.OutputContainer, info: VideoInfo, clock: OutputClock, encoding: Encoding) -> VideoStream:
+    stream = container.add_stream("libx264", rate=clock.frame_rate)
     stream.width, stream.height = info.working_size_wh
     stream.pix_fmt = info.working_pix_fmt
     context = stream.codec_context
-    context.time_base = 1 / info.frame_rate
+    context.time_base = 1 / clock.frame_rate
     context.sample_aspect_ratio = info.sample_aspect_ratio
     context.color_range = info.colour.range
     context.color_primaries = info.colour.primaries
     context.color_trc = info.colour.transfer
     context.colorspace = info.colour.matrix
-    context.gop_size = encoding.segment_frame_count(info.frame_rate) + MAX_TAIL_FRAMES
+    context.gop_size = encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES
     # FRAME, since PyAV's default makes x264 cut each picture into slices; the count is stated, since it shapes the bitstream.
     context.thread_type = "FRAME"
     context.thread_count = encoding.resolved_thread_count
     quality = {"qp": "0"} if encoding.lossless else {"crf": str(encoding.crf)}
     stream.options = {"preset": encoding.preset, **quality, **_reproducible()}
+    stream.time_base = clock.time_base
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
     return stream
@@ -263,10 +276,10 @@ def _reproducible() -> dict[str, str]:
 def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction | None) -> Iterator[NDArray[np.float32]]:
     """Yield a track's samples, (channels, n) float32; exactly as long as asked for."""
     if duration_s is None:
-        yield from read_samples(speech.path, layout, rate_hz)
+        yield from speech_samples(speech, layout, rate_hz)
         return
     left = round(duration_s * rate_hz)
-    for samples in read_samples(speech.path, layout, rate_hz):
+    for samples in speech_samples(speech, layout, rate_hz):
         yield samples[:, :left]
         left -= min(left, samples.shape[1])
         if not left:

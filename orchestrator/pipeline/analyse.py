@@ -3,6 +3,8 @@
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 from orchestrator.errors import EmptyStream, NoFaceFound, UnreadableMedia
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
-from orchestrator.media.reader import MISSING_PTS, FrameIndex, VideoReader
+from orchestrator.media.reader import FrameIndex, VideoReader
+from orchestrator.media.times import MISSING_PTS, FrameClock, SourceTimes, source_times
 from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.tracks import Detections, TrackCache
@@ -30,8 +33,30 @@ class Analysis:
     """What the analysis pass found out about a video."""
 
     index: FrameIndex
+    times: SourceTimes
+    is_whole: bool
+    """Whether the video has no further frame."""
     face_track: FaceTrack
     damaged_packet_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of a video a render looks at, from its first frame."""
+
+    until_s: Fraction | None
+    """Frames that begin before this time; None for all there are, s."""
+    max_frames: int
+    """And at most so many."""
+
+    def frame_count(self, detections: Detections, info: VideoInfo) -> int | None:
+        """Return how many of the frames seen are looked at, None if those seen are not enough to tell."""
+        count = len(detections.pts)
+        if self.until_s is not None:
+            times = times_of(detections.pts, info)
+            count = int(np.searchsorted(times.ticks, ceil(self.until_s / times.tick_s)))
+        count = min(count, self.max_frames)
+        return count if detections.is_whole or count < len(detections.pts) or count == self.max_frames else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +65,20 @@ class _Batch:
     """(n, S, S, 3) RGB, letterboxed."""
     pts: list[int]
     is_key: list[bool]
+    is_last: bool
+    """Whether no further frame is looked at though there may be one."""
 
 
 def analyse(
     info: VideoInfo,
     detector: FaceDetector,
-    max_frames: int,
+    extent: Extent,
     on_progress: OnProgress | None = None,
     *,
     watch: Watch | None = None,
     tracks: TrackCache | None = None,
 ) -> Analysis:
-    """Find and follow the speaker's face over the first `max_frames` frames.
+    """Find and follow the speaker's face over a part of the video.
 
     Raises:
         EmptyStream: the video decodes to no frame.
@@ -62,14 +89,16 @@ def analyse(
     watch = watch or Watch()
     key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
-    if detections is not None and detections.covers(max_frames):
-        StageClock("analyse", 0, on_progress).finish(len(detections.first(max_frames).pts))
-    else:
-        detections = _detect(info, detector, max_frames, on_progress, watch)
+    frame_count = None if detections is None else extent.frame_count(detections, info)
+    if detections is None or frame_count is None:
+        detections = _detect(info, detector, extent, on_progress, watch)
+        frame_count = extent.frame_count(detections, info)
+        assert frame_count is not None
         if tracks:
             tracks.store(key, detections)
-    detections = detections.first(max_frames)
-    frame_count, damaged = len(detections.pts), detections.damaged_packet_count
+    else:
+        StageClock("analyse", 0, on_progress).finish(frame_count)
+    detections, damaged = detections.first(frame_count), detections.damaged_packet_count
     if not frame_count:
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
@@ -80,23 +109,26 @@ def analyse(
             f"No face was found in the {frame_count} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
             "and is not too small."
         )
-    return Analysis(FrameIndex(detections.pts, detections.is_key), track, damaged)
+    return Analysis(FrameIndex(detections.pts, detections.is_key), times_of(detections.pts, info), detections.is_whole, track, damaged)
 
 
-def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progress: OnProgress | None, watch: Watch) -> Detections:
+def _detect(info: VideoInfo, detector: FaceDetector, extent: Extent, on_progress: OnProgress | None, watch: Watch) -> Detections:
     """Decode the first frames and find the faces on each."""
     box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
-    expected = min(max_frames, info.expected_frame_count or max_frames)
+    wanted = extent.max_frames if extent.until_s is None else min(extent.max_frames, round(extent.until_s * info.frame_rate))
+    expected = min(wanted, info.expected_frame_count or wanted)
     clock = StageClock("analyse", expected, on_progress)
     pts: list[int] = []
     is_key: list[bool] = []
     faces: list[NDArray[np.float32]] = []
+    is_whole = True
     with VideoReader(info, watch.tick) as reader:
-        batches = prefetch(_batches(reader, box, detector.batch_size, max_frames), 2, "analyse-decode", watch)
+        batches = prefetch(_batches(reader, box, detector.batch_size, extent, info), 2, "analyse-decode", watch)
         with closing(batches), closing(in_flight(lambda batch: detector.detect(batch.images), batches, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, found in results:
                 pts.extend(batch.pts)
                 is_key.extend(batch.is_key)
+                is_whole = not batch.is_last
                 faces.extend(_to_frame(rows, box) for rows in found)
                 clock.advance(min(len(pts), expected))
         damaged_packet_count = reader.damaged_packet_count
@@ -106,27 +138,35 @@ def _detect(info: VideoInfo, detector: FaceDetector, max_frames: int, on_progres
         is_key=np.array(is_key, np.bool_),
         face_counts=np.array([len(rows) for rows in faces], np.int64),
         faces=np.concatenate(faces) if faces else np.empty((0, 15), np.float32),
-        is_whole=len(pts) < max_frames,
+        is_whole=is_whole,
         damaged_packet_count=damaged_packet_count,
     )
 
 
-def _batches(reader: VideoReader, box: Letterbox, batch_size: int, max_frames: int) -> Generator[_Batch]:
+def _batches(reader: VideoReader, box: Letterbox, batch_size: int, extent: Extent, info: VideoInfo) -> Generator[_Batch]:
     images: list[NDArray[np.uint8]] = []
     pts: list[int] = []
     is_key: list[bool] = []
+    clock = FrameClock(info.frame_rate, info.time_base, info.may_jump)
+    until = None if extent.until_s is None else extent.until_s / clock.tick_s
     for frame in reader.decode_from_start():
         images.append(box.place(frame.scaled_rgb(box.scaled_coded_wh)))
         pts.append(MISSING_PTS if frame.picture.pts is None else frame.picture.pts)
         is_key.append(frame.is_key)
-        last = frame.index + 1 >= max_frames
-        if len(images) == batch_size or last:
-            yield _Batch(np.stack(images), pts, is_key)
+        # The first frame behind the extent is looked at too: it shows that those before are all there are inside.
+        is_last = frame.index + 1 >= extent.max_frames or (until is not None and clock.ticks(pts[-1]) >= until)
+        if len(images) == batch_size or is_last:
+            yield _Batch(np.stack(images), pts, is_key, is_last)
             images, pts, is_key = [], [], []
-        if last:
+        if is_last:
             return
     if images:
-        yield _Batch(np.stack(images), pts, is_key)
+        yield _Batch(np.stack(images), pts, is_key, False)
+
+
+def times_of(pts: NDArray[np.int64], info: VideoInfo) -> SourceTimes:
+    """Return the times of a video's frames."""
+    return source_times(pts, info.frame_rate, info.time_base, info.may_jump)
 
 
 def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.faces import LipModel
-from orchestrator.media.audio import Speech, read_samples
+from orchestrator.media.audio import Speech, speech_samples
 from preprocess.mel import mel_window, with_loud_level
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
 
@@ -29,7 +29,7 @@ def speech_windows(speech: Speech, lip_model: LipModel) -> Windows:
     if encoder is None:
         mel = speech.mel if lip_model.loud_level_db is None else with_loud_level(speech.mel, lip_model.loud_level_db)
         return lambda time: mel_window(mel, time, lip_model.window_start_s)
-    waveform = np.concatenate([samples[0] for samples in read_samples(speech.info.path, "mono", SAMPLE_RATE_HZ)])
+    waveform = np.concatenate([samples[0] for samples in speech_samples(speech.info, "mono", SAMPLE_RATE_HZ)])
     features = encoder.encode(waveform)
     count = prod(lip_model.audio_dims) // encoder.feature_size
     return lambda time: feature_window(features, time, lip_model.window_start_s, encoder.features_per_s, count)

@@ -21,12 +21,11 @@ from deploy.local.server import run_foreground
 from orchestrator.cli_bench import bench
 from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_models import models
-from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
+from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, with_render_flags
 from orchestrator.errors import RenderError
-from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
-from orchestrator.pipeline.timeline import SyncMode
 from orchestrator.session import check_repository, device_config, refuse_unfit_models, render
 from orchestrator.settings import Settings
 
@@ -35,37 +34,27 @@ app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor_command)
 _stderr = Console(stderr=True)
-_DEFAULTS = Encoding()
 
 
 @app.command("render")
+@with_render_flags
 def render_command(
     video: Annotated[Path, typer.Option(help="Video of a person, or a still image.")],
     audio: Annotated[Path, typer.Option(help="Speech: a sound file, or a video with sound.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="MP4 to write.")],
     triton: TritonOption = None,
-    crf: Annotated[int, typer.Option(help="Quality of H.264, 0 (best) to 51.")] = _DEFAULTS.crf,
-    preset: Annotated[str, typer.Option(help="libx264 preset, ultrafast to veryslow.")] = _DEFAULTS.preset,
-    lossless: Annotated[bool, typer.Option("--lossless", help="Keep every decoded sample exactly.")] = False,
-    sync_mode: Annotated[SyncMode, typer.Option(help="Where the speech is longer or shorter than the video: see the README's table.")] = "bounce",
-    landmarks: Annotated[
-        bool | None, typer.Option("--landmarks/--no-landmarks", help="Let a face_landmarks model place the crop; default: if there is one.")
-    ] = None,
-    enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Let a face_enhancer model go over the faces; default: no.")] = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
+    *,
+    options: RenderOptions,
 ) -> None:
     """Render a video with lips that follow the speech."""
-    encoding = Encoding(crf=crf, preset=preset, lossless=lossless)
     with _progress_bar() as on_progress:
         report = render(
             video,
             audio,
             out,
-            encoding=encoding,
-            sync_mode=sync_mode,
-            face_landmarks=landmarks,
-            face_enhancer=enhance,
+            options=options,
             on_progress=on_progress,
             settings=read_settings(triton, device),
         )

@@ -1,9 +1,16 @@
-"""Options that several commands share, and the settings they change."""
+"""Options that several commands share, the settings they change, and the flags of a render's options."""
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, get_args
 
 import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
+from orchestrator.errors import InvalidOption
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.settings import Device, Settings
 
 TritonOption = Annotated[
@@ -19,3 +26,46 @@ def read_settings(triton: str | None = None, device: Device | None = None) -> Se
     """Return the settings of the environment, with what the command line says in their place."""
     given: dict[str, Any] = {name: value for name, value in (("triton", triton), ("device", device)) if value}
     return Settings(**given)
+
+
+_PLAIN = (bool, int, float, str)
+
+
+def with_render_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for each field of `RenderOptions`, and what they say as its argument `options`.
+
+    The flags follow from the fields, so that an option of the HTTP interfaces is also one of the command line. A field that is not a plain
+    value is given as JSON.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    flags = {name: _flag(name, field) for name, field in RenderOptions.model_fields.items()}
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        chosen = {name: value for name in flags if (value := given.pop(name)) is not None}
+        try:
+            options = RenderOptions.model_validate(chosen)
+        except ValidationError as exc:
+            wrong = "; ".join(f"--{str(error['loc'][0]).replace('_', '-')}: {error['msg']}" for error in exc.errors() if error["loc"])
+            raise InvalidOption(f"{wrong or exc}.") from exc
+        command(**given, options=options)
+
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in signature.parameters.items() if name != "options"]
+    parameters = [*own, *flags.values()]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
+    return with_options
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return an option that is None where it is not given."""
+    given = [kind for kind in get_args(field.annotation) if kind is not type(None)] if type(None) in get_args(field.annotation) else []
+    kind = given[0] if len(given) == 1 else field.annotation
+    dashed = f"--{name.replace('_', '-')}"
+    names = f"{dashed}/--no-{dashed[2:]}" if kind is bool and field.default is not False else dashed
+    is_literal = bool(get_args(kind)) and all(isinstance(value, str) for value in get_args(kind))
+    shown = None if field.default is None or kind is bool else str(field.default)
+    option = typer.Option(names, help=field.description, show_default=shown or False)
+    given_as: Any = kind if kind in _PLAIN or is_literal else str
+    annotation = Annotated[given_as | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -11,13 +11,12 @@ from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceError, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import self_test
-from orchestrator.media.writer import Encoding
 from orchestrator.models.repository import missing_roles
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress
-from orchestrator.pipeline.render import plan_render, use_of
+from orchestrator.pipeline.render import plan_render
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
-from orchestrator.pipeline.timeline import SyncMode
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 
@@ -29,32 +28,26 @@ def render(
     audio: Path,
     out: Path,
     *,
-    encoding: Encoding | None = None,
-    sync_mode: SyncMode = "bounce",
-    face_landmarks: bool | None = None,
-    face_enhancer: bool | None = None,
+    options: RenderOptions | None = None,
     on_progress: OnProgress | None = None,
     settings: Settings | None = None,
 ) -> RenderReport:
     """Render `video` with lips that follow `audio` into the MP4 `out`.
 
-    Starts the embedded Triton for the time of the call unless `settings.triton` names one that runs. `face_landmarks` and `face_enhancer` ask
-    for these optional roles or do without; None does as the settings say.
+    Starts the embedded Triton for the time of the call unless `settings.triton` names one that runs.
 
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
     settings = settings or Settings()
-    plan = plan_render(video, audio, out, on_progress, sync_mode=sync_mode)
+    plan = plan_render(video, audio, out, options, on_progress)
     with open_triton(settings) as client:
         return render_plan(
             plan,
             client,
-            encoding,
             on_progress,
             tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes),
-            landmarks=use_of(face_landmarks, settings.face_landmarks),
-            enhancer=use_of(face_enhancer, settings.face_enhancer),
+            roles=settings.optional_roles,
         )
 
 

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         description="folder shared with HeyGem / Duix.Avatar clients; unset is duix_avatar_data/face2face/temp in the home folder, as they have it",
     )
 
+    @property
+    def optional_roles(self) -> frozenset[str]:
+        """Optional roles that take part, where there is a model, when a render's options leave it open."""
+        return frozenset(role for role in ("face_landmarks", "face_enhancer") if getattr(self, role))
+
 
 def settings_table() -> str:
     """Return the settings as the Markdown table that stands in the README."""

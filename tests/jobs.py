@@ -14,7 +14,6 @@ from typing import Any
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs.model import JobSpec, JobView
 from orchestrator.jobs.service import Hooks, JobService
-from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.settings import Settings
 
@@ -48,8 +47,7 @@ def is_over(view: JobView) -> bool:
 
 def expected(spec: JobSpec, client: TritonClient, out: Path) -> bytes:
     """Return what an undisturbed render of a spec gives."""
-    encoding = Encoding(crf=spec.options.crf, preset=spec.options.preset, lossless=spec.options.lossless)
-    render(plan_render(Path(spec.video), Path(spec.audio), out), client, encoding)
+    render(plan_render(Path(spec.video), Path(spec.audio), out, spec.options), client)
     return out.read_bytes()
 
 

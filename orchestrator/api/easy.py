@@ -21,9 +21,10 @@ from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
 from orchestrator.inference.contract import FACE_ENHANCER
-from orchestrator.jobs.model import JobSpec, JobState, JobView, RenderOptions
+from orchestrator.jobs.model import JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
 from orchestrator.media.reach import check_url
+from orchestrator.pipeline.options import RenderOptions
 
 log = logging.getLogger("lipsync.easy")
 

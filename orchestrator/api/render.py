@@ -17,9 +17,10 @@ from orchestrator.api.guard import Aborted
 from orchestrator.api.health import Readiness
 from orchestrator.api.problems import Problem, ProblemDetails, error_responses, status_of, validation_sentence
 from orchestrator.api.v2 import API_KEY
-from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView, RenderOptions, Segment
+from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView, Segment
 from orchestrator.jobs.service import JobService
 from orchestrator.media.limits import check_inputs
+from orchestrator.pipeline.options import RenderOptions
 
 READ_BYTES = 1 << 18
 """Size of a piece of a segment on its way to the client, bytes."""
@@ -101,7 +102,7 @@ def _options(fields: Mapping[str, str]) -> RenderOptions:
         options = RenderOptions.model_validate(dict(fields))
     except ValidationError as exc:
         raise Problem(422, "invalid_option", validation_sentence(exc)) from exc
-    options.encoding()
+    options.check()
     return options
 
 

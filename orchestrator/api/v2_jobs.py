@@ -12,9 +12,10 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.v2_schema import AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
 from orchestrator.errors import InvalidOption, MissingFile
-from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority, RenderOptions
+from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority
 from orchestrator.media.limits import check_local
 from orchestrator.media.reach import check_url
+from orchestrator.pipeline.options import RenderOptions
 
 STATUS: Mapping[JobState, GenerationStatus] = {
     "queued": "PENDING",
@@ -64,7 +65,7 @@ def render_options(options: Options | None) -> RenderOptions:
         result = RenderOptions(**chosen)
     except ValidationError as exc:
         raise InvalidOption(validation_sentence(exc)) from exc
-    result.encoding()
+    result.check()
     return result
 
 

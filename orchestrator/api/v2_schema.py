@@ -3,7 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from orchestrator.pipeline.options import RenderOptions
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
@@ -71,22 +73,20 @@ class TextInput(_Request):
 Input = Annotated[VideoInput | AudioInput | TextInput, Field(discriminator="type")]
 
 
-class Options(_Request):
-    """How to render. What the installed pipeline does not have is refused by name."""
+class Options(RenderOptions):
+    """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
-    sync_mode: Literal["bounce", "loop", "cut_off", "silence", "remap"] | None = Field(
-        None, description="What happens where speech and video differ in length; bounce where none is given."
-    )
     temperature: float | None = Field(None, ge=0, le=1, description="How far the mouth moves.")
     active_speaker_detection: dict[str, Any] | None = Field(None, description="Which face speaks.")
     occlusion_detection_enabled: bool | None = None
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
     prompt: str | None = Field(None, description="Not supported.")
-    crf: int | None = Field(None, ge=0, le=51, description="Quality of H.264, 0 (best) to 51. Not in sync.so.")
-    preset: str | None = Field(None, max_length=32, description="libx264 preset, ultrafast to veryslow. Not in sync.so.")
-    lossless: bool | None = Field(None, description="Keep every decoded sample exactly. Not in sync.so.")
-    face_landmarks: bool | None = Field(None, description="Landmarks place the crop and bound what is pasted. Not in sync.so.")
-    face_enhancer: bool | None = Field(None, description="Enhance rendered faces. Not in sync.so.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        """Take null for an option that is not given, as sync.so's SDK may send it."""
+        return {name: given for name, given in value.items() if given is not None} if isinstance(value, dict) else value
 
 
 class GenerateRequest(_Request):

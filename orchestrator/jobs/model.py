@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from orchestrator.media.writer import Encoding
-from orchestrator.pipeline.timeline import SyncMode
+from orchestrator.pipeline.options import RenderOptions
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 Stage = Literal["queued", "read", "analyse", "render", "finish"]
@@ -17,35 +16,6 @@ Priority = Literal["interactive", "batch"]
 
 FINAL_STATES: tuple[JobState, ...] = ("completed", "failed", "cancelled")
 """States that a job never leaves."""
-
-_DEFAULTS = Encoding()
-
-
-class RenderOptions(BaseModel):
-    """Everything the pipeline can do for one job. An unknown field is refused; a value the pipeline lacks is refused when a job is submitted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    crf: int = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
-    preset: str = Field(_DEFAULTS.preset, description="libx264 preset, ultrafast to veryslow.")
-    lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
-    sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
-
-    face_landmarks: bool | None = Field(
-        None,
-        description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the service is set.",
-    )
-    face_enhancer: bool | None = Field(
-        None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the service is set."
-    )
-
-    def encoding(self) -> Encoding:
-        """Return how the video is compressed.
-
-        Raises:
-            InvalidOption: the preset does not exist.
-        """
-        return Encoding(crf=self.crf, preset=self.preset, lossless=self.lossless)
 
 
 class JobSpec(BaseModel):

@@ -22,7 +22,7 @@ from orchestrator.jobs.progress import ProgressBoard
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.limits import MediaLimits, check_inputs
 from orchestrator.media.writer import FULL, storage_error
-from orchestrator.pipeline.render import plan_render, render, use_of
+from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -224,19 +224,16 @@ class Runner:
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
             check_inputs(video, audio, limits)
-        plan = plan_render(video, audio, self._storage.result(row["id"]), board.report, watch, spec.options.sync_mode, limits)
+        plan = plan_render(video, audio, self._storage.result(row["id"]), spec.options, board.report, watch, limits)
         board.total_frames = plan.expected_frame_count
-        encoding = spec.options.encoding()
         report = render(
             plan,
             self._client,
-            encoding,
             board.report,
             watch=watch,
             tracks=self._tracks,
             segments=self._storage.segments(row["id"]),
-            landmarks=use_of(spec.options.face_landmarks, settings.face_landmarks),
-            enhancer=use_of(spec.options.face_enhancer, settings.face_enhancer),
+            roles=settings.optional_roles,
         )
         self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))
         return {**asdict(report), "output": "result.mp4"}

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
 from orchestrator.jobs.hooks import Hooks
@@ -100,8 +99,8 @@ class JobService:
             StorageFull: less than the free-space floor is left.
             MissingFile: an input that is not a URL is not there.
         """
-        spec.options.encoding()
-        for role, is_asked_for in ((FACE_LANDMARKS, spec.options.face_landmarks), (FACE_ENHANCER, spec.options.face_enhancer)):
+        spec.options.check()
+        for role, is_asked_for in spec.options.optional_roles.items():
             if is_asked_for and not self.has_model(role):
                 raise InvalidOption(f"There is no {role} model here; leave the option {role} out.")
         for source in (spec.video, spec.audio):

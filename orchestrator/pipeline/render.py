@@ -4,10 +4,10 @@ import os
 from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,17 @@ from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
 from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
-from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
+from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speech import speech_windows
-from orchestrator.pipeline.timeline import SyncMode, Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
+from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
@@ -55,15 +56,8 @@ class _Shot:
     speech_window: NDArray[np.float32] | None
 
 
-Use = Literal["always", "if_there", "never"]
-"""Whether an optional role takes part: `always` is an error where no model fills it."""
-
-
-def use_of(asked: bool | None, by_default: bool) -> Use:
-    """Return what a request asks for; None asks for what the settings say."""
-    if asked is None:
-        return "if_there" if by_default else "never"
-    return "always" if asked else "never"
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS})
+"""Optional roles that take part, where there is a model, when the options leave it open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +82,7 @@ class RenderPlan:
     info: VideoInfo
     speech: Speech
     out: Path
-    sync_mode: SyncMode
+    options: RenderOptions
     speech_frames: int
     """Frames the speech takes."""
     limits: MediaLimits
@@ -98,16 +92,16 @@ class RenderPlan:
     @property
     def expected_frame_count(self) -> int:
         """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech."""
-        return timeline(self.sync_mode, self.info.expected_frame_count or self.speech_frames, self.speech_frames).frame_count
+        return timeline(self.options.sync_mode, self.info.expected_frame_count or self.speech_frames, self.speech_frames).frame_count
 
 
 def plan_render(
     video: Path,
     audio: Path,
     out: Path,
+    options: RenderOptions | None = None,
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
-    sync_mode: SyncMode = "bounce",
     limits: MediaLimits = UNLIMITED,
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
@@ -116,16 +110,18 @@ def plan_render(
         video: a video of a person, or a still image.
         audio: speech; a sound file, or a video of which the sound is taken.
         out: MP4 to write.
+        options: how to render.
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
-        sync_mode: what happens where video and speech differ in length.
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
-        InvalidOption: the output is one of the inputs.
+        InvalidOption: the output is one of the inputs, or options do not go together.
         StorageError: the output's folder cannot be written.
     """
+    options = options or RenderOptions()
+    options.check()
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
@@ -136,63 +132,59 @@ def plan_render(
     speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, sync_mode, speech_frames, limits, clock.elapsed_s)
+    return RenderPlan(info, speech, out, options, speech_frames, limits, clock.elapsed_s)
 
 
 def render(
     plan: RenderPlan,
     client: TritonClient,
-    encoding: Encoding | None = None,
     on_progress: OnProgress | None = None,
     *,
     watch: Watch | None = None,
     tracks: TrackCache | None = None,
     segments: Path | None = None,
-    landmarks: Use = "if_there",
-    enhancer: Use = "never",
+    roles: frozenset[str] = DEFAULT_ROLES,
 ) -> RenderReport:
     """Render a plan: the same video, with lips that follow the speech.
 
     Args:
         plan: from `plan_render`. The output appears at its path when it is complete; a file that is there already stays until then.
         client: a Triton that serves every role.
-        encoding: how the video is compressed.
         on_progress: see `OnProgress`.
         watch: ends the render when it is told to stop, or when nothing gets finished.
         tracks: where analyses are kept; None analyses the video anew.
         segments: folder of the finished segments. A render that was ended goes on from those that are there, and they stay; None uses a
             folder beside the output, which goes when the render ends.
-        landmarks: whether the `face_landmarks` role places the crop and bounds what is pasted.
-        enhancer: whether the `face_enhancer` role goes over what was pasted.
+        roles: optional roles that take part, where there is a model, when the options leave it open.
 
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
-    watch, encoding = watch or Watch(), encoding or Encoding()
-    info, speech = plan.info, plan.speech
+    watch, info, speech = watch or Watch(), plan.info, plan.speech
+    used = _roles_used(client, plan.options, roles)
     models = Models(
-        FaceDetector(client, refine=_is_used(client, FACE_LANDMARKS, landmarks)),
+        FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
-        FaceEnhancer(client) if _is_used(client, FACE_ENHANCER, enhancer) else None,
+        FaceEnhancer(client) if FACE_ENHANCER in used else None,
     )
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
-        frames_needed = min(source_frames_needed(plan.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
+        frames_needed = min(source_frames_needed(plan.options.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
         analysis = analyse(info, models.detector, frames_needed, on_progress, watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(analysis.face_track.is_present.sum())
-        shown = timeline(plan.sync_mode, len(analysis.index), plan.speech_frames)
+        shown = timeline(plan.options.sync_mode, len(analysis.index), plan.speech_frames)
         frame_count = shown.frame_count
         if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
             raise too_many_frames(frame_count, plan.limits)
 
-        folder = SegmentFolder(path, _fingerprint(plan, frame_count, encoding, models))
+        folder = SegmentFolder(path, _fingerprint(plan, frame_count, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
         if first < frame_count:
-            _render_segments(plan, analysis, shown, models, folder, encoding, render_clock, watch)
+            _render_segments(plan, analysis, shown, models, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
@@ -222,7 +214,6 @@ def _render_segments(
     shown: Timeline,
     models: Models,
     folder: SegmentFolder,
-    encoding: Encoding,
     clock: StageClock,
     watch: Watch,
 ) -> None:
@@ -230,7 +221,9 @@ def _render_segments(
     passed_through = folder.passed_through_count
     # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
     sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    with SegmentWriter(folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), encoding, shown.frame_count, watch) as writer:
+    with SegmentWriter(
+        folder, plan.info, SpeechEncoder(plan.speech.info, watch.tick, sound_s), plan.options.encoding(), shown.frame_count, watch
+    ) as writer:
         pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -239,13 +232,13 @@ def _render_segments(
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
 
 
-def _fingerprint(plan: RenderPlan, frame_count: int, encoding: Encoding, models: Models) -> dict[str, Any]:
+def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str, Any]:
     """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
     return {
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
-        "encoding": {**asdict(encoding), "thread_count": encoding.resolved_thread_count},
-        "sync_mode": plan.sync_mode,
+        "options": plan.options.model_dump(mode="json"),
+        "encoder_threads": plan.options.encoding().resolved_thread_count,
         "frame_count": frame_count,
         "frame_rate": str(plan.info.frame_rate),
         "size_wh": list(plan.info.working_size_wh),
@@ -311,13 +304,21 @@ def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[NDArray[np.uint
     return ask_for_patches([shot.face_crop.image for shot in batch if shot.face_crop is not None], lambda faces: lip_model.generate(faces, windows))
 
 
-def _is_used(client: TritonClient, role: str, use: Use) -> bool:
-    if use == "never":
-        return False
-    is_there = client.is_model_ready(role)
-    if use == "always" and not is_there:
-        raise InvalidOption(f"There is no {role} model on {client.address}; install one with `lipsync models install`, or do without.")
-    return is_there
+def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozenset[str]) -> set[str]:
+    """Return the optional roles that take part.
+
+    Raises:
+        InvalidOption: one that was asked for has no model.
+    """
+    used = set()
+    for role, is_asked_for in options.optional_roles.items():
+        if is_asked_for is False or (is_asked_for is None and role not in by_default):
+            continue
+        if client.is_model_ready(role):
+            used.add(role)
+        elif is_asked_for:
+            raise InvalidOption(f"There is no {role} model on {client.address}; install one with `lipsync models install`, or do without.")
+    return used
 
 
 def _notes(info: VideoInfo, analysis: Analysis) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import Any
 import av
 import pytest
 
-from orchestrator.jobs.model import JobSpec, RenderOptions
+from orchestrator.jobs.model import JobSpec
+from orchestrator.pipeline.options import RenderOptions
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.postgres import running_postgres
 

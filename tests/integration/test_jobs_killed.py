@@ -15,7 +15,8 @@ import pytest
 from deploy.local import guard
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs import caretaker
-from orchestrator.jobs.model import JobSpec, RenderOptions
+from orchestrator.jobs.model import JobSpec
+from orchestrator.pipeline.options import RenderOptions
 from tests.e2e.conftest import wait_until
 from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
 
@@ -67,7 +68,7 @@ def test_sigterm_leaves_at_a_checkpoint_and_the_next_start_goes_on(spec: Callabl
 def test_killed_triton_is_started_again_and_its_jobs_are_retried(
     victim: str, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
 ) -> None:
-    wanted = spec(6.0)
+    wanted = spec(15.0)  # long enough not to be over before a dead stub is noticed
     with worker({"data": str(tmp_path / "data")}, {"job": wanted}) as service:
         process = service.start()
         job_id = only_job(service).id

@@ -23,13 +23,13 @@ from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.landmarks import LandmarkModel
 from orchestrator.inference.selftest import self_test
 from orchestrator.media.audio import read_speech
-from orchestrator.media.writer import Encoding
 from orchestrator.models.install import install_pack, use_installed
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import PACKS, find_pack
 from orchestrator.models.repository import find_version, read_versions, remove_role, use_version
 from orchestrator.models.wrapping import wrap
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.speech import speech_windows
 from orchestrator.settings import Settings
@@ -88,7 +88,7 @@ def test_full_size_wav2lip_renders(size_px: int, names: tuple[str, str, str], fi
         lip_model = LipModel(client)
         assert (lip_model.size_px, lip_model.stretch) == (size_px, 1.42)
         speech = write_wav(tmp_path / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
-        report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client, Encoding(lossless=True, preset="ultrafast"))
+        report = render(plan_render(clip, speech, tmp_path / "out.mp4", RenderOptions(lossless=True, preset="ultrafast")), client)
     assert report.models["lip_sync"].inference_count == report.frame_count == 10
     assert report.models["lip_sync"].mean_batch > 2
     with av.open(str(tmp_path / "out.mp4")) as out, av.open(str(clip)) as source:
@@ -137,7 +137,7 @@ def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speec
         for face, window, mouth in zip(faces, heard, lip_model.generate(faces, heard).result(60), strict=True):
             expected = served_chain(folder, face, window.reshape(50, 384))
             assert np.abs(mouth.astype(int) - expected).max() <= 1
-        report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client, Encoding(preset="ultrafast"))
+        report = render(plan_render(clip, speech, tmp_path / "out.mp4", RenderOptions(preset="ultrafast")), client)
     assert report.models["lip_sync"].inference_count == report.frame_count == 62
 
 
@@ -153,7 +153,7 @@ def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: P
         assert lip_model.encoder is not None and lip_model.audio_layout == "channels"
         windows = speech_windows(read_speech(speech), lip_model)
         assert windows(Fraction(1)).shape == (20, 256)
-        report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client, Encoding(preset="ultrafast"))
+        report = render(plan_render(clip, speech, tmp_path / "out.mp4", RenderOptions(preset="ultrafast")), client)
     assert report.models["lip_sync"].inference_count == report.frame_count == 62
 
 
@@ -286,7 +286,7 @@ def test_presenter_renders_with_other_detectors(detector: str, tmp_path: Path) -
     install(repository, detector, MODELS / FILES[detector])
     with serving(repository) as client:
         speech = write_wav(tmp_path / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
-        report = render(plan_render(MEDIA / PRESENTERS[0], speech, tmp_path / "out.mp4"), client, landmarks="never")
+        report = render(plan_render(MEDIA / PRESENTERS[0], speech, tmp_path / "out.mp4", RenderOptions(face_landmarks=False)), client)
     assert report.face_frame_count == report.source_frame_count
     assert report.models["face_detector"].inference_count == report.source_frame_count
     assert ("face_landmarks" in report.models) == (detector == "ultraface"), "a detector without points cannot do without"

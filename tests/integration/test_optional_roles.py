@@ -13,10 +13,10 @@ from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import probe_video
-from orchestrator.media.writer import Encoding
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
 from orchestrator.pipeline.analyse import analyse
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
@@ -24,7 +24,8 @@ from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.networks import save_enhancer
 
 HOME = Settings().triton_home
-LOSSLESS = Encoding(lossless=True, preset="ultrafast")
+LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
+PLAIN = LOSSLESS.model_copy(update={"face_landmarks": False})
 
 
 @pytest.fixture(scope="module")
@@ -66,29 +67,29 @@ def test_landmarks_find_the_face_where_the_detector_does_and_tell_its_outline(fu
 
 
 def test_landmarks_are_used_where_they_are_and_left_out_where_told_so(full: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
-    plan = plan_render(clip, short_speech, tmp_path / "out.mp4")
-    with_landmarks = render(plan, full, LOSSLESS)
+    out = tmp_path / "out.mp4"
+    with_landmarks = render(plan_render(clip, short_speech, out, LOSSLESS), full)
     assert with_landmarks.models["face_landmarks"].inference_count >= 10
-    first = luma(tmp_path / "out.mp4")
-    without = render(plan, full, LOSSLESS, landmarks="never")
+    first = luma(out)
+    without = render(plan_render(clip, short_speech, out, PLAIN), full)
     assert "face_landmarks" not in without.models
     assert not np.array_equal(first, luma(tmp_path / "out.mp4"))
 
 
 def test_cached_tracks_of_other_landmarks_are_not_taken(full: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
-    plan, tracks = plan_render(clip, short_speech, tmp_path / "out.mp4"), TrackCache(tmp_path / "tracks", 1 << 20)
-    for landmarks, roles in (("never", 1), ("if_there", 2)):
-        report = render(plan, full, LOSSLESS, tracks=tracks, landmarks="never" if landmarks == "never" else "if_there")
+    out, tracks = tmp_path / "out.mp4", TrackCache(tmp_path / "tracks", 1 << 20)
+    for options, roles in ((PLAIN, 1), (LOSSLESS, 2)):
+        report = render(plan_render(clip, short_speech, out, options), full, tracks=tracks)
         assert sum(report.models[role].inference_count > 0 for role in report.models if role.startswith("face_")) == roles
-    again = render(plan, full, LOSSLESS, tracks=tracks)
+    again = render(plan_render(clip, short_speech, out, LOSSLESS), full, tracks=tracks)
     assert all(again.models[role].inference_count == 0 for role in ("face_detector", "face_landmarks"))
 
 
 def test_enhancer_goes_over_the_pasted_region_and_nothing_else(full: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
-    plan = plan_render(clip, short_speech, tmp_path / "out.mp4")
-    render(plan, full, LOSSLESS, landmarks="never")
-    before = luma(tmp_path / "out.mp4").astype(int)
-    report = render(plan, full, LOSSLESS, landmarks="never", enhancer="always")
+    out = tmp_path / "out.mp4"
+    render(plan_render(clip, short_speech, out, PLAIN), full)
+    before = luma(out).astype(int)
+    report = render(plan_render(clip, short_speech, out, PLAIN.model_copy(update={"face_enhancer": True})), full)
     assert report.models["face_enhancer"].inference_count == report.frame_count == 10
     assert report.passed_through == (), "also a mouth at rest is enhanced: sharpness must not come and go"
     changed = abs(luma(tmp_path / "out.mp4") - before)
@@ -99,9 +100,9 @@ def test_enhancer_goes_over_the_pasted_region_and_nothing_else(full: TritonClien
 
 
 def test_asking_for_a_role_that_no_model_fills_is_refused(client: TritonClient, clip: Path, short_speech: Path, tmp_path: Path) -> None:
-    plan = plan_render(clip, short_speech, tmp_path / "out.mp4")
-    for options in ({"landmarks": "always"}, {"enhancer": "always"}):
-        with pytest.raises(InvalidOption, match="There is no face_"):
-            render(plan, client, LOSSLESS, **options)  # type: ignore[arg-type]
-    assert not (tmp_path / "out.mp4").exists()
-    assert set(render(plan, client, LOSSLESS).models) == {"face_detector", "lip_sync"}
+    out = tmp_path / "out.mp4"
+    for role in LOSSLESS.optional_roles:
+        with pytest.raises(InvalidOption, match=f"There is no {role}"):
+            render(plan_render(clip, short_speech, out, LOSSLESS.model_copy(update={role: True})), client)
+    assert not out.exists()
+    assert set(render(plan_render(clip, short_speech, out, LOSSLESS), client).models) == {"face_detector", "lip_sync"}

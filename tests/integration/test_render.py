@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from deploy.local.server import LocalTriton
 from orchestrator.errors import NoFaceFound, RenderCancelled
 from orchestrator.inference.client import TritonClient
-from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.report import RenderReport
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
-LOSSLESS = Encoding(lossless=True, preset="ultrafast")
+LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 
 SILENCE = range(29, 39)
 """Output frames whose mel window lies in the speech fixture's silence, with the model's smoothing to spare."""
@@ -53,7 +53,7 @@ def assert_within_lower_face(changed: NDArray[np.bool_]) -> None:
 @pytest.fixture(scope="module")
 def rendered(clip: Path, speech: Path, client: TritonClient, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RenderReport]:
     out = tmp_path_factory.mktemp("rendered") / "out.mp4"
-    return out, render(plan_render(clip, speech, out), client, LOSSLESS)
+    return out, render(plan_render(clip, speech, out, LOSSLESS), client)
 
 
 def metrics(triton: LocalTriton) -> dict[str, float]:
@@ -96,14 +96,14 @@ def test_triton_did_the_work_in_batches(clip: Path, speech: Path, client: Triton
 def test_two_renders_are_equal_to_the_last_bit(
     rendered: tuple[Path, RenderReport], clip: Path, speech: Path, client: TritonClient, tmp_path: Path
 ) -> None:
-    render(plan_render(clip, speech, tmp_path / "again.mp4"), client, LOSSLESS)
+    render(plan_render(clip, speech, tmp_path / "again.mp4", LOSSLESS), client)
     assert (tmp_path / "again.mp4").read_bytes() == rendered[0].read_bytes()
 
 
 def test_still_image_speaks(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
     with av.open(str(clip)) as container:
         next(container.decode(video=0)).save(str(tmp_path / "face.png"))
-    report = render(plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4"), client, LOSSLESS)
+    report = render(plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4", LOSSLESS), client)
     result = planes(tmp_path / "out.mp4")
     assert len(result) == report.frame_count == 62
     assert report.source_frame_count == 1
@@ -130,7 +130,7 @@ def blank_in_the_middle(clip: Path, path: Path, blank: range) -> None:
 def test_frames_without_a_face_pass_through_untouched(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
     blank = range(7, 20)  # longer than the gap that is bridged
     blank_in_the_middle(clip, tmp_path / "gap.mp4", blank)
-    report = render(plan_render(tmp_path / "gap.mp4", speech, tmp_path / "out.mp4"), client, LOSSLESS)
+    report = render(plan_render(tmp_path / "gap.mp4", speech, tmp_path / "out.mp4", LOSSLESS), client)
     assert report.face_frame_count == 25 - len(blank)
     result = planes(tmp_path / "out.mp4")
     assert (result[blank.start : blank.stop] == 128).all()
@@ -165,7 +165,7 @@ def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(
             picture.pts, picture.time_base = index, Fraction(1, 25)
             target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
-    report = render(plan_render(turned, speech, tmp_path / "out.mp4"), client, LOSSLESS)
+    report = render(plan_render(turned, speech, tmp_path / "out.mp4", LOSSLESS), client)
     assert report.face_frame_count == 25
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = list(container.decode(video=0))
@@ -192,7 +192,7 @@ def test_cancelled_render_leaves_nothing_behind(clip: Path, speech: Path, client
 
 def test_progress_names_the_stages_and_ends_complete(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    render(plan_render(clip, speech, tmp_path / "out.mp4", seen.append), client, on_progress=seen.append)
+    render(plan_render(clip, speech, tmp_path / "out.mp4", on_progress=seen.append), client, on_progress=seen.append)
     last: dict[str, Any] = {progress.stage: progress for progress in seen}
     assert list(dict.fromkeys(progress.stage for progress in seen)) == ["read", "analyse", "render", "finish"]
     assert (last["analyse"].done, last["analyse"].total) == (25, 25)

@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.timeline import SyncMode
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
-LOSSLESS = Encoding(lossless=True, preset="ultrafast")
+LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 SOURCE_FRAMES = 25
 SHORT, LONG = Fraction(3, 5), Fraction(12, 5)
 """Speech of 15 and of 60 frames beside a video of 25, s."""
@@ -66,7 +66,7 @@ def test_each_mode_shows_its_frames_and_lasts_as_long_as_it_says(
 ) -> None:
     speech = write_wav(tmp_path / "speech.wav", speech_like(float(speech_s)), SPEECH_RATE_HZ)
     out = tmp_path / "out.mp4"
-    report = render(plan_render(clip, speech, out, sync_mode=mode), client, LOSSLESS)
+    report = render(plan_render(clip, speech, out, LOSSLESS.model_copy(update={"sync_mode": mode})), client)
     output = frames_of(out)
     assert shown(source, output) == expected
     assert report.frame_count == len(expected)
@@ -79,7 +79,7 @@ def test_what_lies_behind_the_speech_is_the_source_s_own_and_silent(
 ) -> None:
     speech = write_wav(tmp_path / "speech.wav", speech_like(float(SHORT)), SPEECH_RATE_HZ)
     out = tmp_path / "out.mp4"
-    report = render(plan_render(clip, speech, out, sync_mode="silence"), client, LOSSLESS)
+    report = render(plan_render(clip, speech, out, LOSSLESS.model_copy(update={"sync_mode": "silence"})), client)
     assert np.array_equal(frames_of(out)[15:], source[15:])
     assert report.passed_through[-1] == (15, 25)
     behind = sound_of(out)[int(SHORT * SPEECH_RATE_HZ) + 2048 :]

@@ -103,5 +103,5 @@ class Segment:
     init_bytes: int
     """Length of ftyp and moov: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
     size_bytes: int
-    duration_s: float
+    duration_s: Fraction
     frame_count: int

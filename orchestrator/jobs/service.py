@@ -22,7 +22,6 @@ from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
-from orchestrator.media.probe import probe_video
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.settings import Settings

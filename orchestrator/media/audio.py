@@ -24,6 +24,7 @@ TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
 
+
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
     """The speech track."""
@@ -51,9 +52,7 @@ class Speech:
     """(80, T) Wav2Lip mel features, 80 columns a second."""
 
 
-def read_speech(
-    path: Path, tick: Callable[[], None] = lambda: None, max_duration_s: float = math.inf, offset_s: Fraction = Fraction(0)
-) -> Speech:
+def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duration_s: float = math.inf, offset_s: Fraction = Fraction(0)) -> Speech:
     """Decode a track once, in pieces, into mel features.
 
     Args:
@@ -98,7 +97,8 @@ def read_speech(
         context = stream.codec_context
         gain = 1.0
         if context.channels > 2:
-            gain = 1 / max(1.0, max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate)))
+            loudest = max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate))
+            gain = 1 / max(1.0, loudest)
         info = AudioInfo(path, context.sample_rate, context.channels, context.name, duration_s, offset_s, gain, damaged.total())
     return Speech(info, stream_of_columns.finish())
 
@@ -124,9 +124,7 @@ def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Itera
         yield samples if speech.gain == 1 else samples * np.float32(speech.gain)
 
 
-def _shifted(
-    pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int
-) -> Iterator[NDArray[np.float32]]:
+def _shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield samples with silence before them or without their beginning."""
     offset = round(offset_s * sample_rate_hz)
     for start in range(0, offset, sample_rate_hz):

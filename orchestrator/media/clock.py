@@ -31,6 +31,15 @@ class OutputClock:
         last = len(self.starts) - 1
         return int(self.starts[min(max(frame, 0), last)]) + step * (min(frame, 0) + max(frame - last, 0))
 
+    def lag_ticks(self, delay_frames: int) -> int:
+        """Return by how much a frame's decoding time comes before the showing time of the frame with the same number, ticks.
+
+        The same for all frames, so that segments meet, and enough for none to be shown before it is decoded.
+        """
+        if self.starts is None or not delay_frames:
+            return delay_frames
+        return max(self.tick(delay_frames), int((self.starts[delay_frames:] - self.starts[:-delay_frames]).max(initial=0)))
+
     def time_s(self, frame: int) -> Fraction:
         """Return when a frame begins, exactly, s."""
         return self.tick(frame) * self.time_base

@@ -129,6 +129,7 @@ class SegmentEncoder:
         self._first_frame = first_frame
         self._frame_count = 0
         self._delay_frames: int | None = None
+        self._lag_ticks = 0
         # Later fragments keep their own start time; the first one's sound begins before 0 and is moved there by an edit list.
         flags = _MOVFLAGS if self._is_first else f"{_MOVFLAGS}+frag_discont"
         with translate_write_errors():
@@ -178,8 +179,10 @@ class SegmentEncoder:
             shown, decoded = round((packet.pts or 0) * tick), round((packet.dts or 0) * tick)
             if self._delay_frames is None:
                 self._delay_frames = shown - decoded
-            packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded)
-            packet.duration, packet.time_base = self._clock.tick(shown + 1) - packet.pts, self._clock.time_base
+                self._lag_ticks = self._clock.lag_ticks(self._delay_frames)
+            decoded += self._delay_frames
+            packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded) - self._lag_ticks
+            packet.duration, packet.time_base = self._clock.tick(decoded + 1) - self._clock.tick(decoded), self._clock.time_base
             self._container.mux(packet)
 
 
@@ -199,6 +202,7 @@ def assemble(segments: Sequence[SegmentFile], out: Path, clock: OutputClock, tic
         video: VideoStream | None = None
         audio: AudioStream | None = None
         first_frame, sample = 0, -_PRIMING_SAMPLES
+        lag_ticks = cache(clock.lag_ticks)
         for segment in segments:
             with av.open(str(segment.path)) as source:
                 if video is None or audio is None:
@@ -213,8 +217,8 @@ def assemble(segments: Sequence[SegmentFile], out: Path, clock: OutputClock, tic
                     time_base = Fraction(packet.time_base or 0)
                     if packet.stream.type == "video":
                         packet.pts = round((packet.pts or 0) * time_base / clock.time_base)
-                        packet.dts = clock.tick(decoded - segment.delay_frames)
-                        packet.duration = round((packet.duration or 0) * time_base / clock.time_base)
+                        packet.dts = clock.tick(decoded) - lag_ticks(segment.delay_frames)
+                        packet.duration = clock.tick(decoded + 1) - clock.tick(decoded)
                         packet.time_base, packet.stream = clock.time_base, video
                         decoded += 1
                     else:

@@ -16,6 +16,9 @@ STANDARD_RATES = tuple(
 )
 """Frame rates that cameras and editors use, Hz."""
 
+_DIGITS_HZ = Fraction(6, 1000)
+"""How far 29.97, 23.98 or 59.94 are from what they stand for at most, Hz."""
+
 SNAP = Fraction(1, 100)
 """How far, as a share, a measured rate may be from a standard one to be taken for it."""
 
@@ -27,6 +30,9 @@ JUMP_BACK_S = Fraction(1)
 
 JUMP_AHEAD_S = Fraction(10)
 """In MPEG streams a gap longer than this is a new clock, no pause, s (FFmpeg's dts_delta_threshold)."""
+
+NO_PAUSE_S = Fraction(86_400)
+"""In any file such a gap is damage, s."""
 
 _TWINS = 3
 """So many frames in a row without a stamp of their own are counted on; fewer share the time that their stamp left them."""
@@ -81,7 +87,7 @@ class FrameClock:
         self.tick_s = time_base / _PARTS
         self._interval = max(1, round(1 / frame_rate / self.tick_s))
         self._back = round(JUMP_BACK_S / self.tick_s)
-        self._ahead = round(JUMP_AHEAD_S / self.tick_s) if may_jump else None
+        self._ahead = round((JUMP_AHEAD_S if may_jump else NO_PAUSE_S) / self.tick_s)
         self._offset: int | None = None
         self._last = -1
         self._next = 0
@@ -99,7 +105,7 @@ class FrameClock:
             time, self._offset = self._next, stamp - self._next
         else:
             time = stamp - self._offset
-            if time < self._last - self._back or (self._ahead is not None and time > self._last + self._ahead):
+            if time < self._last - self._back or time > self._last + self._ahead:
                 time, self._offset = self._next, stamp - self._next
             elif time <= self._last:
                 self._twins += 1
@@ -131,7 +137,7 @@ def source_times(pts: NDArray[np.int64], frame_rate: Fraction, time_base: Fracti
         places = np.arange(len(ticks)) * float(1 / rate / clock.tick_s)
         if not len(ticks) or np.abs(ticks - places).max() <= tolerance:
             return SourceTimes(ticks, clock.tick_s, rate, is_constant=True)
-    return SourceTimes(ticks, clock.tick_s, _usual_rate(ticks, clock.tick_s), is_constant=False)
+    return SourceTimes(ticks, clock.tick_s, _usual_rate(ticks, clock.tick_s, frame_rate), is_constant=False)
 
 
 def standard_rate(rate: Fraction) -> Fraction:
@@ -140,12 +146,17 @@ def standard_rate(rate: Fraction) -> Fraction:
     return nearest if abs(nearest - rate) <= SNAP * nearest else rate.limit_denominator(1001)
 
 
+def exact_rate(rate: Fraction) -> Fraction:
+    """Return the standard rate that a number such as 29.97 or 23.976 stands for, or else the number itself."""
+    return next((standard for standard in STANDARD_RATES if standard.denominator > 1 and abs(standard - rate) <= _DIGITS_HZ), rate)
+
+
 def _clean(pts: NDArray[np.int64], clock: FrameClock, may_jump: bool) -> NDArray[np.int64] | None:
     """Return the ticks of stamps that need no repair, None where they do."""
     if len(pts) and pts.min() == MISSING_PTS:
         return None
     steps = np.diff(pts)
-    if (steps <= 0).any() or (may_jump and (steps * _PARTS * float(clock.tick_s) > JUMP_AHEAD_S).any()):
+    if (steps <= 0).any() or (steps > float((JUMP_AHEAD_S if may_jump else NO_PAUSE_S) / clock.tick_s) / _PARTS).any():
         return None
     return (pts - pts[:1]) * _PARTS
 
@@ -154,17 +165,16 @@ def _candidates(ticks: NDArray[np.int64], tick_s: Fraction, frame_rate: Fraction
     yield frame_rate
     if len(ticks) > 1 and ticks[-1]:
         mean = (len(ticks) - 1) / (int(ticks[-1]) * tick_s)
-        yield standard_rate(mean)
-        yield mean.limit_denominator(100)
-        yield mean
+        yield from (rate for rate in (standard_rate(mean), mean.limit_denominator(100), mean) if rate)
 
 
-def _usual_rate(ticks: NDArray[np.int64], tick_s: Fraction) -> Fraction:
-    """Return the rate of the frames that are shown about as long as the middle one of all, standard where it is near."""
+def _usual_rate(ticks: NDArray[np.int64], tick_s: Fraction, frame_rate: Fraction) -> Fraction:
+    """Return the rate of the frames shown about as long as the middle one of all, standard where it is near; the header's if none lasts."""
     lengths = np.diff(ticks)
     lengths = lengths[lengths > 0]
-    middle = np.median(lengths)
-    usual = lengths[np.abs(lengths - middle) <= middle / 4]
-    usual = usual if len(usual) else lengths
+    if not len(lengths):
+        return frame_rate
+    middle = np.sort(lengths)[len(lengths) // 2]
+    usual = lengths[np.abs(lengths - middle) <= max(middle / 20, float(ROUNDING_S / tick_s))]
     mean_s = Fraction(int(usual.sum()), len(usual)) * tick_s
     return max(Fraction(1), min(STANDARD_RATES[-1], standard_rate(1 / mean_s)))

@@ -1,10 +1,18 @@
 """What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from fractions import Fraction
+from typing import Annotated
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
+from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import Encoding
-from orchestrator.pipeline.timeline import SyncMode
+from orchestrator.pipeline.timeline import RateChoice, SyncMode
+
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1, 240
+"""Frame rates that can be asked for."""
 
 _DEFAULTS = Encoding()
 
@@ -22,6 +30,18 @@ class RenderOptions(BaseModel):
     preset: str = Field(_DEFAULTS.preset, max_length=32, description="libx264 preset, ultrafast to veryslow.")
     lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+    frame_rate: Annotated[str, BeforeValidator(str)] = Field(
+        "source",
+        max_length=32,
+        description="Frames a second of the result: `source` (a variable frame rate is converted to the nearest constant one), `keep` (frames keep "
+        "their own times), or a number or fraction such as 25, 29.97 or 30000/1001.",
+    )
+    audio_offset: float = Field(
+        0.0, ge=-36_000, le=36_000, description="Seconds by which the speech begins later; below 0, seconds of it that are left out."
+    )
+    loop_crossfade: float = Field(
+        0.0, ge=0, le=60, description="Seconds for which the end fades into the beginning where `sync_mode` loop begins again."
+    )
 
     face_landmarks: bool | None = Field(
         None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
@@ -39,6 +59,38 @@ class RenderOptions(BaseModel):
         return Encoding(crf=self.crf, preset=self.preset, lossless=self.lossless)
 
     @property
+    def rate(self) -> RateChoice:
+        """The frame rate that is asked for.
+
+        Raises:
+            InvalidOption: it is none.
+        """
+        if self.frame_rate == "source":
+            return "source"
+        if self.frame_rate == "keep":
+            return "keep"
+        try:
+            rate = exact_rate(Fraction(self.frame_rate))
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
+            raise InvalidOption(
+                f"frame_rate is {self.frame_rate!r}; give source, keep, or a number from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} "
+                "such as 25 or 30000/1001."
+            )
+        return rate
+
+    @property
+    def audio_offset_s(self) -> Fraction:
+        """By how much the speech begins later, to the microsecond."""
+        return Fraction(self.audio_offset).limit_denominator(1_000_000)
+
+    @property
+    def loop_crossfade_s(self) -> Fraction:
+        """How long a loop's end fades into its beginning, to the microsecond."""
+        return Fraction(self.loop_crossfade).limit_denominator(1_000_000)
+
+    @property
     def optional_roles(self) -> dict[str, bool | None]:
         """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
         return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer}
@@ -50,3 +102,8 @@ class RenderOptions(BaseModel):
             InvalidOption: a value does not exist, or does not go with another one.
         """
         self.encoding()
+        rate = self.rate
+        if self.loop_crossfade and self.sync_mode != "loop":
+            raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
+        if self.loop_crossfade and rate == "keep":
+            raise InvalidOption("loop_crossfade needs a constant frame rate; leave frame_rate keep out.")

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +32,7 @@ class FinishedSegment:
     edited: tuple[tuple[int, int], ...]
     """Its frames that were edited, numbered from its own start, as ranges [first, behind the last)."""
 
-    duration_s: float
+    duration_s: Fraction
 
     @property
     def edited_count(self) -> int:
@@ -84,7 +85,7 @@ class SegmentFolder:
         """Return where to write a segment: a name that no other attempt uses, should one still be at it."""
         return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}.partial"
 
-    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: float) -> None:
+    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
         """Put the next segment in place.
 
         Raises:
@@ -93,7 +94,7 @@ class SegmentFolder:
         placed = SegmentFile(self.path / f"{len(self.finished):05}.mp4", file.frame_count, file.delay_frames)
         segment = FinishedSegment(placed, frame_ranges(edited), duration_s)
         try:
-            about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited, "duration_s": duration_s}
+            about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited, "duration_s": str(duration_s)}
             self._place(segment.file.path.with_suffix(".json"), about)
             with file.path.open("rb") as written:
                 os.fsync(written.fileno())  # else a power cut leaves the name without the bytes
@@ -128,7 +129,7 @@ def finished_segments(path: Path) -> list[FinishedSegment]:
             break  # the folder is being deleted
         ranges = tuple((int(first), int(stop)) for first, stop in about["edited"])
         placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]))
-        segments.append(FinishedSegment(placed, ranges, float(about["duration_s"])))
+        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"])))
     return segments
 
 
@@ -202,13 +203,13 @@ class SegmentWriter:
             self._wait()
             encoder, edited = self._encoder, np.array(self._edited, np.bool_)
             self._encoder, self._edited = None, []
-            duration_s = float(self._clock.time_s(self._written) - self._clock.time_s(self._written - len(edited)))
+            duration_s = self._clock.time_s(self._written) - self._clock.time_s(self._written - len(edited))
             self._finishing = self._finisher.submit(self._finish, encoder, edited, duration_s)
             if self._watch.is_leaving:
                 self._wait()
                 self._watch.checkpoint()
 
-    def _finish(self, encoder: SegmentEncoder, edited: NDArray[np.bool_], duration_s: float) -> None:
+    def _finish(self, encoder: SegmentEncoder, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
         try:
             self._folder.add(encoder.finish(), edited, duration_s)
         except BaseException:

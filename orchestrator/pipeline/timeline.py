@@ -26,6 +26,9 @@ SyncMode = Literal["bounce", "loop", "cut_off", "silence", "remap"]
 
 SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
 
+RateChoice = Literal["source", "keep"] | Fraction
+"""The frame rate of an output: the source's (a variable one is made constant), every frame's own time, or so many frames a second."""
+
 _TICKS_HZ = 90_000
 """Ticks of an output that keeps its source's times, where the source's own are no whole part of a second or too fine for MP4."""
 
@@ -41,6 +44,8 @@ class Timeline:
     clock: OutputClock
     speech_frames: int
     """How many of them, from the first on, belong to the speech; what lies behind is the source's own, and silent."""
+    sound_s: Fraction | None
+    """How long the sound has to be made, s; None where the speech ends with the pictures, to half a frame, as it is."""
     incoming: NDArray[np.int64]
     """(N,) the source frame that is faded in over it at the seam of a loop, -1 for none."""
     incoming_weight: NDArray[np.float32]
@@ -59,7 +64,7 @@ class Timeline:
     def digest(self) -> str:
         """Return a hash of everything in here."""
         starts = np.empty(0, np.int64) if self.clock.starts is None else self.clock.starts
-        content = hashlib.sha256(f"{self.clock.frame_rate} {self.clock.time_base} {self.speech_frames}".encode())
+        content = hashlib.sha256(f"{self.clock.frame_rate} {self.clock.time_base} {self.speech_frames} {self.sound_s}".encode())
         for array in (self.source, self.incoming, self.incoming_weight, starts):
             content.update(np.ascontiguousarray(array).tobytes())
         return content.hexdigest()
@@ -73,6 +78,16 @@ def speech_frame_count(speech_duration_s: Fraction, frame_rate: Fraction) -> int
 def shows_whole_source(mode: SyncMode) -> bool:
     """Tell whether a mode shows every source frame, however short the speech."""
     return mode in ("silence", "remap")
+
+
+def lay_out(
+    mode: SyncMode, choice: RateChoice, times: SourceTimes, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction = Fraction(0)
+) -> Timeline:
+    """Lay out an output. A source of constant rate has no times to keep but its rate. See `constant_timeline` and `kept_timeline`."""
+    if choice == "keep" and not times.is_constant:
+        return kept_timeline(mode, times, speech_s, is_whole)
+    rate = choice if isinstance(choice, Fraction) else times.frame_rate
+    return constant_timeline(mode, times, rate, speech_s, is_whole, loop_crossfade_s)
 
 
 def constant_timeline(
@@ -97,8 +112,9 @@ def constant_timeline(
     fade = round(loop_crossfade_s * frame_rate)
     if mode != "loop" or not fade or speech_frames <= len(shown):
         source = shown[frame_order(mode, len(shown), speech_frames)]
+        sound_s = None if len(source) == speech_frames else len(source) / frame_rate
         nothing = np.full(len(source), -1, np.int64)
-        return Timeline(source, OutputClock.constant(frame_rate), speech_frames, nothing, np.zeros(len(source), np.float32))
+        return Timeline(source, OutputClock.constant(frame_rate), speech_frames, sound_s, nothing, np.zeros(len(source), np.float32))
     if 2 * fade > len(shown):
         raise InvalidOption(
             f"loop_crossfade is {float(loop_crossfade_s):g} s and the video lasts {len(shown) / float(frame_rate):.2f} s; give at most half of that."
@@ -108,7 +124,7 @@ def constant_timeline(
     fades = (np.arange(speech_frames) >= period) & (place < fade)
     weight = np.where(fades, (place + 1) / (fade + 1), 0)
     source, incoming = shown[np.where(fades, place + period, place)], np.where(fades, shown[place], -1)
-    return Timeline(source, OutputClock.constant(frame_rate), speech_frames, incoming, weight.astype(np.float32))
+    return Timeline(source, OutputClock.constant(frame_rate), speech_frames, None, incoming, weight.astype(np.float32))
 
 
 def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_whole: bool) -> Timeline:
@@ -147,8 +163,10 @@ def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_who
     ticks = np.round(starts * float(times.tick_s / time_base)).astype(np.int64)
     counted = np.arange(len(ticks))
     ticks = np.maximum.accumulate(ticks - counted) + counted  # a frame lasts a tick at least
-    nothing = np.full(len(order), -1, np.int64)
-    return Timeline(order, OutputClock(times.frame_rate, time_base, ticks), speech_frames, nothing, np.zeros(len(order), np.float32))
+    clock, nothing = OutputClock(times.frame_rate, time_base, ticks), np.full(len(order), -1, np.int64)
+    ends_with_speech = speech_frames == len(order) and starts[-1] + (starts[-1] - starts[-2]) / 2 >= float(speech)
+    sound_s = None if ends_with_speech else clock.time_s(len(order))
+    return Timeline(order, clock, speech_frames, sound_s, nothing, np.zeros(len(order), np.float32))
 
 
 def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | None = None) -> NDArray[np.int64]:

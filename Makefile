@@ -3,11 +3,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SPEECH ?= demo/speech.wav
 DEVICE ?= auto
+QUICK ?=
+FIGURES ?=
 BIN := .venv/bin
 ENVIRONMENT := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check bench format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -34,6 +36,9 @@ check: setup ## ruff, mypy --strict, import-linter, then the tests
 format: $(ENVIRONMENT) ## bring the code into its standard format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bench: setup ## measure speed and memory (15 minutes, nothing beside it) and record it; QUICK=1 or FIGURES="a h" for a look
+	@$(BIN)/python -m tests.bench $(FIGURES) --effort $(if $(QUICK),quick,normal)
 
 clean: ## remove everything that was installed or built
 	rm -rf .venv .triton demo *.egg-info $(wildcard model_repository/*/) model_repository/.lock

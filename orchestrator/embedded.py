@@ -43,7 +43,7 @@ class SupervisedTriton:
         """
         self._settings = settings
         self._server: LocalTriton = start_embedded(settings)
-        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address)
+        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address, settings.transport)
         self.restart_count = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="triton-supervisor", daemon=True)
@@ -103,7 +103,8 @@ def supervised_triton(settings: Settings) -> Iterator[TritonClient]:
         ContractMismatch: the model repository lacks a role.
     """
     if settings.triton:
-        with TritonClient(settings.triton, settings.request_deadline_s, metrics_address(settings.triton, settings.triton_metrics)) as client:
+        metrics = metrics_address(settings.triton, settings.triton_metrics)
+        with TritonClient(settings.triton, settings.request_deadline_s, metrics, settings.transport) as client:
             yield client
         return
     triton = SupervisedTriton(settings)

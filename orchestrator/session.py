@@ -9,7 +9,7 @@ from deploy.local.gpu import GpuError, check_gpu, gpu_expected
 from deploy.local.home import open_home
 from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceError, InferenceUnavailable
-from orchestrator.inference.client import TritonClient
+from orchestrator.inference.client import INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import self_test
 from orchestrator.models.repository import missing_roles
 from orchestrator.pipeline.options import RenderOptions
@@ -44,7 +44,7 @@ def render(
     with open_triton(settings) as client:
         return render_plan(
             plan,
-            client,
+            client.at_priority(INTERACTIVE),
             on_progress,
             tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes),
             roles=settings.optional_roles,
@@ -61,10 +61,14 @@ def open_triton(settings: Settings) -> Iterator[TritonClient]:
         ContractMismatch: the model repository lacks a role.
     """
     if settings.triton:
-        with TritonClient(settings.triton, settings.request_deadline_s, metrics_address(settings.triton, settings.triton_metrics)) as client:
+        metrics = metrics_address(settings.triton, settings.triton_metrics)
+        with TritonClient(settings.triton, settings.request_deadline_s, metrics, settings.transport) as client:
             yield client
         return
-    with start_embedded(settings) as server, TritonClient(server.grpc_address, settings.request_deadline_s, server.metrics_address) as client:
+    with (
+        start_embedded(settings) as server,
+        TritonClient(server.grpc_address, settings.request_deadline_s, server.metrics_address, settings.transport) as client,
+    ):
         yield client
 
 

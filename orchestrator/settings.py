@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _ROOT = Path(__file__).resolve().parents[1]
 
 Device = Literal["auto", "cpu", "gpu", "tensorrt"]
+Transport = Literal["auto", "grpc", "shared_memory"]
 
 
 class Settings(BaseSettings):
@@ -25,6 +26,9 @@ class Settings(BaseSettings):
     )
     face_landmarks: bool = Field(True, description="a face_landmarks model, where there is one, places crops and bounds what is pasted")
     face_enhancer: bool = Field(False, description="a face_enhancer model, where there is one, goes over every rendered face; a job may ask for it")
+    transport: Transport = Field(
+        "auto", description="how tensors reach Triton: auto, grpc or shared_memory; auto takes shared memory where Triton sees this host's"
+    )
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
     data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
     database_url: str | None = Field(

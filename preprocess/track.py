@@ -1,133 +1,161 @@
-"""One speaker through a video: detections linked into tracks, the speaker chosen, short gaps closed, the points smoothed."""
+"""Speakers through a video: from the detections of each frame to the faces that are edited, a bounded number of frames behind."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_START_SCORE = 0.5
-"""Detector score a track has to reach at least once."""
+from preprocess.cuts import REACH, CutFinder
+from preprocess.linking import Linker
+from preprocess.lookahead import LookAhead
+from preprocess.pose import Presence, PresenceGate
+from preprocess.smoothing import SeenFace, SeenFrame, TrackSmoother, max_gap_frames
+from preprocess.speaker import CHOICE_S, ChosenFrame, LargestFace, Selection, SpeakerChoice
 
-MIN_OVERLAP = 0.2
-"""Intersection over union of boxes in neighbouring frames that makes them the same face."""
-
-MAX_GAP_S = 0.4
-"""Longest time without a detection that is bridged by interpolation (a hand, a blur), s. What is longer passes through unedited."""
-
-SMOOTHING_S = 0.08
-"""Standard deviation of the Gaussian over time that takes out the detector's jitter, s. It looks both ways, so nothing lags."""
-
-MAX_AREA_RATIO = 4.0
-"""How much smaller a later track's face may be and still count as the speaker come back."""
-
-MIN_EYE_DISTANCE_PX = 8.0
-"""Distance between the eyes below which a face is too small to edit."""
+FADE_S = 0.12
+"""Time over which an edit comes in where a face comes into sight, and goes out where one leaves, s. A cut and the video's ends need none."""
 
 
 @dataclass(frozen=True, slots=True)
-class FaceTrack:
-    """One person's landmarks over the frames of a video."""
+class TrackedFace:
+    """A speaker in a frame."""
 
+    speaker: int
+    """Which of the choices he is."""
+    slot: int
+    """Which face of that choice; always 0 unless every face was chosen."""
+    presence: Presence
+    """`EDITABLE`, or why his face is left alone; never `NO_FACE`."""
     landmarks5: NDArray[np.float32]
-    """(N, 5, 2), px of the coded frame, smoothed; zeros where `is_present` is false."""
+    """(5, 2), px of the coded frame, smoothed."""
     outline: NDArray[np.float32]
-    """(N, M, 2), the lower face's outline, as `landmarks5`; M is 0 where no landmarks were found."""
-    is_present: NDArray[np.bool_]
-    """(N,) whether the face can be rendered in that frame."""
-
-    def __len__(self) -> int:
-        return len(self.is_present)
+    """(M, 2), the lower face's outline, as `landmarks5`; M is 0 where no landmarks were found."""
+    strength: float
+    """How much of the edit shows, above 0 to 1."""
 
 
-def choose_speaker(detections: Sequence[NDArray[np.float32]], frame_rate: float) -> FaceTrack:
-    """Link detections over time and return the speaker: the face that covers the largest area over the video.
+@dataclass(frozen=True, slots=True)
+class TrackedFrame:
+    """A frame, final."""
 
-    Args:
-        detections: for each frame (n, 15 + 2 M) float32 rows x1 y1 x2 y2 score, five points and M points of an outline, px of the frame.
-        frame_rate: frames a second.
+    index: int
+    starts_shot: bool
+    faces: tuple[TrackedFace, ...]
 
-    Returns:
-        The speaker's track; `is_present` is false everywhere where no face was found.
+
+@dataclass(frozen=True, slots=True)
+class _Gated:
+    index: int
+    starts_shot: bool
+    faces: dict[tuple[int, int], tuple[SeenFace, Presence]]
+
+
+class Tracker:
+    """Follows speakers: fed with one frame's detections after the other, hands out frames as soon as they can no longer change.
+
+    What it says of a frame depends on the frames up to `look_ahead` behind it and on no others, so not on how they were handed over; a
+    speaker chosen by a frame is the exception: nothing is final before that frame.
     """
-    max_gap = max(1, round(MAX_GAP_S * frame_rate))
-    tracks = [rows for rows in _link(detections, max_gap) if max(row[4] for row in rows.values()) >= MIN_START_SCORE]
-    count = len(detections)
-    columns = max((rows.shape[1] for rows in detections), default=15) - 5
-    landmarks = np.zeros((count, columns // 2, 2), np.float32)
-    is_present = np.zeros(count, np.bool_)
-    tracks.sort(key=_covered_area, reverse=True)
-    for rows in tracks:
-        frames = np.array(sorted(rows))
-        # A person who leaves and comes back is a new track: it joins the speaker's if it is about as large and the speaker is not there.
-        if is_present[frames[0] : frames[-1] + 1].any() or MAX_AREA_RATIO * _mean_area(rows) < _mean_area(tracks[0]):
-            continue
-        points = np.stack([rows[int(frame)][5:] for frame in frames])
-        for part in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames) > max_gap) + 1):
-            span = np.arange(frames[part[0]], frames[part[-1]] + 1)
-            filled = np.stack([np.interp(span, frames[part], column) for column in points[part].T], axis=1)
-            landmarks[span] = smooth(filled, SMOOTHING_S * frame_rate).reshape(len(span), -1, 2)
-            is_present[span] = True
-    eye_distance = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
-    is_present &= eye_distance >= MIN_EYE_DISTANCE_PX
-    landmarks[~is_present] = 0.0
-    return FaceTrack(landmarks[:, :5], landmarks[:, 5:], is_present)
 
+    def __init__(self, frame_rate: float, choices: Sequence[SpeakerChoice] = (LargestFace(),)) -> None:
+        """Begin with the first frame of a video.
 
-def smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float32]:
-    """Smooth (n, c) values over n with a Gaussian of `sigma` frames; the ends are reflected about their own value, so they stay in place."""
-    median = values.copy()
-    if len(values) >= 3:
-        median[1:-1] = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)  # a single wild frame leaves no trace
-    reach = min(len(values) - 1, int(np.ceil(3 * sigma)))
-    if reach < 1:
-        return median.astype(np.float32)
-    head = 2 * median[0] - median[reach:0:-1]
-    tail = 2 * median[-1] - median[-2 : -reach - 2 : -1]
-    kernel = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_64F)[:, 0]
-    padded = np.concatenate([head, median, tail])
-    return np.stack([np.convolve(column, kernel, mode="valid") for column in padded.T], axis=1).astype(np.float32)
+        Args:
+            frame_rate: frames a second.
+            choices: the speakers. A face that several of them choose is the first one's.
+        """
+        self._cuts = CutFinder()
+        self._waiting: deque[NDArray[np.float32]] = deque()
+        """Detections of frames of which it is not known yet whether a shot begins with them."""
+        self._linker = Linker(max_gap_frames(frame_rate))
+        self._smoother = TrackSmoother(frame_rate)
+        self._selections = [Selection(choice, frame_rate) for choice in choices]
+        self._chosen: list[deque[ChosenFrame]] = [deque() for _ in choices]
+        self._gates: dict[tuple[int, int], PresenceGate] = {}
+        self._fade_frames = round(FADE_S * frame_rate)
+        self._window: LookAhead[_Gated] = LookAhead(self._fade_frames + 1)
+        self._faded: dict[tuple[int, int], int] = {}
+        """For each face, frames since it was last left alone in this shot."""
+        self.look_ahead = REACH - 1 + self._smoother.look_ahead + max(1, round(CHOICE_S * frame_rate)) + self._fade_frames
+        """Frames that are known behind one before it is final, at most."""
 
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The choices whose face was not found in the frame that should show it; of use when the video has ended."""
+        return tuple(number for number, selection in enumerate(self._selections) if not selection.is_found)
 
-def _link(detections: Sequence[NDArray[np.float32]], max_gap: int) -> list[dict[int, NDArray[np.float32]]]:
-    """Return tracks as frame number -> row. Each detection goes to the open track it overlaps most."""
-    tracks: list[dict[int, NDArray[np.float32]]] = []
-    open_tracks: list[dict[int, NDArray[np.float32]]] = []
-    for frame, rows in enumerate(detections):
-        open_tracks = [track for track in open_tracks if frame - next(reversed(track)) <= max_gap]
-        if not len(rows):
-            continue
-        boxes = np.array([track[next(reversed(track))][:4] for track in open_tracks], np.float32).reshape(-1, 4)
-        overlap = box_overlap(boxes, rows[:, :4])
-        free_tracks, free_rows = set(range(len(open_tracks))), set(range(len(rows)))
-        for flat in np.argsort(-overlap, axis=None):
-            i, j = divmod(int(flat), len(rows))
-            if overlap[i, j] < MIN_OVERLAP:
-                break
-            if i in free_tracks and j in free_rows:
-                open_tracks[i][frame] = rows[j]
-                free_tracks.discard(i)
-                free_rows.discard(j)
-        for j in sorted(free_rows):
-            track = {frame: rows[j]}
-            tracks.append(track)
-            open_tracks.append(track)
-    return tracks
+    def push(self, rows: NDArray[np.float32], changes: NDArray[np.float32]) -> Iterator[TrackedFrame]:
+        """Take the next frame; yield the frames that are final now. To be run through to its end.
 
+        Args:
+            rows: (n, 15 + 2 M) float32 x1 y1 x2 y2 score, five points and M points of an outline, px of the coded frame.
+            changes: of the frame, see `ChangeMeter`.
+        """
+        self._waiting.append(rows)
+        for starts_shot in self._cuts.push(changes):
+            self._link(starts_shot)
+        yield from self._give(self._gated())
 
-def box_overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the (n, m) intersection over union of (n, 4) and (m, 4) boxes xyxy."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=2)
-    area_a, area_b = np.prod(a[:, 2:4] - a[:, :2], axis=1), np.prod(b[:, 2:4] - b[:, :2], axis=1)
-    return np.asarray(common / np.maximum(area_a[:, None] + area_b[None] - common, 1e-6), np.float32)
+    def finish(self) -> Iterator[TrackedFrame]:
+        """End the video: yield the frames that are left."""
+        for starts_shot in self._cuts.finish():
+            self._link(starts_shot)
+        self._select(self._smoother.cut())
+        for number, selection in enumerate(self._selections):
+            self._chosen[number].extend(selection.finish())
+        yield from self._give(self._gated())
+        yield from self._faded_out(self._window.finish())
 
+    def _link(self, starts_shot: bool) -> None:
+        rows = self._waiting.popleft()
+        if starts_shot:
+            self._linker.cut()
+            self._select(self._smoother.cut())
+        self._select(self._smoother.push(rows, self._linker.link(rows)))
 
-def _covered_area(rows: dict[int, NDArray[np.float32]]) -> float:
-    return float(sum((row[2] - row[0]) * (row[3] - row[1]) * row[4] for row in rows.values()))
+    def _select(self, frames: Iterable[SeenFrame]) -> None:
+        for frame in frames:
+            for number, selection in enumerate(self._selections):
+                self._chosen[number].extend(selection.push(frame))
 
+    def _gated(self) -> Iterator[_Gated]:
+        """Yield the frames in which every choice is made, with what of their faces is edited."""
+        while all(self._chosen):
+            frames = [frames.popleft() for frames in self._chosen]
+            if frames[0].starts_shot:
+                self._gates = {}
+            faces: dict[tuple[int, int], tuple[SeenFace, Presence]] = {}
+            taken: set[int] = set()
+            for speaker, frame in enumerate(frames):
+                for slot, face in enumerate(frame.faces):
+                    gate = self._gates.setdefault((speaker, slot), PresenceGate())
+                    if face is None or face.track in taken:
+                        gate.next(None)
+                    else:
+                        faces[speaker, slot] = face, gate.next(face.points[:5])
+                        taken.add(face.track)
+            yield _Gated(frames[0].index, frames[0].starts_shot, faces)
 
-def _mean_area(rows: dict[int, NDArray[np.float32]]) -> float:
-    return float(np.mean([(row[2] - row[0]) * (row[3] - row[1]) for row in rows.values()]))
+    def _give(self, frames: Iterable[_Gated]) -> Iterator[TrackedFrame]:
+        for frame in frames:
+            yield from self._faded_out(self._window.push(frame))
+
+    def _faded_out(self, windows: Iterable[Sequence[_Gated]]) -> Iterator[TrackedFrame]:
+        for window in windows:
+            now = window[0]
+            if now.starts_shot:
+                self._faded = {}
+            for key in set(self._faded) | {key for frame in window for key in frame.faces}:
+                is_edited = key in now.faces and now.faces[key][1] == Presence.EDITABLE
+                whole = self._fade_frames + 1
+                self._faded[key] = min(self._faded.get(key, whole if now.starts_shot else 0) + 1, whole) if is_edited else 0
+            yield TrackedFrame(now.index, now.starts_shot, tuple(self._tracked(key, window) for key in sorted(now.faces)))
+
+    def _tracked(self, key: tuple[int, int], window: Sequence[_Gated]) -> TrackedFace:
+        face, presence = window[0].faces[key]
+        ahead = next((step for step, frame in enumerate(window) if key not in frame.faces or frame.faces[key][1] != Presence.EDITABLE), None)
+        whole = self._fade_frames + 1
+        strength = min(self._faded[key], whole if ahead is None else ahead) / whole
+        return TrackedFace(*key, presence, face.points[:5], face.points[5:], strength)

@@ -50,7 +50,7 @@ def main() -> int:
     signals = _signal_pipe()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     sweep()
-    lock = _claim(prefix)
+    lock = claim(prefix)
     triton = _Child(command, lock)
     try:
         dead: set[int] = set()
@@ -112,9 +112,9 @@ class _Child:
         os.kill(self._process.pid, signal.SIGTERM)
 
 
-def sweep() -> None:
-    """Remove the shared memory of servers that are gone."""
-    for lock_file in REGIONS.glob(f"{FAMILY}*lock"):
+def sweep(family: str = FAMILY) -> None:
+    """Remove the shared memory of servers (or another family's processes) that are gone."""
+    for lock_file in REGIONS.glob(f"{family}*lock"):
         remove_if_unused(lock_file.name.removesuffix("lock"))
 
 
@@ -145,8 +145,8 @@ def remove_regions(prefix: str) -> None:
     (REGIONS / f"{prefix}lock").unlink(missing_ok=True)
 
 
-def _claim(prefix: str) -> int:
-    """Create and hold the prefix's lock; again if another guard's sweep came between the two."""
+def claim(prefix: str) -> int:
+    """Create and hold a prefix's lock for as long as the returned file is open; again if another guard's sweep came between the two."""
     while True:
         lock = os.open(REGIONS / f"{prefix}lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)

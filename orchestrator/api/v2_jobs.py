@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
-from orchestrator.api.v2_schema import AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
+from orchestrator.api.v2_schema import ActiveSpeaker, AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
 from orchestrator.errors import InvalidOption, MissingFile
 from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority
 from orchestrator.media.limits import check_local
@@ -29,7 +29,6 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 
 _AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
     "occlusion_detection_enabled": (False,),
-    "active_speaker_detection": ({}, {"auto_detect": False}),
     "model_mode": ("lips",),
 }
 """Values of options that ask for nothing but what is done anyway."""
@@ -54,7 +53,10 @@ def render_options(options: Options | None) -> RenderOptions:
         InvalidOption: an option is asked for that the pipeline does not have, or not with this value.
     """
     given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
-    chosen = {}
+    given.pop("active_speaker_detection", None)
+    chosen = {} if options is None or options.active_speaker_detection is None else _speaker(options.active_speaker_detection)
+    if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
+        raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")
     for name, value in given.items():
         if value in _AS_IT_IS.get(name, ()):
             continue
@@ -67,6 +69,23 @@ def render_options(options: Options | None) -> RenderOptions:
         raise InvalidOption(validation_sentence(exc)) from exc
     result.check()
     return result
+
+
+def _speaker(asked: ActiveSpeaker) -> dict[str, Any]:
+    """Return what sync.so's way of choosing a speaker is called here.
+
+    Raises:
+        InvalidOption: it says several things at once, or not enough.
+    """
+    ways = [asked.auto_detect or None, asked.coordinates, asked.bounding_boxes]
+    if sum(way is not None for way in ways) > 1:
+        raise InvalidOption("options.active_speaker_detection takes one of auto_detect, coordinates and bounding_boxes.")
+    if asked.coordinates is not None:
+        x, y = (f"{value:.2f}" for value in asked.coordinates)
+        return {"speaker": f"{x},{y},{asked.frame_number or 0}"}
+    if asked.frame_number is not None:
+        raise InvalidOption("options.active_speaker_detection.frame_number needs coordinates, [x, y] on the speaker's face in that frame.")
+    return {} if asked.bounding_boxes is None else {"speaker_boxes": asked.bounding_boxes}
 
 
 def build_spec(

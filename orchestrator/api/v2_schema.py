@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.speakers import Boxes
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
@@ -15,6 +16,8 @@ AssetSort = Literal[
 ]  # fmt: skip
 
 MAX_URL = 8192
+
+Pixel = Annotated[float, Field(ge=0, lt=100_000)]
 
 
 def _refuse_number(value: Any) -> Any:
@@ -73,11 +76,20 @@ class TextInput(_Request):
 Input = Annotated[VideoInput | AudioInput | TextInput, Field(discriminator="type")]
 
 
+class ActiveSpeaker(_Request):
+    """Which face speaks: found here, or said by a point in a frame, or by a box in each frame."""
+
+    auto_detect: bool | None = Field(None, description="The face that covers the largest area of each shot, as where nothing is said.")
+    frame_number: int | None = Field(None, ge=0, le=999_999_999, description="Of the coordinates, counted from 0; 0 where it is not given.")
+    coordinates: tuple[Pixel, Pixel] | None = Field(None, description="[x, y] on the speaker's face, px of the picture as shown.")
+    bounding_boxes: Boxes | None = Field(None, description="[x1, y1, x2, y2] for each frame of the video, or null.")
+
+
 class Options(RenderOptions):
     """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
     temperature: float | None = Field(None, ge=0, le=1, description="How far the mouth moves.")
-    active_speaker_detection: dict[str, Any] | None = Field(None, description="Which face speaks.")
+    active_speaker_detection: ActiveSpeaker | None = Field(None, description="Which face speaks.")
     occlusion_detection_enabled: bool | None = None
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
     prompt: str | None = Field(None, description="Not supported.")

@@ -1,15 +1,19 @@
-"""Triton over gRPC: asynchronous requests as futures, and its errors as ours."""
+"""Triton over gRPC: asynchronous requests as futures, their tensors in shared memory where it can be, and its errors as ours."""
 
+import copy
+import logging
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from math import prod
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from orchestrator.errors import (
     ContractMismatch,
@@ -19,6 +23,13 @@ from orchestrator.errors import (
     InferenceTimeout,
     InferenceUnavailable,
 )
+from orchestrator.inference.shared_memory import Region, SharedMemoryPool
+from orchestrator.settings import Transport
+
+log = logging.getLogger("lipsync.triton")
+
+INTERACTIVE, BATCH = 1, 2
+"""Triton's priority levels: a user who waits goes before batches of renders. 0 is the model's default, which is `BATCH`."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -51,19 +62,143 @@ class _Request(Future[NDArray[Any]]):
         return False
 
 
+class _Place:
+    """A request's tensors in a region: the inputs one behind the other, then the output."""
+
+    def __init__(self, region: Region, dtype: Any, shape: tuple[int, ...]) -> None:
+        self.region = region
+        self.used_bytes = 0
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape = shape
+        """Of the output, batch axis included."""
+
+    def put(self, array: NDArray[Any]) -> int:
+        """Copy an input into the region; returns where it is."""
+        offset = self.used_bytes
+        self.region.view(offset, array.shape, array.dtype)[...] = array
+        self.used_bytes += _aligned(array.nbytes)
+        return offset
+
+    def answer(self, described: Any) -> NDArray[Any] | None:
+        """Return a copy of the output, which Triton describes; None if it has no such output."""
+        if described is None:
+            return None
+        return self.region.view(self.used_bytes, tuple(int(size) for size in described.shape), self.dtype).copy()
+
+
+def _placed(pool: SharedMemoryPool, connection: "_Connection", model: str, arrays: Tensors, output: str) -> _Place | None:
+    """Return a place for a request, None where it has to travel by gRPC: no room, or an output of unknown size."""
+    known = connection.output(model, output)
+    if known is None:
+        return None
+    dtype, shape = known
+    shape = (len(next(iter(arrays.values()))), *shape)
+    region = pool.take(sum(_aligned(array.nbytes) for array in arrays.values()) + prod(shape) * np.dtype(dtype).itemsize)
+    return None if region is None else _Place(region, dtype, shape)
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
+_ALIGNMENT_BYTES = 64
+"""Where a tensor may begin in a region: at cache lines, which every kernel is content with."""
+
+
+class _Connection:
+    """What every view of a client shares: the way to one server, which `TritonClient.reconnect` replaces."""
+
+    def __init__(self, address: str, metrics_address: str | None, transport: Transport) -> None:
+        self.address = address
+        self.metrics_address = metrics_address
+        with translate_errors(address):
+            self.grpc = triton.InferenceServerClient(address)
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._pool: SharedMemoryPool | None = None
+        self.is_decided = transport == "grpc"
+        self._outputs: dict[tuple[str, str], tuple[Any, tuple[int, ...]]] = {}
+
+    def close(self) -> None:
+        with self._lock:
+            self.is_decided = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+        self.grpc.close()
+
+    def pool(self) -> SharedMemoryPool | None:
+        """Return the shared memory, None where tensors travel by gRPC. Which of the two is found out when it is first needed.
+
+        Raises:
+            InferenceRejected: shared memory is what was asked for, and Triton does not see this host's.
+        """
+        with self._lock:
+            if not self.is_decided:
+                try:
+                    self._pool = SharedMemoryPool(self.grpc)
+                except (InferenceServerException, OSError) as exc:
+                    if isinstance(exc, InferenceServerException) and exc.status() in _AWAY:
+                        return None  # the request itself says so
+                    if self._transport == "shared_memory":
+                        raise InferenceRejected(
+                            f"Triton at {self.address} does not see this host's shared memory; set LIPSYNC_TRANSPORT to auto or grpc, or start "
+                            "Triton on this host and as this user, in a container with --ipc=host."
+                        ) from exc
+                    log.info("Triton at %s does not share this host's memory: tensors travel by gRPC", self.address)
+                self.is_decided = True
+            return self._pool
+
+    def forget(self, pool: SharedMemoryPool) -> None:
+        """Make new shared memory when it is next needed: Triton does not know this one any more, because it was started again."""
+        with self._lock:
+            if self._pool is not pool:
+                return
+            self._pool, self.is_decided = None, False
+        pool.close()
+
+    def output(self, model: str, name: str) -> tuple[Any, tuple[int, ...]] | None:
+        """Return dtype and shape of a model's output without its batch axis, None where the shape is not fixed."""
+        if (model, name) not in self._outputs:
+            with translate_errors(self.address):
+                metadata = self.grpc.get_model_metadata(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
+            for tensor in metadata.get("outputs", ()):
+                shape = tuple(int(size) for size in tensor["shape"][1:])
+                self._outputs[model, str(tensor["name"])] = triton_to_np_dtype(tensor["datatype"]), shape
+        dtype, shape = self._outputs.get((model, name), (None, ()))
+        return None if dtype is None or min(shape, default=1) < 1 else (dtype, shape)
+
+
+_AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
+"""Statuses that say nothing about shared memory."""
+
+_LOST_REGION = "Unable to find shared memory region"
+"""What a Triton that was started again says of what was registered before."""
+
+
 class TritonClient:
     """One connection to a Triton server. Safe to use from several threads."""
 
-    def __init__(self, address: str, request_deadline_s: float = REQUEST_DEADLINE_S, metrics_address: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        request_deadline_s: float = REQUEST_DEADLINE_S,
+        metrics_address: str | None = None,
+        transport: Transport = "auto",
+    ) -> None:
         """Connect to `HOST:PORT` (gRPC). No request is made yet.
 
-        `metrics_address` is where the same server's metrics are, if anywhere.
+        Args:
+            address: of the server.
+            request_deadline_s: of one request, queueing included.
+            metrics_address: where the same server's metrics are, if anywhere.
+            transport: how tensors travel: in gRPC messages, or through system shared memory; `auto` takes shared memory where Triton sees
+                this host's.
         """
-        self.address = address
-        self.metrics_address = metrics_address
         self._request_deadline_s = request_deadline_s
-        with translate_errors(address):
-            self._client = triton.InferenceServerClient(address)
+        self._transport = transport
+        self._priority = 0
+        self._shared = [_Connection(address, metrics_address, transport)]
 
     def __enter__(self) -> Self:
         return self
@@ -71,15 +206,37 @@ class TritonClient:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def address(self) -> str:
+        """Where the server is, `HOST:PORT`."""
+        return self._shared[0].address
+
+    @property
+    def metrics_address(self) -> str | None:
+        """Where its metrics are, if anywhere."""
+        return self._shared[0].metrics_address
+
+    @property
+    def transport(self) -> Transport:
+        """How tensors travel: `grpc` or `shared_memory`; `auto` while that is not decided, because Triton is away."""
+        connection = self._shared[0]
+        if connection.pool() is not None:
+            return "shared_memory"
+        return "grpc" if connection.is_decided else "auto"
+
+    def at_priority(self, level: int) -> "TritonClient":
+        """Return the same client with another priority of its requests: `INTERACTIVE` or `BATCH`. It is closed with this one."""
+        view = copy.copy(self)
+        view._priority = level
+        return view
+
     def close(self) -> None:
         """Close the connection; outstanding requests fail."""
-        self._client.close()
+        self._shared[0].close()
 
     def reconnect(self, address: str, metrics_address: str | None = None) -> None:
         """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
-        with translate_errors(address):
-            old, self._client = self._client, triton.InferenceServerClient(address)
-        self.address, self.metrics_address = address, metrics_address
+        old, self._shared[0] = self._shared[0], _Connection(address, metrics_address, self._transport)
         old.close()
 
     def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
@@ -93,62 +250,80 @@ class TritonClient:
         The future raises an `InferenceError`; cancelling it takes the request out of Triton's queue.
         """
         future = _Request()
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        self._send(self._shared[0], model, arrays, output, future, may_share=True)
+        return future
+
+    def _send(self, connection: _Connection, model: str, arrays: Tensors, output: str, future: _Request, *, may_share: bool) -> None:
+        pool = connection.pool() if may_share else None
+        place = None if pool is None else _placed(pool, connection, model, arrays, output)
+        tensors = [triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)) for name, array in arrays.items()]
+        wanted = triton.InferRequestedOutput(output)
+        for tensor, array in zip(tensors, arrays.values(), strict=True):
+            if place is None:
+                tensor.set_data_from_numpy(array)
+            else:
+                tensor.set_shared_memory(place.region.name, array.nbytes, place.put(array))
+        if place is not None:
+            wanted.set_shared_memory(place.region.name, prod(place.shape) * place.dtype.itemsize, place.used_bytes)
 
         def resolve(result: Any, error: InferenceServerException | None) -> None:
             # tritonclient swallows what a callback raises, and the waiter would hang: everything must reach the future.
             try:
+                if error is not None and place is not None and pool is not None:
+                    pool.give_up(place.region)
+                    if _LOST_REGION in str(error.message()):
+                        connection.forget(pool)
+                        self._send(connection, model, arrays, output, future, may_share=False)
+                        return
                 if error is not None:
-                    raise _translated(error, self.address) from error
-                array = result.as_numpy(output)
+                    raise _translated(error, connection.address) from error
+                array = result.as_numpy(output) if place is None else place.answer(result.get_output(output))
+                if place is not None and pool is not None:
+                    pool.give_back(place.region)
                 if array is None:
-                    raise ContractMismatch(f"Model {model} on {self.address} returned no {output!r}; install a model for this role again.")
+                    raise ContractMismatch(f"Model {model} on {connection.address} returned no {output!r}; install a model for this role again.")
                 future.set_result(array)
             except BaseException as exc:  # noqa: BLE001
                 future.set_exception(exc)
 
-        tensors = []
-        for name, array in inputs.items():
-            tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-            tensors.append(tensor)
-        with translate_errors(self.address):
-            future.call = self._client.async_infer(
-                model, tensors, resolve, outputs=[triton.InferRequestedOutput(output)], client_timeout=self._request_deadline_s
+        with translate_errors(connection.address):
+            future.call = connection.grpc.async_infer(
+                model, tensors, resolve, outputs=[wanted], priority=self._priority, client_timeout=self._request_deadline_s
             )
-        return future
 
     def is_server_ready(self) -> bool:
         """Return whether the server answers and says it is ready."""
         try:
-            return bool(self._client.is_server_ready(client_timeout=CONTROL_DEADLINE_S))
+            return bool(self._shared[0].grpc.is_server_ready(client_timeout=CONTROL_DEADLINE_S))
         except InferenceServerException:
             return False
 
     def server_name(self) -> str:
         """Return the server's kind and version, such as `Triton 2.51.0`."""
         with translate_errors(self.address):
-            about = self._client.get_server_metadata(as_json=True, client_timeout=CONTROL_DEADLINE_S)
+            about = self._shared[0].grpc.get_server_metadata(as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return f"Triton {about.get('version', '')}".strip()
 
     def is_model_ready(self, model: str) -> bool:
         """Return whether a model is loaded and ready."""
         with translate_errors(self.address):
-            return bool(self._client.is_model_ready(model, client_timeout=CONTROL_DEADLINE_S))
+            return bool(self._shared[0].grpc.is_model_ready(model, client_timeout=CONTROL_DEADLINE_S))
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Return a model's metadata (names, datatypes and shapes, batch axis included) as Triton's JSON."""
         with translate_errors(self.address):
-            return dict(self._client.get_model_metadata(model, as_json=True, client_timeout=CONTROL_DEADLINE_S))
+            return dict(self._shared[0].grpc.get_model_metadata(model, as_json=True, client_timeout=CONTROL_DEADLINE_S))
 
     def config(self, model: str) -> dict[str, Any]:
         """Return a model's configuration as Triton's JSON."""
         with translate_errors(self.address):
-            return dict(self._client.get_model_config(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)["config"])
+            return dict(self._shared[0].grpc.get_model_config(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)["config"])
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Return a model's statistics since it was loaded as Triton's JSON."""
         with translate_errors(self.address):
-            stats: dict[str, Any] = self._client.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
+            stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return dict(stats["model_stats"][0])
 
 

@@ -1,15 +1,11 @@
 """Load on one model: so many requests of such a batch at a time, and what came of it by our clock and by Triton's own count."""
 
-import mmap
-import os
 import statistics
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +13,10 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
-from orchestrator.errors import ContractMismatch, InferenceError
+from orchestrator.errors import ContractMismatch, InferenceError, InferenceRejected
 from orchestrator.inference.client import TritonClient, translate_errors
 from orchestrator.inference.contract import ModelDescription
+from orchestrator.inference.shared_memory import Region, SharedMemoryPool
 
 WARM_UP_SHARE = 0.2
 """Share of the measured time that is spent first, unmeasured."""
@@ -164,13 +161,13 @@ def _slot(
         if load.shared_memory:
             sizes = [array.nbytes for array in arrays.values()]
             answer_bytes = _output_bytes(client, description.role, output, load.batch)
-            region, memory = stack.enter_context(_shared_region(connection, client.address, sum(sizes) + answer_bytes))
+            region = stack.enter_context(_shared_region(connection, client.address, sum(sizes) + answer_bytes))
             offset = 0
             for tensor, array in zip(inputs, arrays.values(), strict=True):
-                memory[offset : offset + array.nbytes] = array.tobytes()
-                tensor.set_shared_memory(region, array.nbytes, offset)
+                region.bytes[offset : offset + array.nbytes] = np.frombuffer(array, np.uint8)
+                tensor.set_shared_memory(region.name, array.nbytes, offset)
                 offset += array.nbytes
-            wanted.set_shared_memory(region, answer_bytes, offset)
+            wanted.set_shared_memory(region.name, answer_bytes, offset)
         else:
             for tensor, array in zip(inputs, arrays.values(), strict=True):
                 tensor.set_data_from_numpy(array)
@@ -178,35 +175,23 @@ def _slot(
 
 
 @contextmanager
-def _shared_region(connection: Any, address: str, size_bytes: int) -> Iterator[tuple[str, mmap.mmap]]:
-    """Make memory that this process and Triton share.
-
-    It has a name only until Triton has opened it, so nothing is left of it, however either of the two ends.
+def _shared_region(connection: Any, address: str, size_bytes: int) -> Iterator[Region]:
+    """Yield memory that this process and Triton share.
 
     Raises:
         InferenceError: Triton cannot open it, because it runs on another host or in a container with a /dev/shm of its own.
     """
-    name = f"lipsync_bench_{uuid.uuid4().hex}"
-    path = Path("/dev/shm") / name
-    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     try:
-        try:
-            os.ftruncate(file, size_bytes)
-            memory = mmap.mmap(file, size_bytes)
-            with translate_errors(address):
-                connection.register_system_shared_memory(name, f"/{name}", size_bytes)
-        finally:
-            path.unlink()
-    except InferenceError as exc:
-        raise type(exc)(f"{exc} Shared memory needs a Triton on this host that sees the same /dev/shm; measure without it.") from exc
-    finally:
-        os.close(file)
-    with memory:
-        try:
-            yield name, memory
-        finally:
-            with translate_errors(address):
-                connection.unregister_system_shared_memory(name)
+        with translate_errors(address):
+            pool = SharedMemoryPool(connection)
+    except (InferenceError, OSError) as exc:
+        kind = type(exc) if isinstance(exc, InferenceError) else InferenceRejected
+        raise kind(f"{exc} Shared memory needs a Triton on this host that sees the same /dev/shm; measure without it.") from exc
+    with closing(pool):
+        region = pool.take(size_bytes)
+        if region is None:
+            raise InferenceRejected(f"There are no {size_bytes} bytes of shared memory for a request; measure with smaller batches.")
+        yield region
 
 
 def _output_bytes(client: TritonClient, model: str, output: str, batch: int) -> int:

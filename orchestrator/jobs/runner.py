@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import CrashLoop, RenderCancelled, RenderError, RenderInterrupted, StorageError, UrlRefused
-from orchestrator.inference.client import TritonClient
+from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
@@ -38,6 +38,9 @@ MAX_CRASHES = 20
 
 MAX_BACK_OFF_S = 30.0
 """Longest wait before a failed attempt is repeated, s."""
+
+REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
+"""In Triton's queue, for a job's own priority."""
 
 FIRST_IN_LINE = 1
 """Queue priority of a job that goes on; smaller than that of any new one."""
@@ -228,7 +231,7 @@ class Runner:
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,
-            self._client,
+            self._client.at_priority(REQUEST_PRIORITIES[spec.priority]),
             board.report,
             watch=watch,
             tracks=self._tracks,

@@ -1,25 +1,30 @@
 """The analysis pass: decode the source once, find faces on every frame, and follow the speaker."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from threading import Event
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import EmptyStream, NoFaceFound, UnreadableMedia
+from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, UnreadableMedia
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
-from orchestrator.media.reader import FrameIndex, VideoReader
+from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
 from orchestrator.media.times import MISSING_PTS, FrameClock, SourceTimes, source_times
 from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.progress import OnProgress, StageClock
+from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
+from preprocess.cuts import REACH, ChangeMeter, thumbnail
+from preprocess.face_track import FaceTrack, follow
 from preprocess.letterbox import Letterbox
-from preprocess.track import FaceTrack, choose_speaker
+from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
 
 REQUESTS_IN_FLIGHT = 3
 """Detector requests awaited at a time: one computing, one queued in Triton, one on its way."""
@@ -36,13 +41,15 @@ class Analysis:
     times: SourceTimes
     is_whole: bool
     """Whether the video has no further frame."""
-    face_track: FaceTrack
+    tracks: tuple[FaceTrack, ...]
+    cuts: tuple[int, ...]
+    """Source frames with which a new shot begins."""
     damaged_packet_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much of a video a render looks at, from its first frame."""
+    """How much of a video a render shows at most, from its first frame."""
 
     until_s: Fraction | None
     """Frames that begin before this time; None for all there are, s."""
@@ -50,7 +57,7 @@ class Extent:
     """And at most so many."""
 
     def frame_count(self, detections: Detections, info: VideoInfo) -> int | None:
-        """Return how many of the frames seen are looked at, None if those seen are not enough to tell."""
+        """Return how many of the frames seen are shown, None if those seen are not enough to tell."""
         count = len(detections.pts)
         if self.until_s is not None:
             times = times_of(detections.pts, info)
@@ -61,12 +68,11 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    images: NDArray[np.uint8]
-    """(n, S, S, 3) RGB, letterboxed."""
+    images: list[NDArray[np.uint8]]
+    """(S, S, 3) RGB each, letterboxed."""
+    thumbnails: list[NDArray[np.float32]]
     pts: list[int]
     is_key: list[bool]
-    is_last: bool
-    """Whether no further frame is looked at though there may be one."""
 
 
 def analyse(
@@ -74,99 +80,144 @@ def analyse(
     detector: FaceDetector,
     extent: Extent,
     on_progress: OnProgress | None = None,
+    choices: Sequence[SpeakerChoice] = (LargestFace(),),
     *,
     watch: Watch | None = None,
     tracks: TrackCache | None = None,
 ) -> Analysis:
-    """Find and follow the speaker's face over a part of the video.
+    """Find and follow the speakers' faces over as much of the video as a render shows.
+
+    A speaker who is chosen by a later frame is looked for up to there.
 
     Raises:
+        InvalidOption: a speaker is chosen by a frame that the video does not have.
         EmptyStream: the video decodes to no frame.
         UnreadableMedia: too many packets do not decode.
-        NoFaceFound: no frame shows a usable face.
+        NoFaceFound: no frame shows a usable face, or the one that was chosen is not where it should be.
         InferenceError: Triton failed.
     """
     watch = watch or Watch()
+    least = max([0, *(choice.frame + 1 for choice in choices if isinstance(choice, FaceAt))])
     key = tracks.key(info.path, detector.identity, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
-    frame_count = None if detections is None else extent.frame_count(detections, info)
-    if detections is None or frame_count is None:
-        detections = _detect(info, detector, extent, on_progress, watch)
-        frame_count = extent.frame_count(detections, info)
-        assert frame_count is not None
+    shown_count = None if detections is None else extent.frame_count(detections, info)
+    if detections is not None and shown_count is not None and (detections.is_whole or len(detections.pts) >= least):
+        StageClock("analyse", 0, on_progress).finish(max(shown_count, min(least, len(detections.pts))))
+    else:
+        detections = _detect(info, detector, extent, least, on_progress, watch)
+        shown_count = extent.frame_count(detections, info)
+        assert shown_count is not None
         if tracks:
             tracks.store(key, detections)
-    else:
-        StageClock("analyse", 0, on_progress).finish(frame_count)
-    detections, damaged = detections.first(frame_count), detections.damaged_packet_count
+    is_whole = detections.is_whole and shown_count == len(detections.pts)
+    detections = detections.first(max(shown_count, least))
+    frame_count, damaged = len(detections.pts), detections.damaged_packet_count
     if not frame_count:
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
-    track = choose_speaker(detections.by_frame(), float(info.frame_rate))
-    if not track.is_present.any():
+    followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices)
+    for number in followed.missing:
+        _refuse(choices[number], info, detections)
+    shown = tuple(track.first(shown_count) for track in followed.tracks)
+    if not any(track.is_present.any() for track in shown):
         raise NoFaceFound(
             f"No face was found in the {frame_count} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
             "and is not too small."
         )
-    return Analysis(FrameIndex(detections.pts, detections.is_key), times_of(detections.pts, info), detections.is_whole, track, damaged)
+    index = FrameIndex(detections.pts[:shown_count], detections.is_key[:shown_count])
+    cuts = tuple(cut for cut in followed.cuts if cut < shown_count)
+    return Analysis(index, times_of(index.pts, info), is_whole, shown, cuts, damaged)
 
 
-def _detect(info: VideoInfo, detector: FaceDetector, extent: Extent, on_progress: OnProgress | None, watch: Watch) -> Detections:
-    """Decode the first frames and find the faces on each."""
+def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> NoReturn:
+    """Say why a speaker was not found."""
+    assert isinstance(choice, FaceAt)
+    if choice.frame >= len(detections.pts):
+        raise InvalidOption(f"The speaker is chosen by frame {choice.frame}, and the video has {len(detections.pts)} frames, counted from 0.")
+    faces = detections.by_frame()[choice.frame]
+    centres = [describe(FaceAt(choice.frame, *((row[:2] + row[2:4]) / 2).tolist()), info).split(" ")[0] for row in faces]
+    seen = f"the faces there are at {', '.join(centres)}" if centres else "there is no face in that frame"
+    raise NoFaceFound(f"No face is at {describe(choice, info)}: {seen}. Give a point on the speaker's face, or another frame.")
+
+
+def times_of(pts: NDArray[np.int64], info: VideoInfo) -> SourceTimes:
+    """Return the times of a video's first frames."""
+    return source_times(pts, info.frame_rate, info.time_base, info.may_jump)
+
+
+def _detect(info: VideoInfo, detector: FaceDetector, extent: Extent, least: int, on_progress: OnProgress | None, watch: Watch) -> Detections:
+    """Decode the first frames, `least` of them if there are so many, and find the faces on each."""
     box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
     wanted = extent.max_frames if extent.until_s is None else min(extent.max_frames, round(extent.until_s * info.frame_rate))
+    wanted = max(wanted, least)
     expected = min(wanted, info.expected_frame_count or wanted)
     clock = StageClock("analyse", expected, on_progress)
     pts: list[int] = []
     is_key: list[bool] = []
     faces: list[NDArray[np.float32]] = []
-    is_whole = True
+    changes: list[NDArray[np.float32]] = []
+    meter = ChangeMeter()
+    is_cut = Event()
     with VideoReader(info, watch.tick) as reader:
-        batches = prefetch(_batches(reader, box, detector.batch_size, extent, info), 2, "analyse-decode", watch)
-        with closing(batches), closing(in_flight(lambda batch: detector.detect(batch.images), batches, REQUESTS_IN_FLIGHT, watch)) as results:
+        batches = prefetch(_batches(_extent(reader, info, extent, least, is_cut), box, detector.batch_size), 2, "analyse-decode", watch)
+        with (
+            closing(batches),
+            closing(in_flight(lambda batch: detector.detect(np.stack(batch.images)), batches, REQUESTS_IN_FLIGHT, watch)) as results,
+        ):
             for batch, found in results:
                 pts.extend(batch.pts)
                 is_key.extend(batch.is_key)
-                is_whole = not batch.is_last
                 faces.extend(_to_frame(rows, box) for rows in found)
+                for thumb in batch.thumbnails:
+                    changes.extend(meter.push(thumb))
                 clock.advance(min(len(pts), expected))
         damaged_packet_count = reader.damaged_packet_count
+    changes.extend(meter.finish())
     clock.finish(len(pts))
     return Detections(
         pts=np.array(pts, np.int64),
         is_key=np.array(is_key, np.bool_),
         face_counts=np.array([len(rows) for rows in faces], np.int64),
         faces=np.concatenate(faces) if faces else np.empty((0, 15), np.float32),
-        is_whole=is_whole,
+        changes=np.stack(changes) if changes else np.empty((0, REACH), np.float32),
+        is_whole=not is_cut.is_set(),
         damaged_packet_count=damaged_packet_count,
     )
 
 
-def _batches(reader: VideoReader, box: Letterbox, batch_size: int, extent: Extent, info: VideoInfo) -> Generator[_Batch]:
-    images: list[NDArray[np.uint8]] = []
-    pts: list[int] = []
-    is_key: list[bool] = []
+def _extent(reader: VideoReader, info: VideoInfo, extent: Extent, least: int, is_cut: Event) -> Generator[DecodedFrame]:
+    """Yield the frames inside an extent, and the first one behind it: it shows that those before are all there are. Sets `is_cut` there."""
     clock = FrameClock(info.frame_rate, info.time_base, info.may_jump)
     until = None if extent.until_s is None else extent.until_s / clock.tick_s
     for frame in reader.decode_from_start():
-        images.append(box.place(frame.scaled_rgb(box.scaled_coded_wh)))
-        pts.append(MISSING_PTS if frame.picture.pts is None else frame.picture.pts)
-        is_key.append(frame.is_key)
-        # The first frame behind the extent is looked at too: it shows that those before are all there are inside.
-        is_last = frame.index + 1 >= extent.max_frames or (until is not None and clock.ticks(pts[-1]) >= until)
-        if len(images) == batch_size or is_last:
-            yield _Batch(np.stack(images), pts, is_key, is_last)
-            images, pts, is_key = [], [], []
-        if is_last:
+        is_behind = until is not None and clock.ticks(pts_of(frame)) >= until
+        if frame.index + 1 >= least and (is_behind or frame.index + 1 >= extent.max_frames):
+            is_cut.set()
+            yield frame
             return
-    if images:
-        yield _Batch(np.stack(images), pts, is_key, False)
+        yield frame
 
 
-def times_of(pts: NDArray[np.int64], info: VideoInfo) -> SourceTimes:
-    """Return the times of a video's frames."""
-    return source_times(pts, info.frame_rate, info.time_base, info.may_jump)
+def _batches(frames: Generator[DecodedFrame], box: Letterbox, batch_size: int) -> Generator[_Batch]:
+    batch = _Batch([], [], [], [])
+    with closing(frames):
+        for frame in frames:
+            scaled = frame.scaled_rgb(box.scaled_coded_wh)
+            batch.images.append(box.place(scaled))
+            batch.thumbnails.append(thumbnail(scaled))
+            batch.pts.append(pts_of(frame))
+            batch.is_key.append(frame.is_key)
+            if len(batch.images) == batch_size:
+                yield batch
+                batch = _Batch([], [], [], [])
+        if batch.images:
+            yield batch
+
+
+def pts_of(frame: DecodedFrame) -> int:
+    """Return a frame's time stamp, `MISSING_PTS` for none."""
+    return MISSING_PTS if frame.picture.pts is None else frame.picture.pts
 
 
 def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:

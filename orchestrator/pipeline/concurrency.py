@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import TypeVar
@@ -118,16 +118,49 @@ def in_flight(
         wait([future for _, future in pending if not future.cancel()], JOIN_S)
 
 
-def batched(source: Generator[Item], is_counted: Callable[[Item], bool], size: int) -> Generator[list[Item]]:
-    """Group items so that a group has at most `size` that count, and no more than twice as many in all; closes the source."""
+def batched(source: Generator[Item], count: Callable[[Item], int], size: int) -> Generator[list[Item]]:
+    """Group items so that a group counts at most `size`, but for a single item that does alone, with at most `2 * size` items; closes the source."""
     with closing(source):
         batch: list[Item] = []
         counted = 0
         for item in source:
+            own = count(item)
+            if batch and counted + own > size:
+                yield batch
+                batch, counted = [], 0
             batch.append(item)
-            counted += is_counted(item)
-            if counted == size or len(batch) == 2 * size:
+            counted += own
+            if counted >= size or len(batch) == 2 * size:
                 yield batch
                 batch, counted = [], 0
         if batch:
             yield batch
+
+
+class Joined(Future[list[Result]]):
+    """The results of several requests, in order, as one; the first error is its error. Cancelling it cancels each of them."""
+
+    def __init__(self, parts: Sequence[Future[Result]]) -> None:
+        super().__init__()
+        self._parts = parts
+        self._left = len(parts)
+        self._lock = threading.Lock()
+        self.set_running_or_notify_cancel()
+        for part in parts:
+            part.add_done_callback(self._count)
+
+    def cancel(self) -> bool:
+        """Ask for the requests to be given up; the error then says so."""
+        for part in self._parts:
+            part.cancel()
+        return False
+
+    def _count(self, _: Future[Result]) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        try:
+            self.set_result([part.result() for part in self._parts])
+        except BaseException as exc:  # noqa: BLE001 (whoever waits for this future has to learn of it)
+            self.set_exception(exc)

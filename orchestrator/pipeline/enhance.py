@@ -4,6 +4,7 @@ from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -40,38 +41,36 @@ class Shown:
     index: int
     picture: Picture
     is_edited: bool
-    face: Face | None
-    """None where there is no face to render."""
+    faces: tuple[Face, ...]
+    """Those that are rendered."""
     weight: float | None = None
     """Share with which it is faded in over the one before, at the seam of a loop; None where it stands for itself."""
 
 
 def enhanced(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix, watch: Watch) -> Generator[Shown]:
     """Yield the frames with every face enhanced inside its mask, also where the lip model changed nothing: sharpness must not come and go."""
-    batches = batched(_cropped(shown, enhancer, colour), lambda frame: frame[1] is not None, enhancer.batch_size)
+    batches = batched(_cropped(shown, enhancer, colour), lambda frame: len(frame[1]), enhancer.batch_size)
     with closing(batches), closing(in_flight(lambda batch: _request(batch, enhancer), batches, REQUESTS_IN_FLIGHT, watch)) as results:
-        for batch, faces in results:
-            patches = iter(faces)
-            for frame, crop in batch:
-                yield frame if crop is None else _pasted(frame, crop, next(patches), colour)
+        for batch, enhanced_faces in results:
+            patches = chain.from_iterable(enhanced_faces)
+            for frame, crops in batch:
+                changed = [_paste(frame, face, crop, next(patches), colour) for face, crop in zip(frame.faces, crops, strict=True)]
+                yield replace(frame, is_edited=frame.is_edited or any(changed))
 
 
-def _cropped(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix) -> Generator[tuple[Shown, FaceCrop | None]]:
+def _cropped(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix) -> Generator[tuple[Shown, tuple[FaceCrop, ...]]]:
     with closing(shown):
         for frame in shown:
-            crop = None
-            if frame.face is not None:
-                to_crop = frame_to_crop_matrix(frame.face.landmarks5, enhancer.template5, enhancer.stretch)
-                crop = crop_face(plane_views(frame.picture, colour), to_crop, enhancer.size_px)
-            yield frame, crop
+            to_crops = (frame_to_crop_matrix(face.landmarks5, enhancer.template5, enhancer.stretch) for face in frame.faces)
+            yield frame, tuple(crop_face(plane_views(frame.picture, colour), to_crop, enhancer.size_px) for to_crop in to_crops)
 
 
-def _request(batch: list[tuple[Shown, FaceCrop | None]], enhancer: FaceEnhancer) -> Future[NDArray[np.uint8]]:
-    return ask_for_patches([crop.image for _, crop in batch if crop is not None], enhancer.enhance)
+def _request(batch: list[tuple[Shown, tuple[FaceCrop, ...]]], enhancer: FaceEnhancer) -> Future[list[NDArray[np.uint8]]]:
+    return ask_for_patches([crop.image for _, crops in batch for crop in crops], enhancer.enhance, enhancer.batch_size)
 
 
-def _pasted(frame: Shown, crop: FaceCrop, patch: NDArray[np.uint8], colour: ColourMatrix) -> Shown:
-    assert frame.face is not None
-    lip_to_crop = np.vstack([crop.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(frame.face.frame_to_crop), [0, 0, 1]])
-    mask = warp(frame.face.mask, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
-    return replace(frame, is_edited=put_patch(frame.picture, crop, patch, mask, colour) or frame.is_edited)
+def _paste(frame: Shown, face: Face, crop: FaceCrop, patch: NDArray[np.uint8], colour: ColourMatrix) -> bool:
+    """Put an enhanced face into its picture; returns whether it changed anything."""
+    lip_to_crop = np.vstack([crop.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(face.frame_to_crop), [0, 0, 1]])
+    mask = warp(face.mask, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
+    return put_patch(frame.picture, crop, patch, mask, colour)

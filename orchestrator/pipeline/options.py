@@ -9,6 +9,7 @@ from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import RateChoice, SyncMode
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1, 240
@@ -41,6 +42,16 @@ class RenderOptions(BaseModel):
     )
     loop_crossfade: float = Field(
         0.0, ge=0, le=60, description="Seconds for which the end fades into the beginning where `sync_mode` loop begins again."
+    )
+
+    speaker: Speaker = Field(
+        "auto",
+        max_length=64,
+        description="Whose lips move: auto (in each shot the face that covers the largest area), all (every face), or the face at X,Y or X,Y,FRAME: "
+        "px of the picture as shown, frames counted from 0.",
+    )
+    speaker_boxes: Boxes | None = Field(
+        None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."
     )
 
     face_landmarks: bool | None = Field(
@@ -107,3 +118,5 @@ class RenderOptions(BaseModel):
             raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
         if self.loop_crossfade and rate == "keep":
             raise InvalidOption("loop_crossfade needs a constant frame rate; leave frame_rate keep out.")
+        if self.speaker_boxes is not None and self.speaker != "auto":
+            raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.media.reader import Picture, plane_views
+from orchestrator.pipeline.concurrency import Joined
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.yuv import ColourMatrix, FaceCrop
 
 Images = NDArray[np.uint8]
+Item = TypeVar("Item")
 
 
-def ask_for_patches(images: Sequence[Images], ask: Callable[[Sequence[Images]], Future[Images]]) -> Future[Images]:
-    """Return the future patches, (n, S, S, 3), of n face crops; of none, without asking anybody."""
-    if images:
-        return ask(images)
-    nothing: Future[Images] = Future()
-    nothing.set_result(np.empty((0, 0, 0, 3), np.uint8))
-    return nothing
+def ask_for_patches(items: Sequence[Item], ask: Callable[[Sequence[Item]], Future[Images]], batch_size: int) -> Future[list[Images]]:
+    """Return the future patches of n faces, asked for in requests of at most `batch_size`: an array (b, S, S, 3) each; none for no faces."""
+    if not items:
+        nothing: Future[list[Images]] = Future()
+        nothing.set_result([])
+        return nothing
+    return Joined([ask(items[start : start + batch_size]) for start in range(0, len(items), batch_size)])
 
 
 def put_patch(picture: Picture, face_crop: FaceCrop, patch: Images, mask: NDArray[np.float32], colour: ColourMatrix) -> bool:

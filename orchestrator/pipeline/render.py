@@ -7,6 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,31 @@ from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
-from orchestrator.pipeline.report import RenderReport, frame_ranges
+from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.speakers import speaker_choice
 from orchestrator.pipeline.speech import speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
+from preprocess.face_track import FaceTrack
+from preprocess.speaker import SpeakerChoice
 from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaking:
+    """A face of an output frame, and what it says."""
+
+    face: Face
+    face_crop: FaceCrop
+    speech_window: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,7 @@ class _Shot:
     index: int
     """Position in the output."""
     frame: DecodedFrame
-    face: Face | None
-    face_crop: FaceCrop | None
-    speech_window: NDArray[np.float32] | None
+    speaking: tuple[_Speaking, ...]
     weight: float | None
     """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
 
@@ -88,6 +99,7 @@ class RenderPlan:
     speech: Speech
     out: Path
     options: RenderOptions
+    speaker: SpeakerChoice
     limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
@@ -128,7 +140,7 @@ def plan_render(
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
-        InvalidOption: the output is one of the inputs, or options do not go together.
+        InvalidOption: the output is one of the inputs, options do not go together, or a speaker's point is not in the picture.
         StorageError: the output's folder cannot be written.
     """
     options = options or RenderOptions()
@@ -139,11 +151,12 @@ def plan_render(
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s, options.audio_offset_s)
     speech_frames = speech_frame_count(speech.info.duration_s, expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, limits, clock.elapsed_s)
+    return RenderPlan(info, speech, out, options, speaker, limits, clock.elapsed_s)
 
 
 def render(
@@ -183,9 +196,9 @@ def render(
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, extent, on_progress, watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, extent, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
-        faces_found = int(analysis.face_track.is_present.sum())
+        faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
         frame_count = shown.frame_count
         if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
@@ -212,6 +225,9 @@ def render(
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
+        passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
+        speakers=tuple(speaker_report(track) for track in analysis.tracks),
+        cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
@@ -277,16 +293,14 @@ def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_mode
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
         frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, first_frame)
-        batches = batched(frames, lambda shot: shot.face_crop is not None, lip_model.batch_size)
+        batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
-                patches = iter(mouths)
+                patches = chain.from_iterable(mouths)
                 for shot in batch:
-                    is_edited = False
-                    if shot.face is not None and shot.face_crop is not None:
-                        is_edited = put_patch(shot.frame.picture, shot.face_crop, next(patches), shot.face.mask, colour)
-                    yield Shown(shot.index, shot.frame.picture, is_edited, shot.face, shot.weight)
+                    changed = [put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour) for one in shot.speaking]
+                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
 
 
 def _shots(
@@ -297,20 +311,18 @@ def _shots(
     Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
     both mouths move alike.
     """
-    track, colour = analysis.face_track, stream_colour(plan.info)
+    colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
     window_at = speech_windows(plan.speech, lip_model)
 
     def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> _Shot:
-        face = face_crop = window = None
-        if track.is_present[frame.index] and index < shown.speech_frames:
-            landmarks5, outline = track.landmarks5[frame.index], track.outline[frame.index]
-            to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
-            own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
-            face = Face(landmarks5, to_crop, own_mask)
-            face_crop = crop_face(plane_views(frame.picture, colour), to_crop, lip_model.size_px)
-            window = window_at(shown.clock.time_s(index))
-        return _Shot(index, frame, face, face_crop, window, weight)
+        speaking = []
+        for track in analysis.tracks if index < shown.speech_frames else ():
+            if track.is_present[frame.index]:
+                face = _face_of(track, frame.index, lip_model, mask)
+                face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
+                speaking.append(_Speaking(face, face_crop, window_at(shown.clock.time_s(index))))
+        return _Shot(index, frame, tuple(speaking), weight)
 
     incoming = shown.incoming[first_frame:]
     second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
@@ -320,10 +332,22 @@ def _shots(
             yield shot(index, next(second), float(shown.incoming_weight[index]))
 
 
-def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[NDArray[np.uint8]]:
+def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:
+    """Return where a track's face is in a source frame, with what of the lip model's `mask` may be changed there."""
+    landmarks5, outline = track.landmarks5[source_index], track.outline[source_index]
+    to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
+    own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
+    return Face(landmarks5, to_crop, own_mask * track.strength[source_index])
+
+
+def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[list[NDArray[np.uint8]]]:
     """Ask for the mouths of a batch's faces, in order."""
-    windows = [shot.speech_window for shot in batch if shot.speech_window is not None]
-    return ask_for_patches([shot.face_crop.image for shot in batch if shot.face_crop is not None], lambda faces: lip_model.generate(faces, windows))
+    speaking = [one for shot in batch for one in shot.speaking]
+    return ask_for_patches(
+        [(one.face_crop.image, one.speech_window) for one in speaking],
+        lambda part: lip_model.generate([image for image, _ in part], [window for _, window in part]),
+        lip_model.batch_size,
+    )
 
 
 def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozenset[str]) -> set[str]:

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+from preprocess.cuts import first_changes
+
+FORMAT = 2
 """Part of every key; to be raised when detections come to mean something else."""
 
 _HASH_PIECE_BYTES = 1 << 20
@@ -37,6 +39,8 @@ class Detections:
     faces: NDArray[np.float32]
     """(sum of `face_counts`, 15 + 2 M) x1 y1 x2 y2 score, five points x y and the M points of the lower face's outline (none without
     landmarks), px of the coded frame."""
+    changes: NDArray[np.float32]
+    """(N, REACH) how much each frame differs from the one before it, see `ChangeMeter`."""
     is_whole: bool
     """Whether the video has no further frame."""
     damaged_packet_count: int
@@ -47,8 +51,14 @@ class Detections:
             return self
         counts = self.face_counts[:max_frames]
         return Detections(
-            self.pts[:max_frames], self.is_key[:max_frames], counts, self.faces[: int(counts.sum())], False, self.damaged_packet_count
-        )  # fmt: skip
+            self.pts[:max_frames],
+            self.is_key[:max_frames],
+            counts,
+            self.faces[: int(counts.sum())],
+            first_changes(self.changes, max_frames),
+            False,
+            self.damaged_packet_count,
+        )
 
     def by_frame(self) -> list[NDArray[np.float32]]:
         """Return each frame's faces, (n, 15 + 2 M)."""
@@ -77,9 +87,15 @@ class TrackCache:
         try:
             with path.open("rb") as file, np.load(file) as entry:
                 detections = Detections(
-                    entry["pts"], entry["is_key"], entry["face_counts"], entry["faces"], bool(entry["is_whole"]), int(entry["damaged_packet_count"])
-                )  # fmt: skip
-            consistent = len(detections.pts) == len(detections.is_key) == len(detections.face_counts)
+                    entry["pts"],
+                    entry["is_key"],
+                    entry["face_counts"],
+                    entry["faces"],
+                    entry["changes"],
+                    bool(entry["is_whole"]),
+                    int(entry["damaged_packet_count"]),
+                )
+            consistent = len(detections.pts) == len(detections.is_key) == len(detections.face_counts) == len(detections.changes)
             if not consistent or len(detections.faces) != int(detections.face_counts.sum()) or detections.faces.shape[1] < 15:
                 raise ValueError("arrays that do not fit together")
             os.utime(path)
@@ -103,6 +119,7 @@ class TrackCache:
                     is_key=detections.is_key,
                     face_counts=detections.face_counts,
                     faces=detections.faces,
+                    changes=detections.changes,
                     is_whole=np.array(detections.is_whole),
                     damaged_packet_count=np.array(detections.damaged_packet_count),
                 )

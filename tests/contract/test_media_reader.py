@@ -16,7 +16,7 @@ from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
 from orchestrator.media.times import MISSING_PTS
 from preprocess.letterbox import Letterbox
-from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, planes_of
+from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, picture_of, planes_of
 
 B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
 FORCED = {**B_FRAMES, "forced-idr": "1"}
@@ -65,6 +65,11 @@ CASES = {
     "h264 mp4 with 4:4:4, odd-sized": Case("clip.mp4", Clip(pix_fmt="yuv444p", size_wh=(97, 65))),
     "h264 mp4 with 10 bits": Case("clip.mp4", Clip(pix_fmt="yuv420p10le"), is_lossless=False),
     "h264 mp4 with wide pixels": Case("clip.mp4", Clip(sample_aspect_ratio=Fraction(4, 3))),
+    "h264 mp4, interlaced": Case("clip.mp4", Clip(b_frames=2, options={**B_FRAMES, "flags": "+ildct+ilme"}), is_lossless=False),
+    "h264 mp4, interlaced, with 10 bits": Case(
+        "clip.mp4", Clip(pix_fmt="yuv420p10le", b_frames=2, options={**B_FRAMES, "flags": "+ildct+ilme"}), is_lossless=False
+    ),
+    "mpeg2 ts, interlaced": Case("clip.ts", Clip(codec="mpeg2video", b_frames=2, options={"flags": "+ildct+ilme"}), is_lossless=False),
     "h264 mkv": Case("clip.mkv", Clip(b_frames=2, options=B_FRAMES)),
     "h264 mkv that starts late": Case("clip.mkv", Clip(first_tick=40)),
     "h264 ts": Case("clip.ts", Clip(b_frames=2, options=B_FRAMES, first_tick=35)),
@@ -180,6 +185,37 @@ def test_runs_forwards_and_backwards_give_the_same_pixels_as_the_first_pass(made
             assert indices == numbers == order
             for number, copies in zip(numbers, planes, strict=True):
                 assert all(np.array_equal(actual, expected) for actual, expected in zip(copies, first_pass[number], strict=True)), (order, number)
+
+
+def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
+    """Two fields of an object that moves between them, as a television camera sees it: combs in the source, none in what is read."""
+    path, bar = tmp_path / "fields.mp4", 24
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "qp": "0", "flags": "+ildct+ilme"})
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        for number in range(12):
+            luma = np.full((128, 192), 40, np.uint8)
+            for field in (1, 0):  # FFmpeg's encoder marks the lower field as the first
+                left = 10 + 12 * number + 6 * (1 - field)
+                luma[field::2, left : left + bar] = 200
+            container.mux(stream.encode(picture_of((luma, *[np.full((64, 96), 128, np.uint8)] * 2))))
+        container.mux(stream.encode(None))
+    info = probe_video(path)
+    assert info.is_interlaced and not probe_video(make_clip(tmp_path / "clip.mp4", Clip())).is_interlaced
+
+    def comb(luma: NDArray[np.uint8]) -> float:
+        return float(np.abs(luma[1:-1].astype(float) - (luma[:-2].astype(float) + luma[2:]) / 2).mean())
+
+    with av.open(str(path)) as source:
+        raw = [planes_of(frame)[0] for frame in source.decode(video=0)]
+    with VideoReader(info) as reader:
+        whole = [planes_of(frame.picture)[0] for frame in reader.decode_from_start()]
+    assert len(whole) == len(raw) == 12
+    for number, (combed, luma) in enumerate(zip(raw, whole, strict=True)):
+        assert comb(luma) < comb(combed) / 3
+        assert np.array_equal(luma[1::2], combed[1::2]), "the field shown first stays as it is"
+        columns = np.flatnonzero(luma[64] > 120)
+        assert abs(columns.mean() - (10 + 12 * number + (bar - 1) / 2)) <= 1, "and the picture is of its time"
 
 
 def test_reading_backwards_holds_no_more_frames_than_its_buffer(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.pipeline.report import frame_ranges
+from orchestrator.pipeline.report import frame_ranges, reasons_of, speaker_report
+from preprocess.face_track import FaceTrack
+from preprocess.pose import Presence
 
 
 @given(st.lists(st.booleans(), max_size=60))
@@ -23,3 +25,29 @@ def test_ranges_of_nothing_and_of_everything() -> None:
     assert frame_ranges(np.zeros(5, np.bool_)) == ()
     assert frame_ranges(np.ones(5, np.bool_)) == ((0, 5),)
     assert all(type(number) is int for number in frame_ranges(np.ones(5, np.bool_))[0]), "they go into JSON"
+
+
+def track(*presence: Presence) -> FaceTrack:
+    count = len(presence)
+    points = np.zeros((count, 5, 2), np.float32)
+    return FaceTrack(0, points, points[:, :0], np.ones(count, np.float32), np.array(presence, np.uint8))
+
+
+def test_reason_of_a_frame_is_that_of_the_face_nearest_to_being_edited() -> None:
+    here, away, small, aside = Presence.EDITABLE, Presence.NO_FACE, Presence.TOO_SMALL, Presence.PROFILE
+    one, other = track(here, here, away, away, aside, here), track(away, small, small, away, small, away)
+    edited = np.array([True, False, False, False, False, False, False, False])
+    source = np.array([0, 1, 2, 3, 4, 4, 3, 2])
+    assert reasons_of(edited, source, 7, (one, other)) == {
+        "at_rest": ((1, 2),),
+        "too_small": ((2, 3),),
+        "no_face": ((3, 4), (6, 7)),
+        "profile": ((4, 6),),
+        "after_speech": ((7, 8),),
+    }
+
+
+def test_speaker_is_told_with_where_he_is_and_why_not() -> None:
+    report = speaker_report(track(Presence.NO_FACE, Presence.EDITABLE, Presence.EDITABLE, Presence.PROFILE))
+    assert report.seen == ((1, 3),)
+    assert report.left_alone == {"no_face": ((0, 1),), "profile": ((3, 4),)}

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.pipeline.analyse import Extent
 from orchestrator.pipeline.tracks import Detections, TrackCache
+from preprocess.cuts import REACH
 from tests.contract.test_media_writer import info_of
 
 
@@ -20,13 +21,14 @@ def detections(frame_count: int, seed: int = 0, is_whole: bool = True) -> Detect
         is_key=np.arange(frame_count) % 12 == 0,
         face_counts=counts,
         faces=noise.random((int(counts.sum()), 15), np.float32),
+        changes=noise.random((frame_count, REACH), np.float32),
         is_whole=is_whole,
         damaged_packet_count=seed,
     )
 
 
 def same(one: Detections, other: Detections) -> bool:
-    arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("pts", "is_key", "face_counts", "faces"))
+    arrays = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("pts", "is_key", "face_counts", "faces", "changes"))
     return arrays and (one.is_whole, one.damaged_packet_count) == (other.is_whole, other.damaged_packet_count)
 
 

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preprocess.track import box_overlap, choose_speaker
+from preprocess.cuts import REACH
+from preprocess.face_track import FaceTrack, follow
+from preprocess.linking import box_overlap
 
 FACE = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
 """Five points of a face in a box of 100 px."""
@@ -19,6 +21,11 @@ def row(x: float, y: float, size: float = 100.0, score: float = 0.9) -> NDArray[
 
 def rows(*faces: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack(faces) if faces else np.zeros((0, 15), np.float32)
+
+
+def choose_speaker(detections: list[NDArray[np.float32]], frame_rate: float) -> FaceTrack:
+    (track,) = follow(detections, np.zeros((len(detections), REACH), np.float32), frame_rate).tracks
+    return track
 
 
 def test_largest_face_over_time_is_the_speaker_even_where_it_is_not_the_best_detection() -> None:

@@ -1,0 +1,99 @@
+"""Who speaks: what is asked for in px of the picture as it is shown, brought to the coded frame that faces are looked for in."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator
+
+from orchestrator.errors import InvalidOption
+from orchestrator.media.probe import VideoInfo
+from preprocess.letterbox import Letterbox
+from preprocess.speaker import EveryFace, FaceAt, FaceBoxes, LargestFace, SpeakerChoice
+
+_POINT = re.compile(r"(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?)(?:,(\d{1,9}))?")
+
+Box = tuple[float, float, float, float]
+
+
+def _known(text: str) -> str:
+    if text not in ("auto", "all") and not _POINT.fullmatch(text):
+        raise ValueError("must be auto, all, X,Y or X,Y,FRAME, as in 640,200 or 640,200,12")
+    return text
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("must be JSON, a list of boxes [x1, y1, x2, y2] or null") from None
+
+
+def _real(boxes: tuple[Box | None, ...]) -> tuple[Box | None, ...]:
+    if not any(boxes):
+        raise ValueError("must have at least one box")
+    for number, box in enumerate(boxes):
+        if box is not None and not (box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"has a box without an area for frame {number}; boxes are [x1, y1, x2, y2]")
+    return boxes
+
+
+Speaker = Annotated[str, AfterValidator(_known)]
+"""`auto`, `all`, `X,Y` or `X,Y,FRAME`, px of the picture as shown, frames counted from 0."""
+
+Boxes = Annotated[tuple[Box | None, ...], BeforeValidator(_from_json), AfterValidator(_real)]
+"""For each frame x1 y1 x2 y2, px of the picture as shown, or null."""
+
+
+def speaker_choice(speaker: str, boxes: Sequence[Box | None] | None, info: VideoInfo) -> SpeakerChoice:
+    """Return what to look for in the coded frames of a video.
+
+    Raises:
+        InvalidOption: the point lies outside the picture.
+    """
+    if boxes is not None:
+        return FaceBoxes(tuple(None if box is None else _box(box, info) for box in boxes))
+    if speaker in ("auto", "all"):
+        return LargestFace() if speaker == "auto" else EveryFace()
+    found = _POINT.fullmatch(speaker)
+    if found is None:
+        raise ValueError(f"expected a speaker that was checked, got {speaker!r}")
+    x, y, frame = float(found[1]), float(found[2]), int(found[3] or 0)
+    width, height = _shown_wh(info)
+    if x >= width or y >= height:
+        raise InvalidOption(
+            f"The speaker's point {found[1]},{found[2]} lies outside the picture of {width}x{height}; give px of the picture as shown."
+        )
+    x, y = (float(value) for value in _to_coded(np.array([x, y], np.float32), info))
+    return FaceAt(frame, x, y)
+
+
+def describe(choice: FaceAt, info: VideoInfo) -> str:
+    """Return a choice's place as people know it."""
+    x, y = _to_shown(np.array([choice.x, choice.y], np.float32), info)
+    return f"{x:.0f},{y:.0f} in frame {choice.frame}"
+
+
+def _shown_wh(info: VideoInfo) -> tuple[int, int]:
+    width, height = info.working_size_wh
+    return (width, height) if info.rotation_deg % 180 == 0 else (height, width)
+
+
+def _to_coded(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
+    return Letterbox.fit(info.working_size_wh, info.rotation_deg, max(info.working_size_wh)).points_to_frame(points)
+
+
+def _to_shown(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
+    """Turn the other way: a turned frame's picture is the frame, turned back."""
+    return Letterbox.fit(_shown_wh(info), -info.rotation_deg % 360, max(info.working_size_wh)).points_to_frame(points)
+
+
+def _box(box: Box, info: VideoInfo) -> Box:
+    corners = _to_coded(np.array(box, np.float32).reshape(2, 2), info)
+    (x1, y1), (x2, y2) = corners.min(0).tolist(), corners.max(0).tolist()
+    return x1, y1, x2, y2

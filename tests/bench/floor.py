@@ -1,0 +1,38 @@
+"""The floor of a render: the same video decoded and encoded with the same settings, and nothing between."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from orchestrator.media.probe import probe_video
+from orchestrator.media.reader import VideoReader
+from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.concurrency import prefetch
+
+AHEAD = 4
+"""Decoded frames that wait for the encoder."""
+
+
+def decode_encode(video: Path, out: Path, encoding: Encoding, frame_count: int) -> None:
+    """Write the first frames of a video again into one file, as fast as it goes: one thread decodes, another one encodes.
+
+    The encoder is set up here and not by the product, so that what the product does to it shows; its preset, quality, key frames and
+    threads are the product's.
+    """
+    info = probe_video(video)
+    with VideoReader(info) as reader, av.open(str(out), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=info.frame_rate, options={"preset": encoding.preset, "crf": str(encoding.crf)})
+        stream.width, stream.height = info.working_size_wh
+        stream.pix_fmt = info.working_pix_fmt
+        context = stream.codec_context
+        context.thread_type, context.thread_count = "FRAME", encoding.resolved_thread_count
+        context.gop_size = encoding.segment_frame_count(info.frame_rate)
+        for frame in prefetch(reader.decode_from_start(), AHEAD, "floor-decode"):
+            picture = frame.picture
+            picture.pts, picture.time_base = frame.index, Fraction(1) / info.frame_rate
+            picture.pict_type = av.video.frame.PictureType.NONE
+            container.mux(stream.encode(picture))
+            if frame.index + 1 == frame_count:
+                break
+        container.mux(stream.encode(None))

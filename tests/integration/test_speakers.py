@@ -1,0 +1,106 @@
+"""Two people in one picture: whose lips move, on the real Triton."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.errors import InvalidOption, NoFaceFound
+from orchestrator.inference.client import TritonClient
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.tracks import TrackCache
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def pair(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip's person on the left, and mirrored and a little smaller on the right, 512 x 256, 25 frames."""
+    path = tmp_path_factory.mktemp("pair") / "pair.mp4"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 2 * SIDE, SIDE, "yuv420p"
+        for frame in source.decode(video=0):
+            both = np.full((SIDE, 2 * SIDE, 3), 90, np.uint8)
+            both[:, :SIDE] = frame.reformat(SIDE, SIDE, format="rgb24").to_ndarray()
+            both[16:240, SIDE + 16 : SIDE + 240] = frame.reformat(224, 224, format="rgb24").to_ndarray()[:, ::-1]
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(both, format="rgb24")))
+        target.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One second of speech."""
+    return write_wav(tmp_path_factory.mktemp("speech") / "one.wav", speech_like(1.0), SPEECH_RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> TrackCache:
+    return TrackCache(tmp_path_factory.mktemp("tracks"), 1 << 24)
+
+
+def luma(path: Path) -> NDArray[np.uint8]:
+    """Return the (N, 256, 512) luma of all frames."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray()[:SIDE] for frame in container.decode(video=0)])
+
+
+def moved(pair: Path, out: Path) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return for each frame whether the left and the right person's picture was changed."""
+    changed = luma(out) != luma(pair)
+    return changed[:, :, :SIDE].any((1, 2)), changed[:, :, SIDE:].any((1, 2))
+
+
+BOXES = [[300, 40, 480, 220]] * 10 + [None] * 5 + [[40, 20, 220, 240]] * 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "right"),
+    [
+        ({}, range(25), range(0)),
+        ({"speaker": "all"}, range(25), range(25)),
+        ({"speaker": "390,110,20"}, range(0), range(25)),
+        ({"speaker_boxes": BOXES}, range(15, 25), range(10)),
+    ],
+)
+def test_lips_move_of_those_who_were_chosen_and_of_nobody_else(
+    asked: dict[str, object], left: range, right: range, pair: Path, second: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path
+) -> None:
+    options = RenderOptions.model_validate({"lossless": True, "preset": "ultrafast", **asked})
+    report = render(plan_render(pair, second, tmp_path / "out.mp4", options), client, tracks=tracks)
+    for changed, expected in zip(moved(pair, tmp_path / "out.mp4"), (left, right), strict=True):
+        allowed = np.isin(np.arange(25), expected)
+        assert not changed[~allowed].any(), "who was not chosen is the source's own, to the last bit"
+        assert changed[allowed].sum() >= 0.7 * len(expected), "the others speak, but for the rests between syllables"
+    assert [speaker.seen for speaker in report.speakers] == _seen(asked, report)
+    assert report.cuts == ()
+
+
+def _seen(asked: dict[str, object], report: RenderReport) -> list[tuple[tuple[int, int], ...]]:
+    if "speaker_boxes" not in asked:
+        return [((0, 25),)] * (2 if asked.get("speaker") == "all" else 1)
+    assert report.speakers[0].left_alone == {"no_face": ((10, 15),)}
+    assert report.passed_through_because["no_face"] == ((10, 15),)
+    return [((0, 10), (15, 25))]
+
+
+@pytest.mark.parametrize(
+    ("speaker", "error", "sentence"),
+    [
+        ("600,10", InvalidOption, "outside the picture of 512x256"),
+        ("250,5,3", NoFaceFound, "No face is at 250,5 in frame 3: the faces there are at"),
+        ("390,110,25", InvalidOption, "chosen by frame 25, and the video has 25 frames"),
+    ],
+)
+def test_speaker_who_is_not_there_is_told(
+    speaker: str, error: type[Exception], sentence: str, pair: Path, second: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=sentence):
+        render(plan_render(pair, second, tmp_path / "out.mp4", RenderOptions(speaker=speaker)), client, tracks=tracks)
+    assert not list(tmp_path.iterdir())

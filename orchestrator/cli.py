@@ -41,7 +41,7 @@ _stderr = Console(stderr=True)
 def render_command(
     video: Annotated[Path, typer.Option(help="Video of a person, or a still image.")],
     audio: Annotated[Path, typer.Option(help="Speech: a sound file, or a video with sound.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="MP4 to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .mp4, .mov, .webm or .mkv.")],
     triton: TritonOption = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,

@@ -15,6 +15,8 @@ from deploy.local.home import open_home
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.errors import RenderError
 from orchestrator.inference.selftest import RoleStatus, SelfTest, self_test
+from orchestrator.media.encoders import nvenc_problem
+from orchestrator.media.formats import CODECS
 from orchestrator.models.repository import missing_roles
 from orchestrator.session import open_triton
 from orchestrator.settings import Settings
@@ -36,7 +38,7 @@ def doctor_command(
 ) -> None:
     """Check this installation: GPU, Triton, every model; show where each runs and how fast. Exit status 1 if something is wrong."""
     settings = read_settings(triton, device)
-    checks = check_host(settings)
+    checks = [*check_host(settings), check_nvenc()]
     found: SelfTest | None = None
     if all(check.ok for check in checks):
         check, found = check_models(settings)
@@ -64,6 +66,14 @@ def check_host(settings: Settings) -> list[Check]:
         if not missing
         else Check("model repository", False, f"{settings.model_repository} lacks {' and '.join(missing)}; run `lipsync models install`"),
     ]
+
+
+def check_nvenc() -> Check:
+    """Try NVENC; a machine that has none is as good, since nothing needs it."""
+    found = {encoder.name: nvenc_problem(encoder) for codec in CODECS.values() if (encoder := codec.nvenc) is not None}
+    works = [name for name, problem in found.items() if problem is None]
+    lacking = "; ".join(f"{name}: {problem}" for name, problem in found.items() if problem is not None)
+    return Check("NVENC", True, " and ".join(part for part in (works and f"{', '.join(works)} encode", lacking and f"not there ({lacking})") if part))
 
 
 def check_models(settings: Settings) -> tuple[Check, SelfTest | None]:

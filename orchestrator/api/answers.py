@@ -10,8 +10,9 @@ import anyio.to_thread
 from fastapi.responses import FileResponse, StreamingResponse
 
 from orchestrator.api.context import Context
-from orchestrator.errors import NotReady, UnknownJob
+from orchestrator.errors import InvalidOption, NotReady, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView, Segment
+from orchestrator.media.formats import CONTAINERS, container_of
 
 WAIT_S = 1.0
 """Longest time a thread waits for one job to change, s."""
@@ -26,10 +27,15 @@ PLAYABLE = {
 """Headers of a video, which browsers also open by itself."""
 
 
+def media_type(path: Path) -> str:
+    """Return the media type of a video by its name."""
+    return CONTAINERS[container_of(path) or "mp4"].media_type
+
+
 def video_file(path: Path, name: str) -> FileResponse:
     """Return a video with Range requests, `name` being what a browser would save it as."""
     disposition = f"inline; filename*=UTF-8''{quote(name)}"
-    return FileResponse(path, media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": disposition})
+    return FileResponse(path, media_type=media_type(path), headers={**PLAYABLE, "Content-Disposition": disposition})
 
 
 async def next_change(context: Context, job_id: str, seen: int) -> tuple[int, JobView]:
@@ -66,8 +72,11 @@ def playlist(view: JobView, segments: list[Segment], query: str) -> str:
     """Return the HLS playlist of a job's finished segments; it grows until the job has ended.
 
     Raises:
+        InvalidOption: the video's parts are none that HLS plays.
         NotReady: there is no segment (yet, or no more).
     """
+    if not view.spec.has_playlist:
+        raise InvalidOption("This codec in this container has no HLS playlist; wait for the result, or ask for h264 in mp4.")
     if not segments:
         is_coming = view.state not in FINAL_STATES
         raise NotReady("No part of the video is rendered yet; ask again in a second." if is_coming else "The live video is over; get the result.")

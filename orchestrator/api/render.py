@@ -1,4 +1,4 @@
-"""`POST /render`: video and speech in one request, the MP4 comes back while it is rendered. For curl."""
+"""`POST /render`: video and speech in one request, the result comes back while it is rendered. For curl."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -19,8 +19,11 @@ from orchestrator.api.problems import Problem, ProblemDetails, error_responses, 
 from orchestrator.api.v2 import API_KEY
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView, Segment
 from orchestrator.jobs.service import JobService
+from orchestrator.media.formats import Container
 from orchestrator.media.limits import check_inputs
 from orchestrator.pipeline.options import RenderOptions
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 READ_BYTES = 1 << 18
 """Size of a piece of a segment on its way to the client, bytes."""
@@ -35,7 +38,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
         "/render",
         response_class=Response,
         responses={
-            200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}, "description": "The video, as it is rendered."},
+            200: {"content": dict.fromkeys(("video/mp4", "video/webm", "video/x-matroska"), _BINARY), "description": "The video, as it is rendered."},
             **error_responses(ProblemDetails, 401, 408, 413, 415, 422, 429, 500, 502, 503, 504, 507),
         },
         openapi_extra={
@@ -75,6 +78,10 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
                 owner=context.owner_name(request),
                 request={"served_by": context.served_by},
             )
+            if not spec.is_live:
+                raise errors.InvalidOption(
+                    f"{spec.container.name} with this codec cannot be sent while it is rendered; ask for mp4 or webm, or for a job at /v2/generate."
+                )
             live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:
             await live.begin(request)
@@ -116,6 +123,11 @@ class _LiveVideo:
         self._next_index = 0
         self._frame_count = 0
         self._waiting: list[Segment] = []
+
+    @property
+    def container(self) -> Container:
+        """The kind of file that is sent."""
+        return self._view.spec.container
 
     async def begin(self, request: Request) -> None:
         """Wait for the first segment, so that a job that fails before it is answered with its error.
@@ -174,7 +186,8 @@ class _LiveResponse(StreamingResponse):
     """Sends a live video; the job is over with the connection, however that ends and even if it never began."""
 
     def __init__(self, live: _LiveVideo) -> None:
-        super().__init__(live.pieces(), media_type="video/mp4", headers={**PLAYABLE, "Content-Disposition": 'inline; filename="render.mp4"'})
+        disposition = f'inline; filename="render{live.container.suffixes[0]}"'
+        super().__init__(live.pieces(), media_type=live.container.media_type, headers={**PLAYABLE, "Content-Disposition": disposition})
         self._live = live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_reque
 from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
 from orchestrator.errors import NotReady, UnknownJob
 from orchestrator.jobs.model import JobSpec, JobState, JobView
+from orchestrator.media.formats import CONTAINERS
 
 API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="Needed where the service has keys.")
 """For the OpenAPI document; the guard has checked the key before a route is reached."""
@@ -44,7 +45,8 @@ _FORM_SCHEMA: dict[str, Any] = {
 }
 
 _ANY: tuple[JobState | None, ...] = (None,)
-_VIDEO = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_VIDEO = {"content": {container.media_type: _BINARY for container in CONTAINERS.values()}}
 
 
 def v2_router(context: Context) -> APIRouter:
@@ -153,7 +155,7 @@ def v2_router(context: Context) -> APIRouter:
         "/generate/{job_id}/result",
         response_class=Response,
         responses={
-            200: {"description": "The MP4.", **_VIDEO},
+            200: {"description": "The video.", **_VIDEO},
             206: {"description": "A part of it.", **_VIDEO},
             400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
             416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
@@ -162,10 +164,10 @@ def v2_router(context: Context) -> APIRouter:
     )
     @router.head("/generate/{job_id}/result", include_in_schema=False)
     async def result(job_id: JobId, request: Request) -> Response:
-        """Return the result, or a range of it."""
+        """Return the result, or a range of it; the media type is that of the container asked for."""
         view = await context.job(job_id, request)
         path = await context.run(context.service.result, view.id)
-        return video_file(path, f"{view.spec.output_name or view.id}.mp4")
+        return video_file(path, f"{view.spec.output_name or view.id}{path.suffix}")
 
     @router.get(
         "/generate/{job_id}/playlist.m3u8",
@@ -198,7 +200,7 @@ def v2_router(context: Context) -> APIRouter:
         view = await context.job(job_id, request)
         for found in await context.run(context.service.segments, view.id):
             if found.index == index and found.path.is_file():
-                return video_file(found.path, f"{index}.mp4")
+                return video_file(found.path, f"{index}{found.path.suffix}")
         raise NotReady("This part of the video is not there; read the playlist again.")
 
     return router

@@ -182,7 +182,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
             attempts=view.attempts,
         ),
         eventsUrl=context.signed_url(f"{path}/events", path, base_url),
-        playlistUrl=context.signed_url(f"{path}/playlist.m3u8", path, base_url),
+        playlistUrl=context.signed_url(f"{path}/playlist.m3u8", path, base_url) if view.spec.has_playlist else None,
     )
 
 

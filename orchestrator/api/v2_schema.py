@@ -109,7 +109,7 @@ class GenerateRequest(_Request):
     options: Options | None = None
     segments: list[dict[str, Any]] | None = Field(None, description="Not supported.")
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")  # noqa: N815
-    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without .mp4.")  # noqa: N815
+    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")  # noqa: N815
     externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")  # noqa: N815
 
 
@@ -150,7 +150,7 @@ class Generation(BaseModel):
     expiresAt: datetime | None = Field(None, description="When the result and inputs are removed.")  # noqa: N815
     progress: Progress
     eventsUrl: str = Field(description="Server-sent events; the link works without a key.")  # noqa: N815
-    playlistUrl: str = Field(description="HLS, while it is rendered; the link works without a key.")  # noqa: N815
+    playlistUrl: str | None = Field(description="HLS, while it is rendered; the link works without a key. None for codecs that HLS does not play.")  # noqa: N815
 
 
 class AssetView(BaseModel):

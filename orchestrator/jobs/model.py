@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from orchestrator.media.formats import CONTAINERS, Container, is_live, segment_kind
 from orchestrator.pipeline.options import RenderOptions
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -39,6 +40,23 @@ class JobSpec(BaseModel):
     priority: Priority = "interactive"
     request: dict[str, Any] = Field(default_factory=dict)
     """The client's request as the interface wants to echo it; only stored."""
+
+    @property
+    def container(self) -> Container:
+        """The kind of file that comes out."""
+        return CONTAINERS[self.options.encoding().container_name]
+
+    @property
+    def has_playlist(self) -> bool:
+        """Whether the segments are fragments of MP4, which HLS plays."""
+        encoding = self.options.encoding()
+        return segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the segments, one behind the other, are a stream of the container."""
+        encoding = self.options.encoding()
+        return is_live(encoding.video_codec, encoding.container_name)
 
     @classmethod
     def stored(cls, text: str) -> "JobSpec":
@@ -99,9 +117,9 @@ class Segment:
 
     index: int
     path: Path
-    """ftyp and moov (the same in every segment of a job), then one fragment."""
+    """The header (the same in every segment of a job), then one fragment of MP4, or clusters of Matroska."""
     init_bytes: int
-    """Length of ftyp and moov: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
+    """Length of the header: EXT-X-MAP is the first segment's bytes up to here, and the fragment is what follows."""
     size_bytes: int
     duration_s: Fraction
     frame_count: int

@@ -227,7 +227,8 @@ class Runner:
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
             check_inputs(video, audio, limits)
-        plan = plan_render(video, audio, self._storage.result(row["id"]), spec.options, board.report, watch, limits)
+        result = self._storage.result(row["id"], spec.container)
+        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits)
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,
@@ -238,8 +239,8 @@ class Runner:
             segments=self._storage.segments(row["id"]),
             roles=settings.optional_roles,
         )
-        self._hooks.deliver(self._ledger.view(row["id"]), self._storage.result(row["id"]))
-        return {**asdict(report), "output": "result.mp4"}
+        self._hooks.deliver(self._ledger.view(row["id"]), result)
+        return {**asdict(report), "output": result.name}
 
     def _input(self, row: Row, name: str, watch: Watch) -> Path:
         """Return an input's local path, fetched first if it is a URL that was not fetched yet."""

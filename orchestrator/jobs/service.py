@@ -178,14 +178,14 @@ class JobService:
         self._notify()
 
     def result(self, job_id: str) -> Path:
-        """Return the complete MP4.
+        """Return the complete output.
 
         Raises:
             UnknownJob: there is none with this id.
             NotReady: it is not completed, or its retention has ended.
         """
         view = self._ledger.view(job_id)
-        path = self.storage.result(job_id)
+        path = self.storage.result(job_id, view.spec.container)
         if view.has_result and path.is_file():
             return path
         if view.state not in FINAL_STATES:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
+from orchestrator.media.formats import CONTAINERS, Container
 
 CUT_SHORT_S = 3600.0
 """An upload that nothing was added to for this long was cut short, s."""
@@ -25,7 +26,7 @@ class Storage:
 
     inputs/SHA256/NAME     an input, stored once however often it is sent
     jobs/ID/segments/      finished pieces of the output
-    jobs/ID/result.mp4     the output, complete or not there
+    jobs/ID/result.mp4     the output (or .mov, .webm, .mkv), complete or not there
     tracks/                face-track cache
     incoming/              uploads on their way; emptied at start
     """
@@ -50,9 +51,9 @@ class Storage:
         """Return the folder of a job's finished segments."""
         return self.job_folder(job_id) / "segments"
 
-    def result(self, job_id: str) -> Path:
+    def result(self, job_id: str, container: Container = CONTAINERS["mp4"]) -> Path:
         """Return where a job's output is or will be."""
-        return self.job_folder(job_id) / "result.mp4"
+        return self.job_folder(job_id) / f"result{container.suffixes[0]}"
 
     def free_bytes(self) -> int:
         """Return how many bytes can still be written."""

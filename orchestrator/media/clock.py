@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,14 @@ class OutputClock:
         step = max(1, round(1 / self.frame_rate / self.time_base))
         last = len(self.starts) - 1
         return int(self.starts[min(max(frame, 0), last)]) + step * (min(frame, 0) + max(frame - last, 0))
+
+    def nearest(self, time_s: Fraction) -> int:
+        """Return the frame that begins nearest to a time."""
+        ticks = time_s / self.time_base
+        if self.starts is None:
+            return round(ticks)
+        after = int(np.searchsorted(self.starts, ceil(ticks)))
+        return max(0, after - 1 if 2 * ticks < self.tick(after - 1) + self.tick(after) else after)
 
     def lag_ticks(self, delay_frames: int) -> int:
         """Return by how much a frame's decoding time comes before the showing time of the frame with the same number, ticks.

@@ -30,6 +30,9 @@ _UNSPECIFIED = 2
 """FFmpeg's number for "not tagged" in primaries, transfer and matrix."""
 
 
+FULL_RANGE = 2
+"""FFmpeg's AVCOL_RANGE_JPEG."""
+
 SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)}
 """Pixel formats that are edited and encoded as they are, with their luma samples per chroma sample, across and down."""
 
@@ -84,6 +87,11 @@ class VideoInfo:
     def is_rgb(self) -> bool:
         """Whether the source is RGB, which is converted to `BT709`."""
         return _is_rgb(self.pix_fmt)
+
+    @property
+    def is_full_range(self) -> bool:
+        """Whether samples use every value, and not the narrower range of television."""
+        return self.colour.range == FULL_RANGE or self.pix_fmt.startswith("yuvj")
 
     @property
     def working_pix_fmt(self) -> str:

@@ -32,10 +32,6 @@ _LUMA_WEIGHTS = {
 }
 """Kr and Kb by FFmpeg's AVColorSpace (ITU-T H.273 table 4)."""
 
-FULL_RANGE = 2
-"""FFmpeg's AVCOL_RANGE_JPEG."""
-
-
 _GUESSES_TIMES = ("mpeg",)
 """Containers in which a seek shifts the time stamps: MPEG-PS stamps only some frames, and FFmpeg counts the others from where it landed."""
 
@@ -248,8 +244,7 @@ def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 def stream_colour(info: VideoInfo) -> ColourMatrix:
     """Return the colour matrix of a video; an untagged one follows the usual guess (BT.709 from 720 lines up, else BT.601)."""
     default = _LUMA_WEIGHTS[1] if min(info.size_wh) >= 720 else _LUMA_WEIGHTS[6]
-    full_range = info.colour.range == FULL_RANGE or info.pix_fmt.startswith("yuvj")
-    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), full_range)
+    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), info.is_full_range)
 
 
 def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:

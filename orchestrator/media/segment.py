@@ -1,35 +1,32 @@
-"""Encoding in segments: each a closed group of pictures out of an encoder of its own, one fragment of fragmented MP4 in one file.
+"""Encoding in segments: each a closed group of pictures out of an encoder of its own in one file, a fragment of MP4 or clusters of Matroska.
 
-The segments of a render, one behind the other (ftyp and moov once), are a stream that can be played while it grows; `assemble` puts them
-into one fast-start MP4 without encoding again. Pictures are counted, never timed, so the parts fit to the tick.
+The segments of a render, one behind the other (the header once), are a stream that can be played while it grows; `assemble` puts them into one
+file without encoding again. Pictures are counted, never timed, so the parts fit to the tick.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
-import numpy as np
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-from orchestrator.media.audio import AudioInfo, speech_samples
+from orchestrator.errors import EncodeError
 from orchestrator.media.clock import OutputClock
-from orchestrator.media.probe import VideoInfo
-from orchestrator.media.writer import MAX_TAIL_FRAMES, Encoding, translate_write_errors
-
-AAC_BITS_PER_S_PER_CHANNEL = 96_000
-"""Transparent for speech."""
-
-_AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+from orchestrator.media.encoders import encoder_options, set_up
+from orchestrator.media.formats import PixelLayout
+from orchestrator.media.output import Output
+from orchestrator.media.probe import FULL_RANGE, VideoInfo
+from orchestrator.media.sound import SpeechEncoder
+from orchestrator.media.writer import MAX_TAIL_FRAMES, translate_write_errors
 
 _MOVFLAGS = "+empty_moov+delay_moov+default_base_moof+skip_trailer"
 """One fragment behind a moov that knows, by edit lists, the encoder's delay and the sound's priming; no index behind it.
@@ -37,8 +34,21 @@ _MOVFLAGS = "+empty_moov+delay_moov+default_base_moof+skip_trailer"
 Not CMAF's negative composition offsets: FFmpeg's own demuxer shows such pictures late by the encoder's delay.
 """
 
-_PRIMING_SAMPLES = 1024
-"""Samples that FFmpeg's AAC encoder puts before the first one."""
+_LIVE_MATROSKA = {"live": "1", "fflags": "+bitexact", "avoid_negative_ts": "disabled"}
+"""Clusters without an index behind them, at the times they are given, and no random identifiers."""
+
+_WHOLE = {
+    "mp4": {"movflags": "+faststart"},
+    "mov": {"movflags": "+faststart"},
+    "webm": {"cues_to_front": "1", "fflags": "+bitexact"},
+    "mkv": {"cues_to_front": "1", "fflags": "+bitexact"},
+}
+"""Options of a finished file: its index stands before the pictures, and nothing in it is random."""
+
+_EBML, _SEGMENT, _CLUSTER = (bytes.fromhex(text) for text in ("1a45dfa3", "18538067", "1f43b675"))
+"""Identifiers of Matroska's elements (RFC 9559)."""
+
+_PCM_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,70 +61,17 @@ class SegmentFile:
     """How many frames decoding is ahead of showing, by the encoder's choice."""
 
 
-class SpeechEncoder:
-    """The speech as AAC, encoded once from its first sample to its last, handed out packet by packet.
-
-    The packets depend on the speech alone: who reads them in one go and who begins again in the middle gets the same.
-    """
-
-    def __init__(self, speech: AudioInfo, tick: Callable[[], None] = lambda: None, duration_s: Fraction | None = None) -> None:
-        """Begin.
-
-        Args:
-            speech: the track.
-            tick: called after each piece of it.
-            duration_s: length of the sound, which is cut, or followed by silence; None takes the track as it is.
-        """
-        self.rate_hz = speech.sample_rate_hz if speech.sample_rate_hz in _AAC_RATES_HZ else 48_000
-        self.layout = "mono" if speech.channel_count == 1 else "stereo"
-        self._tick = tick
-        self._context = AudioCodecContext.create("aac", "w")
-        assert isinstance(self._context, AudioCodecContext)
-        _set_aac(self._context, self.layout)
-        self._context.sample_rate = self.rate_hz
-        self._context.layout = self.layout
-        self._context.format = "fltp"
-        self._context.time_base = Fraction(1, self.rate_hz)
-        self._packets = self._encoded(_samples(speech, self.layout, self.rate_hz, duration_s))
-        self._next: Packet[Any] | None = None
-
-    def until(self, time_s: Fraction | None) -> "Iterator[Packet[Any]]":
-        """Yield the packets that begin before a time, or all that are left, each once."""
-        while (packet := self._peek()) is not None:
-            if time_s is not None and Fraction(packet.pts or 0, self.rate_hz) >= time_s:
-                return
-            self._next = None
-            yield packet
-
-    def _peek(self) -> "Packet[Any] | None":
-        if self._next is None:
-            self._next = next(self._packets, None)
-        return self._next
-
-    def _encoded(self, pieces: Iterable[NDArray[np.float32]]) -> "Iterator[Packet[Any]]":
-        position = 0
-        for samples in pieces:
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
-            frame.sample_rate, frame.time_base, frame.pts = self.rate_hz, Fraction(1, self.rate_hz), position
-            position += samples.shape[1]
-            yield from self._context.encode(frame)
-            self._tick()
-        yield from self._context.encode(None)
-
-
 class SegmentEncoder:
     """Encodes one segment. `write` every picture, then `finish`, which may run on another thread; or `abandon`."""
 
-    def __init__(
-        self, path: Path, info: VideoInfo, clock: OutputClock, encoding: Encoding, speech: SpeechEncoder, index: int, first_frame: int
-    ) -> None:
+    def __init__(self, path: Path, info: VideoInfo, clock: OutputClock, output: Output, speech: SpeechEncoder, index: int, first_frame: int) -> None:
         """Open the encoder.
 
         Args:
             path: file to write; complete only when `finish` returns.
             info: the source.
-            clock: of the output.
-            encoding: how the pictures are compressed.
+            clock: when the output's frames are shown.
+            output: how pictures and sound are stored.
             speech: where the sound comes from; the segment takes what begins before its own end.
             index: which segment of the output this is.
             first_frame: number of its first picture in the output.
@@ -123,26 +80,33 @@ class SegmentEncoder:
             EncodeError, StorageFull: FFmpeg cannot encode or write.
         """
         self._path = path
+        self._info = info
         self._clock = clock
+        self._output = output
         self._speech = speech
-        self._is_first = index == 0
         self._first_frame = first_frame
         self._frame_count = 0
-        self._delay_frames: int | None = None
-        self._lag_ticks = 0
-        # Later fragments keep their own start time; the first one's sound begins before 0 and is moved there by an edit list.
-        flags = _MOVFLAGS if self._is_first else f"{_MOVFLAGS}+frag_discont"
+        self._packet_count = 0
+        self._delay_frames = output.encoder.delay_frames
+        self._lag_ticks: int | None = None
+        # A later fragment keeps its own start time; the first one's sound begins before 0 and is moved there by an edit list. Matroska says
+        # once, in the header, how much of the sound comes before 0.
+        is_later_fragment = index > 0 and output.segment_kind == "mp4"
+        self._sound_shift = output.sound.priming_samples if is_later_fragment else 0
+        flags = f"{_MOVFLAGS}+frag_discont" if is_later_fragment else _MOVFLAGS
+        options = {"movflags": flags, "fragment_index": str(index + 1)} if output.segment_kind == "mp4" else _LIVE_MATROSKA
         with translate_write_errors():
-            self._container = av.open(str(path), "w", format="mp4", options={"movflags": flags, "fragment_index": str(index + 1)})
-            self._video = _add_video(self._container, info, clock, encoding)
-            self._audio = self._container.add_stream("aac", rate=speech.rate_hz, layout=speech.layout)
-            _set_aac(self._audio.codec_context, speech.layout)
+            self._container = av.open(str(path), "w", format=output.segment_muxer, options=options)
+            self._video = _add_video(self._container, info, clock, output)
+            self._audio = self._container.add_stream(output.sound.name, rate=speech.rate_hz, layout=speech.layout)
+            speech.set_up(self._audio.codec_context)
 
     def write(self, picture: av.VideoFrame) -> None:
         """Encode the next picture. Its time follows from how many came before.
 
         The encoder counts pictures, whatever their times, so its bits do not depend on these.
         """
+        picture = _in_format(picture, self._info, self._output.pix_fmt)
         picture.pts = self._first_frame + self._frame_count
         picture.time_base = 1 / self._clock.frame_rate
         picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
@@ -155,8 +119,7 @@ class SegmentEncoder:
         """Add the sound that begins before a time, or all that is left."""
         with translate_write_errors():
             for packet in self._speech.until(until_s):
-                if not self._is_first:
-                    packet.pts = packet.dts = (packet.pts or 0) + _PRIMING_SAMPLES  # as the first fragment's edit list has it
+                packet.pts = packet.dts = (packet.pts or 0) + self._sound_shift
                 packet.stream = self._audio
                 self._container.mux(packet)
 
@@ -176,55 +139,62 @@ class SegmentEncoder:
     def _mux_video(self, packets: "Sequence[Packet[Any]]") -> None:
         for packet in packets:
             tick = Fraction(packet.time_base or 0) * self._clock.frame_rate
-            shown, decoded = round((packet.pts or 0) * tick), round((packet.dts or 0) * tick)
+            shown, decoded = round((packet.pts or 0) * tick), self._first_frame + self._packet_count
             if self._delay_frames is None:
-                self._delay_frames = shown - decoded
+                self._delay_frames = shown - round((packet.dts or 0) * tick)
+            if self._lag_ticks is None:
                 self._lag_ticks = self._clock.lag_ticks(self._delay_frames)
-            decoded += self._delay_frames
             packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded) - self._lag_ticks
             packet.duration, packet.time_base = self._clock.tick(decoded + 1) - self._clock.tick(decoded), self._clock.time_base
+            self._packet_count += 1
             self._container.mux(packet)
 
 
-def assemble(segments: Sequence[SegmentFile], out: Path, clock: OutputClock, tick: Callable[[], None] = lambda: None) -> None:
-    """Put segments into one fast-start MP4 by copying their packets.
+def assemble(
+    segments: Sequence[SegmentFile], out: Path, info: VideoInfo, clock: OutputClock, output: Output, tick: Callable[[], None] = lambda: None
+) -> None:
+    """Put segments into one file, its index in front, by copying their packets.
 
     Args:
         segments: all segments of the output, in order.
         out: file to write.
-        clock: of the output.
+        info: the source.
+        output: how pictures and sound are stored.
         tick: called between any two packets; what it raises ends the copying.
 
     Raises:
         EncodeError, StorageFull: a segment is damaged, or the file cannot be written.
     """
-    with translate_write_errors(), av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+    with translate_write_errors(), av.open(str(out), "w", format=output.container.muxer, options=_WHOLE[output.container.name]) as target:
         video: VideoStream | None = None
         audio: AudioStream | None = None
-        first_frame, sample = 0, -_PRIMING_SAMPLES
+        first_frame, sample = 0, -output.sound.priming_samples
         lag_ticks = cache(clock.lag_ticks)
         for segment in segments:
             with av.open(str(segment.path)) as source:
                 if video is None or audio is None:
-                    video = target.add_stream_from_template(source.streams.video[0])
+                    # `opaque` keeps the reader's codec, since libdav1d has no encoder of its name.
+                    video = target.add_stream_from_template(source.streams.video[0], opaque=True)
                     audio = target.add_stream_from_template(source.streams.audio[0])
                     video.time_base = clock.time_base
-                decoded = first_frame
+                    _describe(video.codec_context, info, output, output.container.muxer)
+                rate_hz, decoded = audio.codec_context.sample_rate, first_frame
                 for packet in source.demux():
                     if not packet.size:
                         continue
                     tick()
-                    time_base = Fraction(packet.time_base or 0)
                     if packet.stream.type == "video":
-                        packet.pts = round((packet.pts or 0) * time_base / clock.time_base)
+                        # Matroska counts milliseconds: which frame is meant is sure, its time is not.
+                        packet.pts = clock.tick(clock.nearest((packet.pts or 0) * Fraction(packet.time_base or 0)))
                         packet.dts = clock.tick(decoded) - lag_ticks(segment.delay_frames)
                         packet.duration = clock.tick(decoded + 1) - clock.tick(decoded)
                         packet.time_base, packet.stream = clock.time_base, video
                         decoded += 1
                     else:
+                        count = _sample_count(packet, rate_hz, audio.codec_context.channels, output)
                         packet.pts = packet.dts = sample
-                        sample += round((packet.duration or 0) * time_base * audio.codec_context.sample_rate)
-                        packet.stream, packet.time_base = audio, Fraction(1, audio.codec_context.sample_rate)
+                        packet.duration, packet.time_base, packet.stream = count, Fraction(1, rate_hz), audio
+                        sample += count
                     target.mux(packet)
             first_frame += segment.frame_count
 
@@ -235,64 +205,86 @@ def encoder_version() -> str:
 
 
 def read_init_bytes(path: Path) -> int:
-    """Return the length of a segment's ftyp and moov."""
+    """Return the length of what stands before a segment's pictures: ftyp and moov, or all that comes before the first cluster.
+
+    Raises:
+        EncodeError: the file is no segment.
+    """
     with path.open("rb") as file:
+        if file.read(4) == _EBML:
+            return _cluster_position(file)
+        file.seek(0)
         (ftyp_bytes,) = struct.unpack(">I", file.read(4))
         file.seek(ftyp_bytes)
         (moov_bytes,) = struct.unpack(">I", file.read(4))
     return int(ftyp_bytes + moov_bytes)
 
 
-def _add_video(container: av.container.OutputContainer, info: VideoInfo, clock: OutputClock, encoding: Encoding) -> VideoStream:
-    stream = container.add_stream("libx264", rate=clock.frame_rate)
+def _cluster_position(file: BinaryIO) -> int:
+    """Walk over the elements of a Matroska file to its first cluster."""
+    file.seek(0)
+    while (element := _element_id(file)) != _CLUSTER:
+        if not element:
+            raise EncodeError("A segment has no pictures; delete the job's folder, then try again.")
+        size = _element_size(file)
+        if element != _SEGMENT:  # which holds all that follows
+            file.seek(size, 1)
+    return file.tell() - len(_CLUSTER)
+
+
+def _element_id(file: BinaryIO) -> bytes:
+    """Read an identifier: as many bytes as the first one has leading zeros, and one."""
+    first = file.read(1)
+    return first + file.read(8 - first[0].bit_length()) if first else b""
+
+
+def _element_size(file: BinaryIO) -> int:
+    """Read a length, stored likewise without its first one."""
+    first = file.read(1)[0]
+    more = 8 - first.bit_length()
+    return int.from_bytes(bytes([first ^ 1 << 7 - more]) + file.read(more), "big")
+
+
+def _sample_count(packet: "Packet[Any]", rate_hz: int, channel_count: int, output: Output) -> int:
+    """Return how many samples a packet has; Matroska counts milliseconds, which are too coarse for sound that is not in frames."""
+    if output.sound.name == "pcm_s24le":
+        return packet.size // (_PCM_BYTES * channel_count)
+    return round((packet.duration or 0) * Fraction(packet.time_base or 0) * rate_hz)
+
+
+def _in_format(picture: av.VideoFrame, info: VideoInfo, pix_fmt: str) -> av.VideoFrame:
+    """Return a picture as the encoder takes it, itself if it is so; matrix and range stay as they are."""
+    if picture.format.name != pix_fmt:
+        levels = "JPEG" if info.is_full_range else "MPEG"
+        picture = picture.reformat(format=pix_fmt, src_color_range=levels, dst_color_range=levels, interpolation="BICUBIC")
+    # ProRes takes its colours from each picture.
+    picture.color_primaries, picture.color_trc, picture.colorspace = info.colour.primaries, info.colour.transfer, info.colour.matrix
+    return picture
+
+
+def _add_video(container: av.container.OutputContainer, info: VideoInfo, clock: OutputClock, output: Output) -> VideoStream:
+    stream = container.add_stream(output.encoder.name, rate=clock.frame_rate)
+    assert isinstance(stream, VideoStream)
     stream.width, stream.height = info.working_size_wh
-    stream.pix_fmt = info.working_pix_fmt
+    stream.pix_fmt = output.pix_fmt
     context = stream.codec_context
     context.time_base = 1 / clock.frame_rate
-    context.sample_aspect_ratio = info.sample_aspect_ratio
-    context.color_range = info.colour.range
-    context.color_primaries = info.colour.primaries
-    context.color_trc = info.colour.transfer
-    context.colorspace = info.colour.matrix
-    context.gop_size = encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES
-    # FRAME, since PyAV's default makes x264 cut each picture into slices; the count is stated, since it shapes the bitstream.
-    context.thread_type = "FRAME"
-    context.thread_count = encoding.resolved_thread_count
-    quality = {"qp": "0"} if encoding.lossless else {"crf": str(encoding.crf)}
-    stream.options = {"preset": encoding.preset, **quality, **_reproducible()}
     stream.time_base = clock.time_base
+    _describe(context, info, output, output.segment_muxer)
+    set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES)
+    has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
+    stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha)}
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
     return stream
 
 
-@cache
-def _reproducible() -> dict[str, str]:
-    """Return the options that make x264 give the same bits every time.
-
-    Its AVX-512 code reads past the end of rows whose width in macroblocks is uneven (measured: 854x480, 400x300 and others differ from run to
-    run with every preset that has a macroblock tree); the AVX2 code gives what AVX and SSE give, and is no slower.
-    """
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return {"x264-params": "asm=AVX2"} if "avx512f" in flags else {}
-
-
-def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction | None) -> Iterator[NDArray[np.float32]]:
-    """Yield a track's samples, (channels, n) float32; exactly as long as asked for."""
-    if duration_s is None:
-        yield from speech_samples(speech, layout, rate_hz)
-        return
-    left = round(duration_s * rate_hz)
-    for samples in speech_samples(speech, layout, rate_hz):
-        yield samples[:, :left]
-        left -= min(left, samples.shape[1])
-        if not left:
-            return
-    while left:
-        silence = min(left, rate_hz)
-        yield np.zeros((1 if layout == "mono" else 2, silence), np.float32)
-        left -= silence
-
-
-def _set_aac(context: AudioCodecContext, layout: str) -> None:
-    context.bit_rate = AAC_BITS_PER_S_PER_CHANNEL * (1 if layout == "mono" else 2)
+def _describe(context: VideoCodecContext, info: VideoInfo, output: Output, format_name: str) -> None:
+    """Say what a player has to know about the pictures: the shape of a pixel, the colours, and in MP4 the codec's letters."""
+    context.sample_aspect_ratio = info.sample_aspect_ratio
+    context.color_range = FULL_RANGE if info.is_full_range else info.colour.range
+    context.color_primaries = info.colour.primaries
+    context.color_trc = info.colour.transfer
+    context.colorspace = info.colour.matrix
+    if output.encoding.video_codec.mp4_tag is not None and format_name in ("mp4", "mov"):
+        context.codec_tag = output.encoding.video_codec.mp4_tag

@@ -13,12 +13,13 @@ from pathlib import Path
 import av
 
 from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
-
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-"""libx264's presets, fastest first."""
+from orchestrator.media.formats import CODECS, CONTAINERS, PRESETS, CodecName, ContainerName, Encoder, EncoderChoice, VideoCodec, codecs_for
 
 GOP_S = 2
 """Length of a segment and longest distance between key frames, s."""
+
+MIN_BITRATE, MAX_BITRATE = 50_000, 800_000_000
+"""Bits a second that can be asked for."""
 
 MIN_SEGMENT_FRAMES = 8
 MAX_TAIL_FRAMES = 4
@@ -31,19 +32,37 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the video is compressed.
+    """How the video is compressed, and into what it is put.
 
     Raises:
-        InvalidOption: a value is out of range.
+        InvalidOption: values are out of range, or do not go together.
     """
 
-    crf: int = 18
-    """libx264's constant rate factor: 0 (best) to 51; 18 is visually transparent."""
-    preset: str = "veryfast"
+    codec: CodecName = "h264"
+    crf: int | None = None
+    """Constant quality, 0 (best) to 51, or 63 for AV1 and VP9; None for the encoder's visually transparent one."""
+    bitrate: int | None = None
+    """Average bits a second, in place of a quality."""
+    preset: str | None = None
+    """Speed by libx264's names; None for `veryfast`."""
     lossless: bool = False
-    """Keep every decoded sample exactly; `crf` is then not used."""
+    """Keep every decoded sample exactly."""
+    encoder: EncoderChoice = "software"
+    """`nvenc` is an error where it does not work; `auto` takes software instead, and says why."""
+    container: ContainerName | None = None
+    """None for the codec's usual one."""
     thread_count: int = 0
     """Encoder threads; 0 for one per core, at most 16."""
+
+    @property
+    def video_codec(self) -> VideoCodec:
+        """The codec's row of the table."""
+        return CODECS[self.codec]
+
+    @property
+    def container_name(self) -> ContainerName:
+        """The container, the codec's usual one where none is given."""
+        return self.container or self.video_codec.containers[0]
 
     @property
     def resolved_thread_count(self) -> int:
@@ -55,10 +74,47 @@ class Encoding:
         return max(MIN_SEGMENT_FRAMES, round(GOP_S * frame_rate))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise InvalidOption(f"crf is {self.crf}; give a number from 0 (best) to 51.")
-        if self.preset not in PRESETS:
-            raise InvalidOption(f"There is no preset {self.preset!r}; give one of {', '.join(PRESETS)}.")
+        for name, table in ((self.codec, CODECS), (self.container or "mp4", CONTAINERS)):
+            if name not in table:
+                raise InvalidOption(f"There is no {name!r} here; give one of {', '.join(table)}.")
+        codec, software = self.video_codec, self.video_codec.software
+        if self.container is not None and self.container not in codec.containers:
+            raise InvalidOption(
+                f"{codec.label} does not go into {self.container}; it goes into {' and '.join(codec.containers)}, "
+                f"and {self.container} takes {codecs_for(self.container)}."
+            )
+        if self.encoder == "nvenc" and codec.nvenc is None:
+            raise InvalidOption(
+                f"NVENC makes no {codec.label}; give {', '.join(name for name, row in CODECS.items() if row.nvenc)} or another encoder."
+            )
+        if self.preset is not None:
+            if self.preset not in PRESETS:
+                raise InvalidOption(f"There is no preset {self.preset!r}; give one of {', '.join(PRESETS)}.")
+            if not software.presets:
+                raise InvalidOption(f"{codec.label} has no presets; leave the preset out.")
+        self._check_quality(codec, software)
+
+    def _check_quality(self, codec: VideoCodec, software: Encoder) -> None:
+        if self.crf is not None:
+            if software.crf_range is None:
+                raise InvalidOption(f"{codec.label} has one quality; leave crf out.")
+            best, worst = software.crf_range
+            if not best <= self.crf <= worst:
+                raise InvalidOption(f"crf is {self.crf}; give a number from {best} (best) to {worst}.")
+        if self.bitrate is not None:
+            if not software.takes_bitrate:
+                raise InvalidOption(f"{codec.label} has no bit rate to choose; leave it out.")
+            if not MIN_BITRATE <= self.bitrate <= MAX_BITRATE:
+                raise InvalidOption(f"The bit rate is {self.bitrate} bits/s; give {MIN_BITRATE} to {MAX_BITRATE}.")
+        if self.lossless and not software.lossless_pix_fmts:
+            raise InvalidOption(
+                f"{codec.label} cannot be lossless; give {', '.join(name for name, row in CODECS.items() if row.software.lossless_pix_fmts)}."
+            )
+        given = [name for name, is_given in (("crf", self.crf is not None), ("bitrate", self.bitrate), ("lossless", self.lossless)) if is_given]
+        if len(given) > 1:
+            raise InvalidOption(f"{' and '.join(given)} exclude each other; give one of them.")
+        if self.lossless and self.encoder == "nvenc":
+            raise InvalidOption("NVENC is not used for lossless output; leave encoder out.")
 
 
 @contextmanager

@@ -1,21 +1,27 @@
 """What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
 
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
+from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
-from orchestrator.media.writer import Encoding
+from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import RateChoice, SyncMode
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1, 240
 """Frame rates that can be asked for."""
 
-_DEFAULTS = Encoding()
+
+def _bits_per_s(value: Any) -> Any:
+    """Read 800k and 8M as FFmpeg does."""
+    if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1] in "kKM":
+        return round(float(value[:-1]) * (1_000_000 if value[-1] == "M" else 1_000))
+    return value
 
 
 class RenderOptions(BaseModel):
@@ -27,9 +33,15 @@ class RenderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crf: int = Field(_DEFAULTS.crf, ge=0, le=51, description="Quality of H.264, 0 (best) to 51.")
-    preset: str = Field(_DEFAULTS.preset, max_length=32, description="libx264 preset, ultrafast to veryslow.")
-    lossless: bool = Field(_DEFAULTS.lossless, description="Keep every decoded sample exactly.")
+    codec: CodecName | None = Field(None, description="Default: h264, or vp9 in WebM. See the README's table for what goes with what.")
+    container: ContainerName | None = Field(None, description="Default: what the output's name ends in, or the codec's usual one.")
+    crf: int | None = Field(None, ge=0, le=63, description="Quality, 0 (best) to 51, or 63 for av1 and vp9. Default: visually transparent.")
+    bitrate: Annotated[int, BeforeValidator(_bits_per_s)] | None = Field(
+        None, ge=MIN_BITRATE, le=MAX_BITRATE, description="Average bits per second in place of a quality, as in 8M or 800k."
+    )
+    preset: str | None = Field(None, max_length=32, description="Speed, ultrafast to veryslow. Default: veryfast.")
+    lossless: bool = Field(False, description="Keep every decoded sample exactly.")
+    encoder: EncoderChoice = Field("software", description="nvenc needs an NVIDIA GPU that encodes; auto takes software where there is none.")
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
     frame_rate: Annotated[str, BeforeValidator(str)] = Field(
         "source",
@@ -61,13 +73,27 @@ class RenderOptions(BaseModel):
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
     )
 
-    def encoding(self) -> Encoding:
+    def encoding(self, named: ContainerName | None = None) -> Encoding:
         """Return how the video is compressed.
 
+        Args:
+            named: the container that the output's name ends in.
+
         Raises:
-            InvalidOption: the preset does not exist.
+            InvalidOption: values do not exist, or do not go together.
         """
-        return Encoding(crf=self.crf, preset=self.preset, lossless=self.lossless)
+        if named is not None and self.container not in (None, named):
+            raise InvalidOption(f"The output's name ends as {named} does, and the container asked for is {self.container}; leave one of them out.")
+        container = self.container or named
+        return Encoding(
+            codec=self.codec or ("vp9" if container == "webm" else "h264"),
+            container=container,
+            crf=self.crf,
+            bitrate=self.bitrate,
+            preset=self.preset,
+            lossless=self.lossless,
+            encoder=self.encoder,
+        )
 
     @property
     def rate(self) -> RateChoice:

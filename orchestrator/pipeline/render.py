@@ -21,10 +21,13 @@ from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
-from orchestrator.media.segment import SpeechEncoder, assemble, encoder_version
+from orchestrator.media.segment import assemble, encoder_version
+from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, Extent, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
@@ -99,6 +102,7 @@ class RenderPlan:
     speech: Speech
     out: Path
     options: RenderOptions
+    output: Output
     speaker: SpeakerChoice
     limits: MediaLimits
     read_s: float
@@ -132,7 +136,7 @@ def plan_render(
     Args:
         video: a video of a person, or a still image.
         audio: speech; a sound file, or a video of which the sound is taken.
-        out: MP4 to write.
+        out: file to write; the end of its name says the container where the options do not.
         options: how to render.
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
@@ -145,18 +149,20 @@ def plan_render(
     """
     options = options or RenderOptions()
     options.check()
+    encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    output = choose_output(encoding, info)
     speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s, options.audio_offset_s)
     speech_frames = speech_frame_count(speech.info.duration_s, expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, speaker, limits, clock.elapsed_s)
+    return RenderPlan(info, speech, out, options, output, speaker, limits, clock.elapsed_s)
 
 
 def render(
@@ -213,7 +219,7 @@ def render(
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, shown.clock, watch.tick)
+            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick)
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
@@ -230,8 +236,9 @@ def render(
         cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
+        encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        notes=render_notes(plan.info, plan.speech.info, analysis, shown),
+        notes=(*render_notes(plan.info, plan.speech.info, analysis, shown), *plan.output.notes),
     )
 
 
@@ -246,8 +253,8 @@ def _render_segments(
 ) -> None:
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
-    speech = SpeechEncoder(plan.speech.info, watch.tick, shown.sound_s)
-    with SegmentWriter(folder, plan.info, shown.clock, speech, plan.options.encoding(), shown.frame_count, watch) as writer:
+    speech = SpeechEncoder(plan.speech.info, watch.tick, shown.sound_s, plan.output.sound)
+    with SegmentWriter(folder, plan.info, shown.clock, speech, plan.output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -262,7 +269,8 @@ def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str,
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
         "options": plan.options.model_dump(mode="json"),
-        "encoder_threads": plan.options.encoding().resolved_thread_count,
+        "output": plan.output.description,
+        "encoder_threads": plan.output.encoding.resolved_thread_count,
         "frame_count": shown.frame_count,
         "frame_rate": str(shown.clock.frame_rate),
         "timeline": shown.digest(),

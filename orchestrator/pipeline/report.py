@@ -37,6 +37,8 @@ class RenderReport:
     stage_s: Mapping[str, float]
     frames_per_s: float
     """Speed of the render stage."""
+    encoding: str
+    """How pictures and sound are stored: codec, encoder, pixel format, container."""
     models: Mapping[str, ModelUse]
     """Triton's own count of what each role did meanwhile."""
     notes: tuple[str, ...]

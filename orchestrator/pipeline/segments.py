@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.output import SEGMENT_SUFFIXES, Output
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import Picture
-from orchestrator.media.segment import SegmentEncoder, SegmentFile, SpeechEncoder
-from orchestrator.media.writer import MAX_TAIL_FRAMES, Encoding, storage_error
+from orchestrator.media.segment import SegmentEncoder, SegmentFile
+from orchestrator.media.sound import SpeechEncoder
+from orchestrator.media.writer import MAX_TAIL_FRAMES, storage_error
 from orchestrator.pipeline.report import frame_ranges
 from orchestrator.pipeline.watch import Watch
 
@@ -41,9 +43,9 @@ class FinishedSegment:
 
 
 class SegmentFolder:
-    """A folder of finished segments: NNNNN.mp4, each with NNNNN.json about it, and plan.json about what is rendered.
+    """A folder of finished segments: NNNNN.mp4 (or .webm, .mkv), each with NNNNN.json about it, and plan.json about what is rendered.
 
-    A segment is there when its .mp4 is; files are renamed into place, so a crash leaves whole ones only.
+    A segment is there when its media file is; files are renamed into place, so a crash leaves whole ones only.
     """
 
     def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
@@ -81,9 +83,9 @@ class SegmentFolder:
             start += segment.file.frame_count
         return flags
 
-    def partial(self, index: int) -> Path:
-        """Return where to write a segment: a name that no other attempt uses, should one still be at it."""
-        return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}.partial"
+    def partial(self, index: int, suffix: str) -> Path:
+        """Return where to write a segment whose name will end so: a name that no other attempt uses, should one still be at it."""
+        return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}{suffix}.partial"
 
     def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
         """Put the next segment in place.
@@ -91,8 +93,8 @@ class SegmentFolder:
         Raises:
             StorageError: it cannot be put there.
         """
-        placed = SegmentFile(self.path / f"{len(self.finished):05}.mp4", file.frame_count, file.delay_frames)
-        segment = FinishedSegment(placed, frame_ranges(edited), duration_s)
+        place = self.path / f"{len(self.finished):05}{Path(file.path.stem).suffix}"
+        segment = FinishedSegment(SegmentFile(place, file.frame_count, file.delay_frames), frame_ranges(edited), duration_s)
         try:
             about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited, "duration_s": str(duration_s)}
             self._place(segment.file.path.with_suffix(".json"), about)
@@ -122,7 +124,7 @@ class SegmentFolder:
 def finished_segments(path: Path) -> list[FinishedSegment]:
     """Return the finished segments in a folder, in order; none if there is no such folder."""
     segments: list[FinishedSegment] = []
-    while (file := path / f"{len(segments):05}.mp4").is_file():
+    while (file := _segment_at(path, len(segments))) is not None:
         try:
             about = json.loads(file.with_suffix(".json").read_text())
         except FileNotFoundError:
@@ -133,6 +135,11 @@ def finished_segments(path: Path) -> list[FinishedSegment]:
     return segments
 
 
+def _segment_at(path: Path, index: int) -> Path | None:
+    files = (path / f"{index:05}{suffix}" for suffix in SEGMENT_SUFFIXES.values())
+    return next((file for file in files if file.is_file()), None)
+
+
 class SegmentWriter:
     """Encodes an output's pictures from the first segment on that is not finished. A context manager.
 
@@ -140,20 +147,13 @@ class SegmentWriter:
     """
 
     def __init__(
-        self,
-        folder: SegmentFolder,
-        info: VideoInfo,
-        clock: OutputClock,
-        speech: SpeechEncoder,
-        encoding: Encoding,
-        frame_count: int,
-        watch: Watch,
+        self, folder: SegmentFolder, info: VideoInfo, clock: OutputClock, speech: SpeechEncoder, output: Output, frame_count: int, watch: Watch
     ) -> None:
         self._folder = folder
         self._info = info
         self._clock = clock
-        self._encoding = encoding
-        self._segment_frames = encoding.segment_frame_count(clock.frame_rate)
+        self._output = output
+        self._segment_frames = output.encoding.segment_frame_count(clock.frame_rate)
         self._frame_count = frame_count
         self._watch = watch
         self._speech = speech
@@ -189,9 +189,8 @@ class SegmentWriter:
             RenderError: the watch says that the render must not go on.
         """
         if self._encoder is None:
-            self._encoder = SegmentEncoder(
-                self._folder.partial(self._started), self._info, self._clock, self._encoding, self._speech, self._started, self._written
-            )
+            path = self._folder.partial(self._started, self._output.segment_suffix)
+            self._encoder = SegmentEncoder(path, self._info, self._clock, self._output, self._speech, self._started, self._written)
             self._started += 1
         self._encoder.write(picture)
         self._edited.append(is_edited)

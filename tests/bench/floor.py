@@ -5,6 +5,8 @@ from pathlib import Path
 
 import av
 
+from orchestrator.media.encoders import DEFAULT_PRESET
+from orchestrator.media.formats import CODECS
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.writer import Encoding
@@ -22,7 +24,8 @@ def decode_encode(video: Path, out: Path, encoding: Encoding, frame_count: int) 
     """
     info = probe_video(video)
     with VideoReader(info) as reader, av.open(str(out), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=info.frame_rate, options={"preset": encoding.preset, "crf": str(encoding.crf)})
+        crf = CODECS["h264"].software.default_crf if encoding.crf is None else encoding.crf
+        stream = container.add_stream("libx264", rate=info.frame_rate, options={"preset": encoding.preset or DEFAULT_PRESET, "crf": str(crf)})
         stream.width, stream.height = info.working_size_wh
         stream.pix_fmt = info.working_pix_fmt
         context = stream.codec_context

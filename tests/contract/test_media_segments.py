@@ -14,8 +14,10 @@ import pytest
 from orchestrator.errors import RenderInterrupted
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.output import choose_output
 from orchestrator.media.reader import plane_view
-from orchestrator.media.segment import SpeechEncoder, assemble, read_init_bytes
+from orchestrator.media.segment import assemble, read_init_bytes
+from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
@@ -45,7 +47,7 @@ def write(
 ) -> SegmentFolder:
     """Write an output, or as much of it as comes before a frame at which writing is ended."""
     segments = SegmentFolder(folder, {"preset": encoding.preset})
-    with SegmentWriter(segments, info_of(), clock, SpeechEncoder(speech), encoding, frame_count, Watch()) as writer:
+    with SegmentWriter(segments, info_of(), clock, SpeechEncoder(speech), choose_output(encoding, info_of()), frame_count, Watch()) as writer:
         for number in range(writer.first_frame, frame_count):
             if number == stop_at:
                 raise KeyboardInterrupt
@@ -54,7 +56,7 @@ def write(
 
 
 def movie(segments: SegmentFolder, out: Path, clock: OutputClock = PAL) -> Path:
-    assemble([segment.file for segment in segments.finished], out, clock)
+    assemble([segment.file for segment in segments.finished], out, info_of(), clock, choose_output(Encoding(), info_of()))
     return out
 
 
@@ -96,7 +98,8 @@ def test_every_segment_is_one_fragment_that_begins_with_a_key_frame_and_plays_al
 def test_scene_cut_inside_a_segment_starts_no_fragment_of_its_own(tmp_path: Path, speech: AudioInfo) -> None:
     segments = SegmentFolder(tmp_path / "segments", {})
     noise = np.random.default_rng(1)
-    with SegmentWriter(segments, info_of(), PAL, SpeechEncoder(speech), Encoding(preset="veryfast", thread_count=1), 50, Watch()) as writer:
+    output = choose_output(Encoding(preset="veryfast", thread_count=1), info_of())
+    with SegmentWriter(segments, info_of(), PAL, SpeechEncoder(speech), output, 50, Watch()) as writer:
         for number in range(50):
             planes = [noise.integers(0, 256, shape, np.uint8) for shape in ((64, 96), (32, 48), (32, 48))] if number == 30 else None
             writer.write(picture(number) if planes is None else picture_of(planes), is_edited=False)
@@ -134,7 +137,7 @@ def test_encoder_gives_the_same_bits_every_time_at_any_width(tmp_path: Path, spe
     digests = set()
     for attempt in range(4):
         segments = SegmentFolder(tmp_path / str(attempt), {})
-        with SegmentWriter(segments, info, PAL, SpeechEncoder(speech), B_FRAMES, 25, Watch()) as writer:
+        with SegmentWriter(segments, info, PAL, SpeechEncoder(speech), choose_output(B_FRAMES, info), 25, Watch()) as writer:
             for number in range(25):
                 writer.write(picture_of([np.roll(luma, 2 * number, 1), chroma, chroma]), is_edited=False)
         digests.add(segments.finished[0].file.path.read_bytes())
@@ -178,7 +181,8 @@ def test_any_number_of_frames_gives_segments_that_meet(tmp_path: Path, speech: A
 def test_leaving_keeps_the_segment_that_was_just_completed(tmp_path: Path, speech: AudioInfo) -> None:
     segments, watch = SegmentFolder(tmp_path / "segments", {}), Watch()
     written = 0
-    with pytest.raises(RenderInterrupted), SegmentWriter(segments, info_of(), PAL, SpeechEncoder(speech), NO_B_FRAMES, FRAMES, watch) as writer:
+    output = choose_output(NO_B_FRAMES, info_of())
+    with pytest.raises(RenderInterrupted), SegmentWriter(segments, info_of(), PAL, SpeechEncoder(speech), output, FRAMES, watch) as writer:
         for number in range(FRAMES):
             if number == 60:
                 watch.leave_at_checkpoint()

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.output import choose_output
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
-from orchestrator.media.segment import SpeechEncoder, assemble, read_init_bytes
+from orchestrator.media.segment import assemble, read_init_bytes
+from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.times import SourceTimes
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.analyse import times_of
@@ -98,14 +100,14 @@ def output(video: Path, speech: AudioInfo, options: RenderOptions, out: Path) ->
     times = times_of(index.pts, info)
     shown = lay_out(options.sync_mode, options.rate, times, speech.duration_s, is_whole=True)
     folder = SegmentFolder(out.with_suffix(".segments"), {"timeline": shown.digest()})
-    encoding = Encoding(preset="veryfast", crf=23, thread_count=1)
+    stored = choose_output(Encoding(preset="veryfast", crf=23, thread_count=1), info)
     with (
         VideoReader(info) as reader,
-        SegmentWriter(folder, info, shown.clock, SpeechEncoder(speech, duration_s=shown.sound_s), encoding, shown.frame_count, Watch()) as writer,
+        SegmentWriter(folder, info, shown.clock, SpeechEncoder(speech, duration_s=shown.sound_s), stored, shown.frame_count, Watch()) as writer,
     ):
         for frame in reader.decode_order(index, shown.source[writer.first_frame :]):
             writer.write(frame.picture, is_edited=False)
-    assemble([segment.file for segment in folder.finished], out, shown.clock)
+    assemble([segment.file for segment in folder.finished], out, info, shown.clock, stored)
     live = [segment.file.path.read_bytes() for segment in folder.finished]
     inits = [read_init_bytes(segment.file.path) for segment in folder.finished]
     out.with_suffix(".live.mp4").write_bytes(live[0][: inits[0]] + b"".join(data[init:] for data, init in zip(live, inits, strict=True)))

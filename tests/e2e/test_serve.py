@@ -1,5 +1,6 @@
 """`lipsync serve`: `POST /render` as curl uses it, health, and what a service on its own must withstand."""
 
+import io
 import socket
 import subprocess
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import httpx
 import psutil
 import pytest
@@ -62,6 +64,19 @@ def test_render_streams_the_video_while_it_is_rendered(service: Service, clip: P
     assert arrived[0]
     assert frame_count(body) == 150
     assert body[4:8] == b"ftyp" and body.count(b"moov") == 1
+    wait_until(lambda: not jobs_left(service), "the job is forgotten")
+
+
+def test_webm_is_streamed_as_webm_and_what_cannot_be_streamed_is_refused(service: Service, clip: Path, speech: Path) -> None:
+    answer = post(service, clip, speech, container="webm", preset="ultrafast", bitrate="500k")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "video/webm")
+    assert 'filename="render.webm"' in answer.headers["content-disposition"]
+    with av.open(io.BytesIO(answer.content), "r") as file:
+        assert [stream.codec_context.name for stream in file.streams] == ["vp9", "opus"]
+    assert frame_count(answer.content) == 62
+    refused = post(service, clip, speech, codec="prores")
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_option")
+    assert "ask for mp4 or webm" in refused.json()["detail"]
     wait_until(lambda: not jobs_left(service), "the job is forgotten")
 
 

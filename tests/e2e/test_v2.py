@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+import io
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import httpx
 import pytest
 from sync.common import ActiveSpeaker, Audio, BatchResponse, ElevenLabs, GenerationOptions, GenerationSegment, Input, SegmentAudioInput, Tts, Video
@@ -323,6 +325,27 @@ def test_video_can_be_watched_while_it_is_rendered(service: Service, assets: dic
         stream += part.content
     assert frame_count(stream) == 125
     assert sum(float(line[8:].rstrip(",")) for line in lines if line.startswith("#EXTINF:")) == pytest.approx(5.0, abs=0.01)
+
+
+def test_result_is_of_the_format_asked_for(service: Service, assets: dict[str, str]) -> None:
+    job = {
+        "model": "lipsync-2",
+        "input": [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}],
+        "options": {"codec": "prores", "sync_mode": "cut_off"},
+        "outputFileName": "master",
+    }
+    created = service.http.post("/v2/generate", json=job).json()
+    assert created["playlistUrl"] is None
+    refused = service.http.get(f"/v2/generate/{created['id']}/playlist.m3u8")
+    assert refused.status_code == 422 and "h264 in mp4" in refused.json()["message"]
+    done = service.ended(created["id"])
+    assert done["status"] == "COMPLETED"
+    answer = httpx.get(done["outputUrl"])
+    assert answer.headers["content-type"] == "video/quicktime" and answer.headers["content-disposition"].endswith("master.mov")
+    with av.open(io.BytesIO(answer.content), "r") as file:
+        assert [stream.codec_context.name for stream in file.streams] == ["prores", "pcm_s24le"]
+    refused = service.http.post("/v2/generate", json={**job, "options": {"codec": "prores", "container": "webm"}})
+    assert refused.status_code == 422 and "webm takes av1, vp9" in refused.json()["message"]
 
 
 def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[str, str]) -> None:

@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from orchestrator import errors
+from orchestrator.media.formats import CODECS
 from orchestrator.settings import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,3 +31,10 @@ def codes() -> set[str]:
 def test_each_error_code_is_explained_in_both_readmes_and_in_the_tree() -> None:
     for text in ((ROOT / "README.md").read_text(), (ROOT / "README.zh-CN.md").read_text(), str(errors.__doc__)):
         assert not {code for code in codes() if code not in text}
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_table_of_output_formats_has_every_codec_with_its_containers(name: str) -> None:
+    rows = {line.split("|")[1].strip(" `"): line.split("|")[3] for line in (ROOT / name).read_text().splitlines() if line.startswith("| `")}
+    for codec in CODECS.values():
+        assert tuple(re.findall(r"\w+", rows[codec.name])) == codec.containers

@@ -1,0 +1,110 @@
+"""FFmpeg's encoders: how each is told what is wanted so that it makes the same bits every time, and whether NVENC works here."""
+
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+
+from orchestrator.media.formats import PRESETS, Encoder
+from orchestrator.media.writer import Encoding
+
+DEFAULT_PRESET = "veryfast"
+
+_X265_FRAME_THREADS = 2
+"""Pictures that x265 works on at a time. It shapes the bits, so it is not left to the number of cores; rows of a picture run in parallel anyway."""
+
+_FFV1_SLICES = 4
+"""Parts of a picture that FFV1 works on at a time; it shapes the bits."""
+
+_SVT_QUIET = "0"
+
+_PROBE_FRAMES, _PROBE_SIZE_WH = 20, (320, 192)
+
+
+def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool) -> dict[str, str]:
+    """Return the private options of an encoder, the bit rate not among them."""
+    preset = encoder.presets[PRESETS.index(encoding.preset or DEFAULT_PRESET)] if encoder.presets else ""
+    crf = str(encoder.default_crf if encoding.crf is None else encoding.crf)
+    quality = {} if encoding.bitrate or encoding.lossless else {"crf": crf}
+    if encoder.name == "libx264":
+        return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **_x264_reproducible()}
+    if encoder.name == "libx265":
+        parameters = f"log-level=error:open-gop=0:info=0:frame-threads={_X265_FRAME_THREADS}" + (":lossless=1" if encoding.lossless else "")
+        return {"preset": preset, **quality, "x265-params": parameters}
+    if encoder.name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", _SVT_QUIET)  # else it writes its settings to standard error; its failures come as error codes too
+        return {"preset": preset, **quality, **({"svtav1-params": "lossless=1"} if encoding.lossless else {})}
+    if encoder.name == "libvpx-vp9":
+        # libvpx cannot hide reference frames in a stream with alpha.
+        hidden = {"auto-alt-ref": "0"} if has_alpha else {}
+        return {"deadline": "good", "cpu-used": preset, "row-mt": "1", **hidden, **({"lossless": "1"} if encoding.lossless else quality)}
+    if encoder.name == "prores_ks":
+        return {"profile": "4444" if "444" in encoder.pix_fmts[0] else "hq", "vendor": "apl0"}
+    if encoder.name == "ffv1":
+        return {"level": "3", "slices": str(_FFV1_SLICES), "slicecrc": "1"}
+    return {"preset": preset, **({} if encoding.bitrate else {"rc": "constqp", "qp": crf}), "forced-idr": "1", "b_ref_mode": "disabled"}
+
+
+def set_up(context: VideoCodecContext, encoder: Encoder, encoding: Encoding, gop_frames: int) -> None:
+    """Say how many threads, key frames and bits a context has."""
+    # FRAME, since PyAV's default makes x264 cut each picture into slices; the count is stated, since it shapes the bitstream.
+    context.thread_type = "SLICE" if encoder.name == "ffv1" else "FRAME"
+    context.thread_count = encoding.resolved_thread_count
+    context.gop_size = 1 if encoder.name == "ffv1" else gop_frames
+    context.bit_rate = encoding.bitrate or 0
+
+
+@cache
+def _x264_reproducible() -> Mapping[str, str]:
+    """Return the options that make x264 give the same bits every time.
+
+    Its AVX-512 code reads past the end of rows whose width in macroblocks is uneven (measured: 854x480, 400x300 and others differ from run to
+    run with every preset that has a macroblock tree); the AVX2 code gives what AVX and SSE give, and is no slower.
+    """
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return {"x264-params": "asm=AVX2"} if "avx512f" in flags else {}
+
+
+@cache
+def nvenc_problem(encoder: Encoder) -> str | None:
+    """Try an NVENC encoder twice on a few pictures; return why it cannot be used here, or None."""
+    try:
+        first, second = (_encoded(encoder) for _ in range(2))
+        pictures = _decoded_count(encoder, first)
+    except (av.FFmpegError, OSError, ValueError) as exc:
+        return str(getattr(exc, "strerror", None) or exc)
+    if pictures != _PROBE_FRAMES:
+        return f"{pictures} of {_PROBE_FRAMES} pictures came back"
+    return None if first == second else "it does not give the same bits twice"
+
+
+def _encoded(encoder: Encoder) -> list[bytes]:
+    """Return the packets of moving pictures."""
+    context = VideoCodecContext.create(encoder.name, "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height = _PROBE_SIZE_WH
+    context.pix_fmt = encoder.pix_fmts[0]
+    context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+    set_up(context, encoder, Encoding(thread_count=1), _PROBE_FRAMES)
+    context.options = encoder_options(encoder, Encoding(thread_count=1), has_alpha=False)
+    width, height = _PROBE_SIZE_WH
+    gradient = np.add.outer(np.arange(height * 3 // 2), np.arange(width))
+    packets: list[bytes] = []
+    for number in range(_PROBE_FRAMES):
+        picture = av.VideoFrame.from_ndarray(((gradient + 4 * number) % 256).astype(np.uint8), "yuv420p").reformat(format=encoder.pix_fmts[0])
+        picture.pts, picture.time_base = number, Fraction(1, 25)
+        packets += [bytes(packet) for packet in context.encode(picture)]
+    return packets + [bytes(packet) for packet in context.encode(None)]
+
+
+def _decoded_count(encoder: Encoder, packets: list[bytes]) -> int:
+    """Return how many pictures come out of packets."""
+    decoder = VideoCodecContext.create(av.Codec(encoder.name, "w").canonical_name, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    count = sum(len(decoder.decode(av.Packet(data))) for data in packets)
+    return count + len(decoder.decode(None))

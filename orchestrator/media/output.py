@@ -1,0 +1,103 @@
+"""The output of one render: what was asked for, laid against what its source is and what this machine can do."""
+
+from dataclasses import dataclass
+
+from orchestrator.errors import InvalidOption
+from orchestrator.media.encoders import nvenc_problem
+from orchestrator.media.formats import (
+    CODECS,
+    CONTAINERS,
+    Container,
+    Encoder,
+    PixelLayout,
+    SegmentKind,
+    Sound,
+    is_live,
+    nearest_pix_fmt,
+    segment_kind,
+    sound_of,
+)
+from orchestrator.media.probe import VideoInfo
+from orchestrator.media.writer import Encoding
+
+SEGMENT_SUFFIXES = {"mp4": ".mp4", "webm": ".webm", "matroska": ".mkv"}
+"""Ends of segments' file names, by FFmpeg's names of their formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How pictures and sound of one render are stored."""
+
+    encoding: Encoding
+    encoder: Encoder
+    pix_fmt: str
+    """What the encoder is given."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what differs from what was asked for, or from the source."""
+
+    @property
+    def container(self) -> Container:
+        """The kind of file."""
+        return CONTAINERS[self.encoding.container_name]
+
+    @property
+    def sound(self) -> Sound:
+        """How the sound is stored."""
+        return sound_of(self.encoding.video_codec, self.encoding.container_name)
+
+    @property
+    def segment_kind(self) -> SegmentKind:
+        """How a segment is stored."""
+        return segment_kind(self.encoding.video_codec, self.encoding.container_name)
+
+    @property
+    def segment_muxer(self) -> str:
+        """FFmpeg's name of a segment's format."""
+        return "mp4" if self.segment_kind == "mp4" else "webm" if self.container.name == "webm" else "matroska"
+
+    @property
+    def segment_suffix(self) -> str:
+        """How a segment's file name ends."""
+        return SEGMENT_SUFFIXES[self.segment_muxer]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the segments, one behind the other, are a stream of the container."""
+        return is_live(self.encoding.video_codec, self.encoding.container_name)
+
+    @property
+    def description(self) -> str:
+        """The output in a few words, for the report."""
+        return f"{self.encoding.video_codec.label} ({self.encoder.name}, {self.pix_fmt}) and {self.sound.name} in {self.container.name}"
+
+
+def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
+    """Choose encoder and pixel format for a source.
+
+    Raises:
+        InvalidOption: NVENC is asked for and does not work here, or the output cannot be lossless as asked for.
+    """
+    codec, notes = encoding.video_codec, []
+    encoder = codec.software
+    if encoding.encoder != "software" and codec.nvenc is not None and not encoding.lossless:
+        problem = nvenc_problem(codec.nvenc)
+        if problem is None:
+            encoder = codec.nvenc
+        elif encoding.encoder == "nvenc":
+            raise InvalidOption(f"NVENC cannot encode {codec.label} here ({problem}); leave encoder out, or give auto.")
+        else:
+            notes.append(f"NVENC cannot encode {codec.label} here ({problem}), so {encoder.name} did.")
+    source = info.working_pix_fmt
+    pix_fmt = nearest_pix_fmt(source, encoder.lossless_pix_fmts if encoding.lossless else encoder.pix_fmts)
+    found, wanted = PixelLayout.of(pix_fmt), PixelLayout.of(source)
+    if encoding.lossless and not found.keeps(wanted):
+        able = [name for name, row in CODECS.items() if any(PixelLayout.of(one).keeps(wanted) for one in row.software.lossless_pix_fmts)]
+        raise InvalidOption(f"{codec.label} cannot keep every sample of {source}; give {' or '.join(able)}, or leave lossless out.")
+    if found != wanted:
+        notes.append(f"The pictures' format {source} was converted to {pix_fmt} for {codec.label}.")
+    if info.sample_aspect_ratio != 1 and encoding.container_name in ("webm", "mkv") and not codec.stores_pixel_shape:
+        raise InvalidOption(
+            f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {encoding.container_name} cannot say here; "
+            "give mp4 or mov as the container, or codec h264."
+        )
+    return Output(encoding, encoder, pix_fmt, tuple(notes))

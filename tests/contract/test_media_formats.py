@@ -1,0 +1,219 @@
+"""Every codec in every container it goes into: exact pictures, clock and sound, the same bits however often begun again; the rest refused."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from orchestrator.errors import InvalidOption
+from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.clock import OutputClock
+from orchestrator.media.formats import CODECS, CONTAINERS, CodecName, ContainerName, is_live
+from orchestrator.media.output import choose_output
+from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
+from orchestrator.media.reader import plane_view
+from orchestrator.media.segment import assemble, read_init_bytes
+from orchestrator.media.sound import SpeechEncoder
+from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.watch import Watch
+from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, planes_of, speech_like, write_wav
+from tests.contract.test_media_writer import decoded, decoded_sound, info_of
+
+RATE = Fraction(4)
+"""At which a segment has 8 pictures, the fewest there are."""
+
+FRAMES = 21
+"""Two segments, and five pictures that are the third."""
+
+COMBINATIONS = [(codec, container) for codec in CODECS for container in CODECS[codec].containers]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> AudioInfo:
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    return read_speech(write_wav(path, speech_like(float(FRAMES / RATE)), SPEECH_RATE_HZ)).info
+
+
+def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = FRAMES, stop_at: int = -1) -> SegmentFolder:
+    segments, output = SegmentFolder(folder, {}), choose_output(encoding, info)
+    with SegmentWriter(
+        segments, info, OutputClock.constant(info.frame_rate), SpeechEncoder(speech, sound=output.sound), output, frame_count, Watch()
+    ) as writer:
+        for number in range(writer.first_frame, frame_count):
+            if number == stop_at:
+                raise KeyboardInterrupt
+            planes = numbered_planes(number % 64, info.working_size_wh, info.working_pix_fmt)
+            writer.write(picture_of(planes, info.working_pix_fmt), is_edited=False)
+    return segments
+
+
+def movie(segments: SegmentFolder, info: VideoInfo, encoding: Encoding) -> Path:
+    output = choose_output(encoding, info)
+    out = segments.path.with_suffix(output.container.suffixes[0])
+    assemble([segment.file for segment in segments.finished], out, info, OutputClock.constant(info.frame_rate), output)
+    return out
+
+
+def numbers(pictures: list[av.VideoFrame]) -> list[int]:
+    return [number_of(plane_view(picture.reformat(format="yuv420p").planes[0])) for picture in pictures]
+
+
+@pytest.mark.parametrize(("codec", "container"), COMBINATIONS)
+def test_pictures_clock_and_sound_are_exact_and_the_bits_the_same_when_begun_again(
+    tmp_path: Path, speech: AudioInfo, codec: CodecName, container: ContainerName
+) -> None:
+    square = container in ("webm", "mkv") and not CODECS[codec].stores_pixel_shape
+    info = info_of(frame_rate=RATE, rotation_deg=90, sample_aspect_ratio=Fraction(1) if square else Fraction(4, 3))
+    encoding = Encoding(codec=codec, container=container, thread_count=2)
+    segments = write(tmp_path / "once", info, speech, encoding)
+    out = movie(segments, info, encoding)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "twice", info, speech, encoding, stop_at=19)
+    assert movie(write(tmp_path / "twice", info, speech, encoding), info, encoding).read_bytes() == out.read_bytes()
+    files = [segment.file.path for segment in segments.finished]
+    assert [segment.file.frame_count for segment in segments.finished] == [8, 8, 5]
+    played = [out]
+    if is_live(CODECS[codec], container):
+        live = tmp_path / f"live{out.suffix}"
+        live.write_bytes(b"".join(file.read_bytes()[read_init_bytes(file) if file != files[0] else 0 :] for file in files))
+        played.append(live)
+    for path in played:
+        pictures = decoded(path)
+        assert numbers(pictures) == list(range(FRAMES))
+        assert [(picture.pts or 0) * Fraction(picture.time_base or 0) for picture in pictures] == [number / RATE for number in range(FRAMES)]
+        sound, first_s = decoded_sound(path)
+        assert first_s == 0
+        with av.open(str(path)) as file:
+            rate_hz = file.streams.audio[0].codec_context.sample_rate
+        assert FRAMES / RATE * rate_hz <= len(sound) <= FRAMES / RATE * rate_hz + 2 * 1024
+    found = probe_video(out)
+    assert (found.rotation_deg, found.frame_rate, found.size_wh, found.colour) == (90, RATE, (96, 64), ColourTags(1, 1, 1, 1))
+    assert found.sample_aspect_ratio == info.sample_aspect_ratio
+
+
+@pytest.mark.parametrize("codec", [name for name, row in CODECS.items() if name != "h264"])
+@pytest.mark.parametrize("frame_count", [1, 2, 13])
+def test_any_number_of_pictures_can_be_written(tmp_path: Path, speech: AudioInfo, codec: CodecName, frame_count: int) -> None:
+    """x265 leaves the decoding times of one or two pictures unset."""
+    info, encoding = info_of(frame_rate=RATE), Encoding(codec=codec)
+    pictures = decoded(movie(write(tmp_path / "segments", info, speech, encoding, frame_count), info, encoding))
+    assert numbers(pictures) == list(range(frame_count))
+    assert [(picture.pts or 0) * Fraction(picture.time_base or 0) for picture in pictures] == [number / RATE for number in range(frame_count)]
+
+
+@pytest.mark.parametrize("codec", ["hevc", "av1", "vp9", "prores_4444", "ffv1"])
+def test_bits_do_not_depend_on_the_number_of_threads(tmp_path: Path, speech: AudioInfo, codec: CodecName) -> None:
+    info = info_of(frame_rate=RATE, size_wh=(400, 304))
+    outs = []
+    for threads in (1, 3):
+        encoding = Encoding(codec=codec, thread_count=threads)
+        outs.append(movie(write(tmp_path / str(threads), info, speech, encoding, 9), info, encoding).read_bytes())
+    assert outs[0] == outs[1]
+
+
+LOSSLESS: list[tuple[CodecName, str]] = [
+    *(("hevc", pix_fmt) for pix_fmt in ("yuv420p", "yuvj420p", "yuv444p")),
+    ("av1", "yuv420p"),
+    ("av1", "yuvj420p"),
+    *(("vp9", pix_fmt) for pix_fmt in ("yuv420p", "yuvj420p", "yuv422p")),
+    *(("ffv1", pix_fmt) for pix_fmt in ("yuv420p", "yuvj420p", "yuv444p")),
+]
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), LOSSLESS)
+def test_lossless_keeps_every_sample(tmp_path: Path, speech: AudioInfo, codec: CodecName, pix_fmt: str) -> None:
+    full_range = pix_fmt.startswith("yuvj")
+    info = info_of(frame_rate=RATE, pix_fmt=pix_fmt, colour=ColourTags(2 if full_range else 1, 1, 1, 1))
+    encoding = Encoding(codec=codec, lossless=True)
+    out = movie(write(tmp_path / "segments", info, speech, encoding, 9), info, encoding)
+    for number, picture in enumerate(decoded(out)):
+        for actual, expected in zip(planes_of(picture), numbered_planes(number, (96, 64), pix_fmt), strict=True):
+            assert np.array_equal(actual, expected)
+    assert probe_video(out).is_full_range == full_range
+
+
+@pytest.mark.parametrize("codec", ["prores", "prores_4444"])
+def test_master_formats_keep_the_pictures_levels_and_say_what_was_converted(tmp_path: Path, speech: AudioInfo, codec: CodecName) -> None:
+    info, encoding = info_of(frame_rate=RATE), Encoding(codec=codec)
+    output = choose_output(encoding, info)
+    assert [note for note in output.notes if "yuv420p was converted to yuv4" in note and "10le" in note]
+    luma = [
+        plane_view(picture.reformat(format="yuv420p").planes[0])
+        for picture in decoded(movie(write(tmp_path / "s", info, speech, encoding, 3), info, encoding))
+    ]
+    for number, samples in enumerate(luma):
+        difference = samples.astype(int) - numbered_planes(number, (96, 64))[0]
+        assert np.abs(difference).max() <= 6 and abs(difference.mean()) < 0.3
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_bit_rate_is_met_and_quality_changes_the_size(tmp_path: Path, speech: AudioInfo, codec: CodecName) -> None:
+    info, noise = info_of(size_wh=(256, 144)), np.random.default_rng(1)
+    still = np.kron(noise.integers(0, 256, (18, 32), np.uint8), np.ones((8, 8), np.uint8))
+    grain = [noise.integers(-12, 12, still.shape) for _ in range(5)]
+    chroma = np.full((72, 128), 128, np.uint8)
+
+    def size_bytes(encoding: Encoding) -> int:
+        segments, output = SegmentFolder(tmp_path / str(hash(encoding)), {}), choose_output(encoding, info)
+        with SegmentWriter(
+            segments, info, OutputClock.constant(info.frame_rate), SpeechEncoder(speech, sound=output.sound), output, 50, Watch()
+        ) as writer:
+            for number in range(50):
+                writer.write(picture_of([np.clip(still + grain[number % 5], 0, 255).astype(np.uint8), chroma, chroma]), is_edited=False)
+        with av.open(str(segments.finished[0].file.path)) as file:
+            return sum(packet.size for packet in file.demux(video=0))
+
+    base = Encoding(codec=codec, preset="ultrafast")
+    bits_per_s = 8 * size_bytes(replace(base, bitrate=400_000)) / 2
+    assert 200_000 < bits_per_s < 800_000
+    assert size_bytes(replace(base, crf=20)) > 1.3 * size_bytes(replace(base, crf=40))
+
+
+def refused() -> Iterator[tuple[dict[str, object], str]]:
+    for codec, row in CODECS.items():
+        for container in CONTAINERS:
+            if container not in row.containers:
+                yield {"codec": codec, "container": container}, f"{container} takes"
+    yield {"codec": "prores", "crf": 20}, "one quality"
+    yield {"codec": "ffv1", "bitrate": 1_000_000}, "no bit rate"
+    yield {"codec": "prores", "lossless": True}, "cannot be lossless; give h264"
+    yield {"codec": "prores", "preset": "fast"}, "no presets"
+    yield {"codec": "h264", "crf": 60}, "0 .best. to 51"
+    yield {"codec": "av1", "crf": 64}, "0 .best. to 63"
+    yield {"codec": "vp9", "encoder": "nvenc"}, "give h264, hevc, av1"
+    yield {"crf": 20, "bitrate": 1_000_000}, "exclude each other"
+    yield {"lossless": True, "crf": 20}, "exclude each other"
+    yield {"lossless": True, "encoder": "nvenc"}, "not used for lossless"
+    yield {"bitrate": 10}, "give 50000"
+    yield {"codec": "mpeg2"}, "give one of h264"
+    yield {"container": "avi"}, "give one of mp4"
+    yield {"preset": "quick"}, "veryfast"
+
+
+@pytest.mark.parametrize(("values", "sentence"), list(refused()))
+def test_what_does_not_go_together_is_refused_with_what_does(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InvalidOption, match=sentence):
+        Encoding(**values)  # type: ignore[arg-type]
+
+
+def test_what_the_source_does_not_allow_is_refused_with_what_it_does() -> None:
+    with pytest.raises(InvalidOption, match="give h264 or hevc or vp9 or ffv1"):
+        choose_output(Encoding(codec="av1", lossless=True), info_of(pix_fmt="yuv444p"))
+    with pytest.raises(InvalidOption, match=r"not square.*mp4"):
+        choose_output(Encoding(codec="vp9"), info_of(sample_aspect_ratio=Fraction(4, 3)))
+
+
+def test_nvenc_is_tried_and_software_taken_only_where_that_was_asked_for() -> None:
+    found = choose_output(Encoding(encoder="auto"), info_of())
+    if found.encoder.name == "h264_nvenc":
+        pytest.skip("this machine encodes with NVENC")
+    assert found.encoder.name == "libx264"
+    assert found.notes == choose_output(Encoding(encoder="auto"), info_of()).notes
+    assert "NVENC cannot encode H.264 here" in found.notes[0] and "libx264 did" in found.notes[0]
+    with pytest.raises(InvalidOption, match="NVENC cannot encode HEVC here"):
+        choose_output(Encoding(codec="hevc", encoder="nvenc"), info_of())

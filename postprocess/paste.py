@@ -26,7 +26,8 @@ def mouth_difference(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: 
         raise ValueError(f"expected a mouth patch of shape {face_crop.image.shape}, got {mouth_patch.shape}")
     unmasked = cv2.subtract(mouth_patch, face_crop.image, dtype=cv2.CV_32F)
     difference = np.asarray(cv2.multiply(unmasked, cv2.merge([mask, mask, mask])), np.float32)
-    return difference if bool(np.any(np.abs(difference) >= 0.5)) else None
+    low, high = cv2.minMaxLoc(difference.reshape(len(difference), -1))[:2]
+    return difference if max(-low, high) >= 0.5 else None
 
 
 def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
@@ -43,13 +44,14 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
         mask: (S, S) float32, the one `difference` was made with; samples outside it keep their value to the bit.
     """
     size_px = difference.shape[0]
-    replaced = np.abs(difference).max(axis=2)
-    sigma = DETAIL_BLUR * size_px
-    replaced = np.minimum(cv2.GaussianBlur(cv2.dilate(replaced, np.ones((3, 3), np.uint8)), (0, 0), sigma) / np.float32(REPLACED_AT), 1.0)
+    red, green, blue = cv2.split(cv2.absdiff(difference, np.zeros(1)))
+    strongest = np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)
+    pooled = np.asarray(cv2.GaussianBlur(cv2.dilate(strongest, np.ones((3, 3), np.uint8)), (0, 0), DETAIL_BLUR * size_px), np.float32)
+    replaced = np.minimum(pooled * np.float32(1 / REPLACED_AT), np.float32(1.0))
     replaced *= mask  # pooling has carried it beyond the mask's edge
     replaced[replaced < 1 / 64] = 0.0
     replaced[[0, -1]] = replaced[:, [0, -1]] = 0.0
-    active = (np.abs(difference).max(axis=2) >= 1 / 64) | (replaced > 0)
+    active = (strongest >= 1 / 64) | (replaced > 0)
     rows, columns = np.flatnonzero(active.any(1)), np.flatnonzero(active.any(0))
     top, bottom = max(0, int(rows[0]) - 1), min(size_px, int(rows[-1]) + 2)
     left, right = max(0, int(columns[0]) - 1), min(size_px, int(columns[-1]) + 2)
@@ -64,13 +66,12 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
             continue
         to_region = to_plane - np.array([[0, 0, x1], [0, 0, y1]])
         size_wh = x2 - x1, y2 - y1
-        original = np.ascontiguousarray(face_crop.yuv[part][:, :, index]).astype(np.float32)
-        change, weight, crop_sample = cv2.split(
-            warp(np.asarray(cv2.merge([change_yuv[:, :, index], replaced[part], original]), np.float32), to_region, size_wh, cv2.BORDER_CONSTANT)
-        )
+        original = face_crop.yuv[part][:, :, index].astype(np.float32)
+        changes = np.asarray(cv2.merge([change_yuv[:, :, index], replaced[part], original]), np.float32)
+        change, weight, crop_sample = cv2.split(warp(changes, to_region, size_wh, cv2.BORDER_CONSTANT))
         region = plane[y1:y2, x1:x2]
-        edited = region + change - weight * (region - crop_sample)
-        np.copyto(region, cv2.convertScaleAbs(np.maximum(edited, 0.0)), where=(change != 0.0) | (weight != 0.0))
+        faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
+        np.copyto(region, np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_8U)))
 
 
 def _bounds(points: NDArray[np.float64], shape_hw: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -158,8 +158,8 @@ MAX_GAIN_DB = 30.0
 """Most that a quiet track is raised; beyond, it is noise that would be made to speak."""
 
 
-def with_loud_level(mel: NDArray[np.float32], loud_level_db: float) -> NDArray[np.float32]:
-    """Return the features as if the track's loud speech had the given level.
+def loud_gain_db(mel: NDArray[np.float32], loud_level_db: float) -> float:
+    """Return the gain that brings a track's loud speech to the given level, dB.
 
     A column's level is the mean of its bands as power, dB; loud speech is the 95th percentile over all columns.
 
@@ -169,5 +169,16 @@ def with_loud_level(mel: NDArray[np.float32], loud_level_db: float) -> NDArray[n
     """
     decibel = (mel + MAX_ABS) / UNITS_PER_DB + MIN_DB
     level = 10.0 * np.log10(np.mean(10.0 ** (decibel / 10.0), axis=0))
-    gain_db = min(MAX_GAIN_DB, loud_level_db - float(np.percentile(level, 95)))
-    return np.asarray(np.clip(mel + gain_db * UNITS_PER_DB, -MAX_ABS, MAX_ABS), np.float32)
+    return min(MAX_GAIN_DB, loud_level_db - float(np.percentile(level, 95)))
+
+
+def with_loud_level(mel: NDArray[np.float32], loud_level_db: float, speech: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return the features as if the track's loud speech had the given level: that of `speech`, by default all of `mel`. See `loud_gain_db`."""
+    gain_db = loud_gain_db(mel if speech is None else speech, loud_level_db)
+    return np.asarray(np.clip(mel + np.float32(gain_db * UNITS_PER_DB), -MAX_ABS, MAX_ABS), np.float32)
+
+
+def with_gain(mel: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the features as if the track had been made louder or softer: (T,) `gain` has a factor for each column, 0 for silence."""
+    decibel = 20.0 * np.log10(np.maximum(gain, MIN_AMPLITUDE))
+    return np.asarray(np.clip(mel + np.asarray(decibel * UNITS_PER_DB, np.float32), -MAX_ABS, MAX_ABS), np.float32)

@@ -210,10 +210,19 @@ SPEECH_RATE_HZ = 16_000
 
 
 def speech_like(duration_s: float, silent_s: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float32]:
-    """Return a buzz with vowel-like resonances, four syllables a second, -1..1."""
+    """Return a voice that glides between vowels, four syllables a second, -1..1. Silero VAD takes it for speech."""
     time = np.arange(int(duration_s * SPEECH_RATE_HZ)) / SPEECH_RATE_HZ
-    buzz = sum(np.sin(2 * np.pi * 120 * k * time) / (1 + ((120 * k - 700) / 500) ** 2) for k in range(1, 40))
-    syllables = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)
+    pitch_hz = 120 * (1 + 0.25 * np.sin(2 * np.pi * 0.9 * time))
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / SPEECH_RATE_HZ
+    vowels_hz = np.array([(700, 1200, 2600), (300, 2200, 3000), (350, 800, 2400), (550, 1800, 2500)], np.float64)
+    syllable = (4 * time).astype(int)
+    glide = (0.5 - 0.5 * np.cos(np.pi * np.clip((4 * time % 1 - 0.5) * 2, 0, 1)))[:, None]
+    formants_hz = vowels_hz[syllable % 4] * (1 - glide) + vowels_hz[(syllable + 1) % 4] * glide
+    samples = np.zeros(len(time))
+    for harmonic in range(1, 50):
+        distance = (harmonic * pitch_hz[:, None] - formants_hz) / (60.0, 90.0, 120.0)
+        strength = ((1.0, 0.5, 0.25) / (1 + distance**2)).sum(1)
+        samples += strength * np.sin(harmonic * phase) * (harmonic * pitch_hz < 7600)
     loud = ~((time >= silent_s[0]) & (time < silent_s[1]))
-    samples = np.asarray(buzz * syllables * loud)
+    samples *= (0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)) * loud
     return np.asarray(0.5 * samples / np.abs(samples).max(), np.float32)

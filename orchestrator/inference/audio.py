@@ -1,23 +1,18 @@
 """The `audio_encoder` role: a network that turns speech into the features another lip model reads (Whisper, WeNet)."""
 
-from collections.abc import Iterator
 from concurrent.futures import Future
 from fractions import Fraction
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
-from orchestrator.inference.client import TritonClient
+from orchestrator.inference.client import TritonClient, sent_ahead
 from orchestrator.inference.contract import AUDIO_ENCODER, ModelDescription, describe_model
 from preprocess.speech_features import HOP, SAMPLE_RATE_HZ, WHISPER_SEGMENT_COLUMNS, kaldi_fbank, whisper_log_mel
 
 FRONT_ENDS = ("whisper_log_mel", "wenet_fbank")
 """What an encoder may be fed with."""
-
-REQUESTS_IN_FLIGHT = 2
-"""Segments awaited at a time."""
 
 
 class AudioEncoder:
@@ -57,7 +52,7 @@ class AudioEncoder:
         step = self.feature_count - 2 * self.context
         parts: list[NDArray[np.float32]] = []
         requests = ((start, self._request(self._segment(waveform, max(0, start - self.context)))) for start in range(0, total, step))
-        for start, future in _ahead(requests):
+        for start, future in sent_ahead(requests):
             skipped = min(start, self.context)
             parts.append(future.result()[0][skipped : skipped + step])
         return np.concatenate(parts)[:total]
@@ -73,14 +68,6 @@ class AudioEncoder:
 
     def _request(self, segment: NDArray[np.float32]) -> Future[NDArray[np.float32]]:
         return self._client.infer(AUDIO_ENCODER, {"audio": segment[None]}, "features")
-
-
-def _ahead(requests: Iterator[tuple[int, Future[NDArray[np.float32]]]]) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
-    """Yield requests in order, a few of them sent ahead."""
-    waiting = list(islice(requests, REQUESTS_IN_FLIGHT))
-    while waiting:
-        yield waiting.pop(0)
-        waiting.extend(islice(requests, 1))
 
 
 def _mismatch(expected: str, found: str) -> ContractMismatch:

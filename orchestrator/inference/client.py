@@ -3,12 +3,14 @@
 import copy
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import islice
 from math import prod
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -32,6 +34,8 @@ INTERACTIVE, BATCH = 1, 2
 """Triton's priority levels: a user who waits goes before batches of renders. 0 is the model's default, which is `BATCH`."""
 
 Tensors = Mapping[str, NDArray[Any]]
+
+_T = TypeVar("_T")
 
 REQUEST_DEADLINE_S = 120.0
 """Deadline of one inference request, queueing included, s. A batch takes milliseconds on a GPU, seconds on a loaded CPU."""
@@ -325,6 +329,14 @@ class TritonClient:
         with translate_errors(self.address):
             stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return dict(stats["model_stats"][0])
+
+
+def sent_ahead(requests: Iterator[_T], count: int = 2) -> Iterator[_T]:
+    """Yield requests in order, `count` of them sent before the first is waited for: taking one out of the iterator is what sends it."""
+    waiting = deque(islice(requests, count))
+    while waiting:
+        yield waiting.popleft()
+        waiting.extend(islice(requests, 1))
 
 
 @contextmanager

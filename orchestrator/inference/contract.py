@@ -42,6 +42,7 @@ LIP_SYNC = "lip_sync"
 FACE_LANDMARKS = "face_landmarks"
 FACE_ENHANCER = "face_enhancer"
 AUDIO_ENCODER = "audio_encoder"
+VOICE_ACTIVITY = "voice_activity"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
@@ -75,6 +76,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
             outputs=(TensorSpec("features", "FP32", ("F", "D")),),
             parameters=("audio_frontend", "features_per_s"),
         ),
+        VOICE_ACTIVITY: RoleContract(
+            inputs=(TensorSpec("samples", "FP32", ("A",)),),
+            outputs=(TensorSpec("voice", "FP32", ("T",)),),
+            parameters=("sample_rate_hz", "chunk_samples", "context_samples", "warm_up_chunks"),
+        ),
     }
 )
 """Roles that are used where a model for them is there."""
@@ -87,7 +93,8 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`."""
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`;
+    `T` chunks of sound."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis."""
     max_batch_size: int

@@ -103,6 +103,17 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
     return Speech(info, stream_of_columns.finish())
 
 
+def channel_count(path: Path) -> int:
+    """Return how many channels a track has.
+
+    Raises:
+        UnreadableMedia: the file is not media.
+        MissingStream: it has no audio.
+    """
+    with open_media(path) as container:
+        return _audio_stream(container, path).codec_context.channels
+
+
 def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield a track's samples in pieces of shape (channels, n), float32, -1..1, starting at its first sample.
 

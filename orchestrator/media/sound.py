@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.media.audio import AudioInfo, speech_samples
 from orchestrator.media.formats import SOUNDS, Sound
-
-_USUAL_RATE_HZ = 48_000
+from orchestrator.media.mix import MIX_RATE_HZ, Background, mixed
 
 _PIECE_SAMPLES = 4096
 """Samples of a piece that is not compressed, so that pictures and sound stand close to each other in the file."""
@@ -26,7 +25,12 @@ class SpeechEncoder:
     """
 
     def __init__(
-        self, speech: AudioInfo, tick: Callable[[], None] = lambda: None, duration_s: Fraction | None = None, sound: Sound = SOUNDS["aac"]
+        self,
+        speech: AudioInfo,
+        tick: Callable[[], None] = lambda: None,
+        duration_s: Fraction | None = None,
+        sound: Sound = SOUNDS["aac"],
+        background: Background | None = None,
     ) -> None:
         """Begin.
 
@@ -35,10 +39,13 @@ class SpeechEncoder:
             tick: called after each piece of it.
             duration_s: length of the sound, which is cut, or followed by silence; None takes the track as it is.
             sound: how it is stored.
+            background: what lies under the speech.
         """
         self.sound = sound
-        self.rate_hz = speech.sample_rate_hz if not sound.rates_hz or speech.sample_rate_hz in sound.rates_hz else _USUAL_RATE_HZ
-        self.layout = "mono" if speech.channel_count == 1 else "stereo"
+        takes_rate = background is None and (not sound.rates_hz or speech.sample_rate_hz in sound.rates_hz)
+        self.rate_hz = speech.sample_rate_hz if takes_rate else MIX_RATE_HZ
+        channels = max(speech.channel_count, 1 if background is None else background.channel_count)
+        self.layout = "mono" if channels == 1 else "stereo"
         self._tick = tick
         context = AudioCodecContext.create(sound.name, "w")
         assert isinstance(context, AudioCodecContext)
@@ -47,7 +54,8 @@ class SpeechEncoder:
         context.sample_rate = self.rate_hz
         context.layout = self.layout
         context.time_base = Fraction(1, self.rate_hz)
-        self._packets = self._encoded(_samples(speech, self.layout, self.rate_hz, duration_s))
+        samples = _samples(speech, self.layout, self.rate_hz, duration_s)
+        self._packets = self._encoded(samples if background is None else mixed(samples, background, self.layout))
         self._next: Packet[Any] | None = None
 
     def set_up(self, context: AudioCodecContext) -> None:
@@ -85,16 +93,17 @@ class SpeechEncoder:
 
 def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction | None) -> Iterator[NDArray[np.float32]]:
     """Yield a track's samples, (channels, n) float32; exactly as long as asked for."""
-    if duration_s is None:
-        yield from speech_samples(speech, layout, rate_hz)
-        return
-    left = round(duration_s * rate_hz)
-    for samples in speech_samples(speech, layout, rate_hz):
-        yield samples[:, :left]
-        left -= min(left, samples.shape[1])
-        if not left:
-            return
+    channels, own = (1 if layout == "mono" else 2), "mono" if speech.channel_count == 1 else "stereo"
+    left = None if duration_s is None else round(duration_s * rate_hz)
+    for samples in speech_samples(speech, own, rate_hz):
+        # One channel is the same on both sides; FFmpeg would turn it down by 3 dB.
+        piece = samples if samples.shape[0] == channels else np.repeat(samples, channels, 0)
+        yield piece[:, :left]
+        if left is not None:
+            left -= min(left, piece.shape[1])
+            if not left:
+                return
     while left:
         silence = min(left, rate_hz)
-        yield np.zeros((1 if layout == "mono" else 2, silence), np.float32)
+        yield np.zeros((channels, silence), np.float32)
         left -= silence

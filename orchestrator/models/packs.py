@@ -8,7 +8,7 @@ from types import MappingProxyType
 import onnx
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models import centerface, lip_lines, mouth_warp, musetalk
+from orchestrator.models import centerface, lip_lines, mouth_warp, musetalk, voice
 from orchestrator.models.anchor_free import Scrfd, YuNet
 from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
@@ -217,12 +217,26 @@ _ALL = (
         reads="(RGB - 127.5) / 127.5, 512 px, FFHQ alignment; CodeFormer's weight (--weight, default 0.5)",
         fit=Enhancer.fit,
     ),
+    Pack(
+        name="silero",
+        role="voice_activity",
+        summary="Silero VAD 6: tells speech from music and noise",
+        licence="MIT",
+        source=f"PyPI {voice.SOURCE_PACKAGE}, {voice.SOURCE_MEMBER}; snakers4/silero-vad",
+        reads="chunks of 64 + 512 samples at 16 kHz, LSTM states h and c; one probability a chunk",
+        fit=voice.Silero.fit,
+        package=(voice.SOURCE_PACKAGE, voice.SOURCE_MEMBER),
+        known_files={
+            voice.SHA256: f"silero_vad_16k_sequence.onnx of {voice.SOURCE_PACKAGE}",
+            "4cbf549b8326f60f80f2536d9eefeb450a9abe83365a098031c89719f1be17d2": "silero_vad_v6.onnx of SYSTRAN/faster-whisper",
+        },
+    ),
 )
 
 PACKS: Mapping[str, Pack] = MappingProxyType({pack.name: pack for pack in _ALL})
 
-DEFAULT_PACKS = ("centerface", "mouth-warp")
-"""What `lipsync models install` installs when nothing is named: a model for every required role, with no file to give."""
+DEFAULT_PACKS = ("centerface", "mouth-warp", "silero")
+"""What `lipsync models install` installs when nothing is named: a model for every required role, and voice activity, with no file to give."""
 
 
 def find_pack(name: str) -> Pack:

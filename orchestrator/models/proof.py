@@ -115,10 +115,11 @@ def _compare_with_network(model: Path, wrapping: Wrapping, items: Sequence[Array
 def _run_network(original: Path, wrapping: Wrapping, item: Arrays, runner: OnnxRunner) -> Arrays:
     """Run the network on everything it computes for one item, one at a time, and return its outputs joined."""
     feed = wrapping.feed(item)
-    count = max(len(array) for name, array in feed.items() if name not in wrapping.shared_inputs)
+    rows = {name: shape[0] for name, shape in wrapping.input_shapes.items() if name not in wrapping.shared_inputs}
+    count = max(len(feed[name]) // size for name, size in rows.items())
     runs = []
     for index in range(count):
-        part = {name: array if name in wrapping.shared_inputs else array[index : index + 1] for name, array in feed.items()}
+        part = {name: feed[name][index * rows[name] : (index + 1) * rows[name]] if name in rows else feed[name] for name in feed}
         runs.append(runner.run(original, part))
     return {name: np.concatenate([run[name] for run in runs]) if count > 1 else runs[0][name] for name in runs[0]}
 

@@ -40,7 +40,10 @@ class Wrapping(Protocol):
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each of the network's inputs for one item."""
+        """Shape of each of the network's inputs for one item.
+
+        The first axis is the batch's, of size 1; a network without a batch axis has another size there.
+        """
 
     @property
     def shared_inputs(self) -> tuple[str, ...]:
@@ -52,7 +55,7 @@ class Wrapping(Protocol):
     def feed(self, item: Arrays) -> Arrays:
         """Return the network's inputs for one item of the model's inputs (no batch axis), float32.
 
-        The first axis is 1, or how often the network runs for one item.
+        The first axis has the size of the network's own, or that times how often the network runs for one item.
         """
 
     def read(self, outputs: Arrays) -> Arrays:
@@ -82,6 +85,8 @@ def wrap(wrapping: Wrapping) -> Wrapped:
     opset = to_current_opset(model, _ranks(model))
     obstacle = None
     try:
+        if any(shapes[name][0] != 1 for name in shapes if name not in wrapping.shared_inputs):
+            raise NotBatchable("it has no batch axis")
         batched = _copy(model)
         make_batchable(batched, shapes, [name for name in shapes if name not in wrapping.shared_inputs])
 
@@ -172,7 +177,8 @@ def _item_network(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]],
             nodes.append(helper.make_node("Reshape", [value.name, whole_shape], [whole]))
             for node in single.graph.node:
                 node.input[:] = [whole if name == value.name else name for name in node.input]
-            value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, list(shapes[value.name][1:])))
+            item_shape = shapes[value.name][1:] if shapes[value.name][0] == 1 else shapes[value.name]
+            value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, list(item_shape)))
     nodes += [onnx.NodeProto.FromString(node.SerializeToString()) for node in single.graph.node]
     del single.graph.node[:]
     single.graph.node.extend(nodes)

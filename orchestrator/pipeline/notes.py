@@ -8,11 +8,12 @@ from orchestrator.media.audio import AudioInfo
 from orchestrator.media.probe import VideoInfo
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.timeline import Timeline
+from preprocess.voice import Spans
 
 
-def render_notes(info: VideoInfo, speech: AudioInfo, analysis: Analysis, shown: Timeline) -> tuple[str, ...]:
+def render_notes(info: VideoInfo, speech: AudioInfo, analysis: Analysis, shown: Timeline, spans: Spans | None) -> tuple[str, ...]:
     """Return the notes of a render."""
-    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speech, analysis))
+    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speech, analysis), *_voice_notes(spans))
 
 
 def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
@@ -44,3 +45,8 @@ def _damage_notes(speech: AudioInfo, analysis: Analysis) -> Iterator[str]:
         yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
     if speech.damaged_packet_count:
         yield f"The speech has {speech.damaged_packet_count} damaged packets, which are left out."
+
+
+def _voice_notes(spans: Spans | None) -> Iterator[str]:
+    if spans is not None and not spans:
+        yield "Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound."

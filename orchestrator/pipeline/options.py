@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
 from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
@@ -66,11 +66,23 @@ class RenderOptions(BaseModel):
         None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."
     )
 
+    background_audio: float | None = Field(
+        None,
+        ge=-60,
+        le=0,
+        description="Level, dB, at which the video's own sound lies under the speech: 0 as loud as it is, -18 well below. Default: it is left out.",
+    )
+
     face_landmarks: bool | None = Field(
         None, description="Whether landmarks place the crop and bound what is pasted; true needs a face_landmarks model. Unset: as the settings say."
     )
     face_enhancer: bool | None = Field(
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
+    )
+    voice_activity: bool | None = Field(
+        None,
+        description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "
+        "Unset: as the settings say.",
     )
 
     def encoding(self, named: ContainerName | None = None) -> Encoding:
@@ -130,7 +142,7 @@ class RenderOptions(BaseModel):
     @property
     def optional_roles(self) -> dict[str, bool | None]:
         """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
-        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer}
+        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer, VOICE_ACTIVITY: self.voice_activity}
 
     def check(self) -> None:
         """Check what no single field shows.

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, ModelDescription
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY, ModelDescription
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
+from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
@@ -40,7 +42,7 @@ from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of,
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speakers import speaker_choice
-from orchestrator.pipeline.speech import speech_windows
+from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -48,6 +50,7 @@ from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
 from preprocess.speaker import SpeakerChoice
+from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 3
@@ -75,7 +78,7 @@ class _Shot:
     """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
 
 
-DEFAULT_ROLES = frozenset({FACE_LANDMARKS})
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS, VOICE_ACTIVITY})
 """Optional roles that take part, where there is a model, when the options leave it open."""
 
 
@@ -86,11 +89,12 @@ class Models:
     detector: FaceDetector
     lip_model: LipModel
     enhancer: FaceEnhancer | None
+    voice_activity: VoiceActivity | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        optional = [part.description for part in (self.lip_model.encoder, self.enhancer) if part is not None]
+        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity) if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
@@ -157,6 +161,8 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     output = choose_output(encoding, info)
+    if options.background_audio is not None:
+        channels_of_source(video)
     speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
     speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s, options.audio_offset_s)
     speech_frames = speech_frame_count(speech.info.duration_s, expected_rate(info, options))
@@ -196,6 +202,7 @@ def render(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
+        VoiceActivity(client) if VOICE_ACTIVITY in used else None,
     )
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
@@ -213,8 +220,9 @@ def render(
         folder = SegmentFolder(path, _fingerprint(plan, shown, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
+        spans = find_speech(plan.speech, models.voice_activity, watch) if models.voice_activity else None
         if first < frame_count:
-            _render_segments(plan, analysis, shown, models, folder, render_clock, watch)
+            _render_segments(plan, analysis, shown, models, spans, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
@@ -238,7 +246,8 @@ def render(
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        notes=(*render_notes(plan.info, plan.speech.info, analysis, shown), *plan.output.notes),
+        speech_s=None if spans is None else spoken_s(spans, float(speech_s)),
+        notes=(*render_notes(info, plan.speech.info, analysis, shown, spans), *plan.output.notes),
     )
 
 
@@ -247,20 +256,33 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
+    spans: Spans | None,
     folder: SegmentFolder,
     clock: StageClock,
     watch: Watch,
 ) -> None:
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
-    speech = SpeechEncoder(plan.speech.info, watch.tick, shown.sound_s, plan.output.sound)
+    speech = SpeechEncoder(plan.speech.info, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis))
     with SegmentWriter(folder, plan.info, shown.clock, speech, plan.output, shown.frame_count, watch) as writer:
-        pictures = render_frames(plan, analysis, shown, models, writer.first_frame, watch)
+        pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
                 passed_through += not frame.is_edited
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+
+
+def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
+    """Return the source's own sound where it is to lie under the speech: it begins again where the pictures would, except behind `silence`'s end."""
+    options = plan.options
+    if options.background_audio is None:
+        return None
+    speech_s = plan.speech.info.duration_s
+    period_s = analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, speech_s)
+    if options.sync_mode == "loop" and period_s < speech_s:
+        period_s -= options.loop_crossfade_s
+    return Background(plan.info.path, channels_of_source(plan.info.path), options.background_audio, period_s, options.sync_mode != "silence")
 
 
 def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:
@@ -280,7 +302,13 @@ def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str,
 
 
 def render_frames(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, first_frame: int = 0, watch: Watch | None = None
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    models: Models,
+    spans: Spans | None = None,
+    first_frame: int = 0,
+    watch: Watch | None = None,
 ) -> Generator[Shown]:
     """Yield the output's frames in order from `first_frame` on.
 
@@ -288,7 +316,8 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    frames = _with_mouths(plan, analysis, shown, models.lip_model, first_frame, watch)
+    windows = speech_windows(plan.speech, models.lip_model, spans)
+    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(faded(frames)) as pictures:
@@ -297,10 +326,12 @@ def render_frames(
             watch.tick()
 
 
-def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int, watch: Watch) -> Generator[Shown]:
+def _with_mouths(
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int, watch: Watch
+) -> Generator[Shown]:
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
-        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, first_frame)
+        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
         batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
@@ -312,7 +343,14 @@ def _with_mouths(plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_mode
 
 
 def _shots(
-    reader: VideoReader, second_reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, first_frame: int
+    reader: VideoReader,
+    second_reader: VideoReader,
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    lip_model: LipModel,
+    windows: Windows,
+    first_frame: int,
 ) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
 
@@ -321,7 +359,6 @@ def _shots(
     """
     colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
-    window_at = speech_windows(plan.speech, lip_model)
 
     def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> _Shot:
         speaking = []
@@ -329,7 +366,7 @@ def _shots(
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(_Speaking(face, face_crop, window_at(shown.clock.time_s(index))))
+                speaking.append(_Speaking(face, face_crop, windows(shown.clock.time_s(index))))
         return _Shot(index, frame, tuple(speaking), weight)
 
     incoming = shown.incoming[first_frame:]

@@ -41,6 +41,8 @@ class RenderReport:
     """How pictures and sound are stored: codec, encoder, pixel format, container."""
     models: Mapping[str, ModelUse]
     """Triton's own count of what each role did meanwhile."""
+    speech_s: float | None
+    """How long somebody speaks, s; None where voice activity was not asked."""
     notes: tuple[str, ...]
     """Sentences about how the source was treated."""
 

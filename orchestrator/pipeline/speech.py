@@ -1,4 +1,4 @@
-"""The window of speech that belongs to a frame, whatever front end the lip model has."""
+"""What a lip model hears at a frame: when somebody speaks, and the window of speech that belongs there, whatever the model's front end."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -8,18 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.faces import LipModel
+from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, speech_samples
-from preprocess.mel import mel_window, with_loud_level
+from orchestrator.pipeline.watch import Watch
+from preprocess.mel import COLUMNS_PER_S, loud_gain_db, mel_window, with_gain, with_loud_level
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
+from preprocess.voice import Spans, speech_gain, speech_spans
 
 Windows = Callable[[Fraction], NDArray[np.float32]]
 """From a time on the track, s, to what the lip model hears there."""
 
+VOICE_LEVEL_DB = -30.0
+"""Level loud sound is brought to before voice activity is looked for, dB of the mel features: a whisper is speech too."""
 
-def speech_windows(speech: Speech, lip_model: LipModel) -> Windows:
+
+def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> Spans:
+    """Return when somebody speaks on a track, which is read once more for that.
+
+    Raises:
+        UnreadableMedia: the track cannot be read again.
+        InferenceError: Triton failed.
+        RenderError: the watch says that the render must not go on.
+    """
+    gain = np.float32(10.0 ** (loud_gain_db(speech.mel, VOICE_LEVEL_DB) / 20.0))
+    pieces = (samples[0] * gain for samples in speech_samples(speech.info, "mono", voice_activity.sample_rate_hz))
+    voice = voice_activity.listen(pieces, watch.result)
+    return speech_spans(voice, voice_activity.chunk_samples / voice_activity.sample_rate_hz)
+
+
+def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = None) -> Windows:
     """Return the windows of a track for a lip model.
 
     A model that reads encoded features has the whole track encoded on Triton first; the track is read once more for that.
+
+    Args:
+        speech: the track.
+        lip_model: who hears it.
+        spans: when somebody speaks; elsewhere the model hears silence, whatever sounds there. None lets it hear everything.
 
     Raises:
         UnreadableMedia: the track cannot be read again.
@@ -27,9 +52,20 @@ def speech_windows(speech: Speech, lip_model: LipModel) -> Windows:
     """
     encoder = lip_model.encoder
     if encoder is None:
-        mel = speech.mel if lip_model.loud_level_db is None else with_loud_level(speech.mel, lip_model.loud_level_db)
+        mel = _heard_mel(speech.mel, lip_model.loud_level_db, spans)
         return lambda time: mel_window(mel, time, lip_model.window_start_s)
     waveform = np.concatenate([samples[0] for samples in speech_samples(speech.info, "mono", SAMPLE_RATE_HZ)])
+    if spans is not None:
+        waveform *= speech_gain(spans, len(waveform), SAMPLE_RATE_HZ)
     features = encoder.encode(waveform)
     count = prod(lip_model.audio_dims) // encoder.feature_size
     return lambda time: feature_window(features, time, lip_model.window_start_s, encoder.features_per_s, count)
+
+
+def _heard_mel(mel: NDArray[np.float32], loud_level_db: float | None, spans: Spans | None) -> NDArray[np.float32]:
+    """Return the (80, T) features as the lip model hears them: silent where nobody speaks, speech at the level it wants."""
+    gain = None if spans is None else speech_gain(spans, mel.shape[1], COLUMNS_PER_S)
+    if loud_level_db is not None:
+        is_spoken = None if gain is None or not (gain == 1).any() else gain == 1
+        mel = with_loud_level(mel, loud_level_db, None if is_spoken is None else mel[:, is_spoken])  # music between may be louder
+    return mel if gain is None else with_gain(mel, gain)

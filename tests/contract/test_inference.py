@@ -40,7 +40,7 @@ def test_each_of_tritons_errors_becomes_one_of_ours(status: str | None, message:
 
 
 def test_self_test_passes_on_the_projects_models(client: TritonClient) -> None:
-    assert set(self_test(client).roles) == {"face_detector", "lip_sync"}
+    assert set(self_test(client).roles) == {"face_detector", "lip_sync", "voice_activity"}
 
 
 def test_requests_from_many_threads_each_get_their_own_answer(client: TritonClient) -> None:

@@ -16,7 +16,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import ContractMismatch, GpuUnavailable
 from orchestrator.inference import selftest
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, FACE_ENHANCER, FACE_LANDMARKS, LIP_SYNC, describe_model
+from orchestrator.inference.contract import FACE_DETECTOR, FACE_ENHANCER, FACE_LANDMARKS, LIP_SYNC, VOICE_ACTIVITY, describe_model
 from orchestrator.inference.golden import LANDMARKS5, check_golden, golden_crop, golden_inputs
 from orchestrator.inference.selftest import self_test, watch_gpus
 from orchestrator.models.config import ModelConfig, Tensor
@@ -58,6 +58,7 @@ def test_each_role_tells_pack_licence_device_provider_and_speed(triton: LocalTri
     assert {role: (status.pack, status.licence) for role, status in found.roles.items()} == {
         FACE_DETECTOR: ("centerface", "MIT"),
         LIP_SYNC: ("mouth-warp", "Apache-2.0"),
+        VOICE_ACTIVITY: ("silero", "MIT"),
     }
     for status in found.roles.values():
         assert (status.device, status.instance_count, status.max_batch_size, status.test_batch_size) == ("CPU", 2, 8, 8)

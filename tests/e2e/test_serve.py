@@ -42,11 +42,12 @@ def test_ready_means_that_every_role_passed_its_self_test(service: Service) -> N
     answer = service.http.get("/readyz")
     assert answer.status_code == 200
     roles = answer.json()["roles"]
-    assert set(roles) == {"face_detector", "lip_sync"}
+    assert set(roles) == {"face_detector", "lip_sync", "voice_activity"}
     assert all(role["instance_kinds"] == ["KIND_CPU"] for role in roles.values())
     assert {role: (about["pack"], about["licence"]) for role, about in roles.items()} == {
         "face_detector": ("centerface", "MIT"),
         "lip_sync": ("mouth-warp", "Apache-2.0"),
+        "voice_activity": ("silero", "MIT"),
     }
     assert all(role["execution_provider"] == "CPUExecutionProvider" and role["ms_per_item_batch_max"] > 0 for role in roles.values())
 

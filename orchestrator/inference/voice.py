@@ -1,0 +1,88 @@
+"""The `voice_activity` role: when in a track somebody speaks."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import ContractMismatch
+from orchestrator.inference.client import TritonClient, sent_ahead
+from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model
+
+Samples = NDArray[np.float32]
+
+
+class VoiceActivity:
+    """The `voice_activity` role.
+
+    A track goes through the model in windows that lie at fixed places and overlap by the model's warm-up, so the answer depends on the track
+    alone: not on how it was read, nor on which windows shared a batch.
+    """
+
+    def __init__(self, client: TritonClient) -> None:
+        """Check the model on Triton.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also parameters that do not belong to its shapes.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, VOICE_ACTIVITY)
+        names = ("sample_rate_hz", "chunk_samples", "context_samples", "warm_up_chunks")
+        texts = [self.description.parameters[name] for name in names]
+        self.sample_rate_hz, self.chunk_samples, self._context_samples, self._warm_up = (int(text) if text.isdecimal() else 0 for text in texts)
+        self._chunks = self.description.sizes["T"]
+        self._window_samples = self.description.sizes["A"]
+        fits = self._window_samples == self._chunks * self.chunk_samples + self._context_samples and self.sample_rate_hz > 0
+        if not fits or not 0 <= self._warm_up < self._chunks:
+            wanted = f"{self._chunks} * chunk_samples + context_samples = {self._window_samples} and warm_up_chunks below {self._chunks}"
+            found = ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+            raise ContractMismatch(
+                f"Model {VOICE_ACTIVITY} does not fit its role: expected {wanted}, found {found}. Install a model for this role again."
+            )
+
+    def listen(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Samples:
+        """Return the probability of speech, 0..1, of every chunk of a track.
+
+        Args:
+            pieces: the track's mono samples at `sample_rate_hz`, (n,) each; little more than one batch of windows is held.
+            wait: waits for an answer; what it raises ends it.
+
+        Raises:
+            InferenceError: Triton failed.
+        """
+        sample_count = 0
+
+        def counted() -> Iterator[Samples]:
+            nonlocal sample_count
+            for piece in pieces:
+                sample_count += len(piece)
+                yield piece
+
+        voice: list[Samples] = []
+        windows, size = self._windows(counted()), self.description.request_batch_size
+        for answer in sent_ahead(self._ask(batch) for batch in iter(lambda: list(islice(windows, size)), [])):
+            for row in wait(answer):
+                voice.append(row[self._warm_up :] if voice else row)
+        return np.concatenate(voice)[: -(-sample_count // self.chunk_samples)] if voice else np.empty(0, np.float32)
+
+    def _ask(self, windows: list[Samples]) -> Future[Samples]:
+        return self._client.infer(VOICE_ACTIVITY, {"samples": np.stack(windows)}, "voice")
+
+    def _windows(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
+        """Cut a track into windows; before its beginning and behind its end there is silence."""
+        known = self._context_samples  # samples at the front of what is held that a window has had already
+        held = [np.zeros(known, np.float32)]
+        held_count = known
+        for piece in pieces:
+            held.append(piece)
+            held_count += len(piece)
+            while held_count >= self._window_samples:
+                joined = np.concatenate(held)
+                yield joined[: self._window_samples]
+                known = self._context_samples + self._warm_up * self.chunk_samples
+                held = [joined[self._window_samples - known :]]
+                held_count = len(held[0])
+        if held_count > known:
+            yield np.pad(np.concatenate(held), (0, self._window_samples - held_count))

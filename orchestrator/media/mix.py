@@ -1,0 +1,149 @@
+"""The source's own sound under the speech: forwards from its start, beside the speech's clock, and never louder than samples can be."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import MissingStream
+from orchestrator.media.audio import channel_count, read_samples
+
+MIX_RATE_HZ = 48_000
+"""Sample rate of an output with two sounds in it."""
+
+CEILING = np.float32(10 ** (-0.3 / 20))
+"""Loudest sample of a mix, -0.3 dB: what the encoder adds must not clip either."""
+
+BLOCK_SAMPLES = MIX_RATE_HZ // 200
+"""The limiter's step, 5 ms."""
+
+FADE_SAMPLES = MIX_RATE_HZ // 100
+"""Fade at both ends of the background where it begins again, 10 ms, or the seam would click."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The source's sound as it lies under the speech."""
+
+    path: Path
+    channel_count: int
+    level_db: float
+    """How loud it is, compared with what it is in the source."""
+    period_s: Fraction
+    """Length of the source's pictures: when they are over, the sound begins again with its start."""
+    repeats: bool
+    """Whether it begins again; if not, silence follows."""
+
+
+def channels_of_source(path: Path) -> int:
+    """Return how many channels a source's own sound has.
+
+    Raises:
+        MissingStream: it has no sound.
+    """
+    try:
+        return channel_count(path)
+    except MissingStream as exc:
+        raise MissingStream(f"{path.name} has no sound of its own to put under the speech; leave background_audio out.") from exc
+
+
+def mixed(speech: Iterator[NDArray[np.float32]], background: Background, layout: str) -> Iterator[NDArray[np.float32]]:
+    """Yield the speech with a background under it, (channels, n) float32 at `MIX_RATE_HZ`, as long as the speech is."""
+    under, gain = _Puller(_running(background, layout)), np.float32(10 ** (background.level_db / 20))
+
+    def added() -> Iterator[NDArray[np.float32]]:
+        for piece in speech:
+            yield piece + gain * under.take(piece.shape[1])
+
+    return limited(added())
+
+
+def limited(pieces: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Yield samples turned down around where they are above `CEILING`; the others are bit-identical.
+
+    Each block has the gain that its loudest sample needs. At a block's edges the lower gain of the two blocks holds, and between them it runs
+    in a straight line: so it never is above what any sample needs, and never jumps.
+    """
+    blocks = _blocks(pieces)
+    block = next(blocks, None)
+    entry = np.float32(1)
+    needed = np.float32(1) if block is None else _gain_for(block)
+    while block is not None:
+        following = next(blocks, None)
+        needed_next = np.float32(1) if following is None else _gain_for(following)
+        leave = min(needed, needed_next)
+        if entry < 1 or leave < 1:
+            block = block * np.linspace(min(entry, needed), leave, block.shape[1], dtype=np.float32)
+        yield block
+        block, entry, needed = following, leave, needed_next
+
+
+def _gain_for(block: NDArray[np.float32]) -> np.float32:
+    peak = np.float32(np.abs(block).max(initial=0))
+    return np.float32(1) if peak <= CEILING else np.float32(CEILING / peak)
+
+
+def _blocks(pieces: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Cut pieces of any length into blocks of one length; the last one is what is left."""
+    rest: NDArray[np.float32] | None = None
+    for piece in pieces:
+        joined = piece if rest is None else np.concatenate([rest, piece], 1)
+        whole = joined.shape[1] // BLOCK_SAMPLES * BLOCK_SAMPLES
+        for start in range(0, whole, BLOCK_SAMPLES):
+            yield joined[:, start : start + BLOCK_SAMPLES]
+        rest = joined[:, whole:]
+    if rest is not None and rest.shape[1]:
+        yield rest
+
+
+def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32]]:
+    """Yield the background without end, each round as long as the pictures."""
+    channels = 1 if layout == "mono" else 2
+    own = "mono" if background.channel_count == 1 else "stereo"
+    is_first = True
+    while True:
+        left = round(background.period_s * MIX_RATE_HZ)
+        if is_first or background.repeats:
+            position = 0
+            for samples in read_samples(background.path, own, MIX_RATE_HZ):
+                piece = np.broadcast_to(samples[:, :left], (channels, min(left, samples.shape[1])))
+                yield piece * _fade(position, piece.shape[1], left, fades_in=not is_first, fades_out=background.repeats)
+                position += piece.shape[1]
+                left -= piece.shape[1]
+                if not left:
+                    break
+        while left > 0:
+            silent = min(left, MIX_RATE_HZ)
+            yield np.zeros((channels, silent), np.float32)
+            left -= silent
+        is_first = False
+
+
+def _fade(position: int, count: int, left: int, *, fades_in: bool, fades_out: bool) -> NDArray[np.float32]:
+    """Return the gain of samples from `position` on, `left` being how many there are to the end of the round."""
+    gain = np.ones(count, np.float32)
+    if fades_in and position < FADE_SAMPLES:
+        gain *= np.minimum(1, (position + np.arange(count, dtype=np.float32)) / FADE_SAMPLES)
+    if fades_out and left - count < FADE_SAMPLES:
+        gain *= np.minimum(1, (left - 1 - np.arange(count, dtype=np.float32)) / FADE_SAMPLES)
+    return gain
+
+
+class _Puller:
+    """Takes as many samples as wanted out of pieces as they come."""
+
+    def __init__(self, pieces: Iterator[NDArray[np.float32]]) -> None:
+        self._pieces = pieces
+        self._rest: NDArray[np.float32] | None = None
+
+    def take(self, count: int) -> NDArray[np.float32]:
+        """Return the next `count` samples."""
+        parts = [] if self._rest is None else [self._rest]
+        while sum(part.shape[1] for part in parts) < count:
+            parts.append(next(self._pieces))
+        joined = np.concatenate(parts, 1) if parts else next(self._pieces)
+        self._rest = joined[:, count:]
+        return joined[:, :count]

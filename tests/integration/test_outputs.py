@@ -1,0 +1,80 @@
+"""Whole renders into other formats and with other sound than usual."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.errors import InvalidOption, MissingStream
+from orchestrator.inference.client import TritonClient
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.render import plan_render, render
+from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, speech_like, write_wav
+
+
+@pytest.fixture(scope="module")
+def short_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("short") / "speech.wav", speech_like(0.6), SPEECH_RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def sounding_clip(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip with a second of 440 Hz."""
+    folder = tmp_path_factory.mktemp("sounding")
+    sound = make_sound(folder / "sound.wav", Sound(sample_rate_hz=48_000))
+    with av.open(str(small_clip)) as pictures, av.open(str(sound)) as tone, av.open(str(folder / "clip.mp4"), "w") as target:
+        video = target.add_stream_from_template(pictures.streams.video[0])
+        audio = target.add_stream("aac", rate=48_000, layout="mono")
+        for packet in pictures.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                target.mux(packet)
+        for frame in tone.decode(audio=0):
+            target.mux(audio.encode(frame))
+        target.mux(audio.encode(None))
+    return folder / "clip.mp4"
+
+
+def pictures(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+
+
+def test_pictures_handed_to_every_lossless_encoder_are_the_same(small_clip: Path, short_speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    found = []
+    for name in ("h264.mp4", "hevc.mov", "vp9.webm", "ffv1.mkv"):
+        codec = name.partition(".")[0]
+        options = RenderOptions.model_validate({"codec": codec, "lossless": True, "preset": None if codec == "ffv1" else "ultrafast"})
+        report = render(plan_render(small_clip, short_speech, tmp_path / name, options), client)
+        assert report.encoding.endswith(f"in {name.partition('.')[2]}")
+        found.append(pictures(tmp_path / name))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+    edited, source = found[0], pictures(small_clip)[: len(found[0])]
+    changed = (edited != source).any(0)
+    assert 0 < changed.mean() < 0.2, "a part of the face, and nothing else"
+
+
+def test_output_that_cannot_be_is_refused_before_anything_is_read(small_clip: Path, short_speech: Path, tmp_path: Path) -> None:
+    for name, options in (
+        ("out.webm", RenderOptions(codec="h264")),
+        ("out.mp4", RenderOptions(container="webm")),
+        ("out.mkv", RenderOptions(crf=60)),
+    ):
+        with pytest.raises(InvalidOption):
+            plan_render(small_clip, tmp_path / "not there", tmp_path / name, options)
+
+
+def test_sources_own_sound_lies_under_the_speech(sounding_clip: Path, small_clip: Path, client: TritonClient, tmp_path: Path) -> None:
+    silence = write_wav(tmp_path / "silence.wav", np.zeros(32_000, np.float32), SPEECH_RATE_HZ)
+    render(plan_render(sounding_clip, silence, tmp_path / "out.mkv", RenderOptions(codec="ffv1", background_audio=-20)), client)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        heard = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)]) / 2.0**31
+    assert len(heard) == 96_000
+    tone = np.exp(-2j * np.pi * 440 / 48_000 * np.arange(96_000))
+    for start in (5_000, 60_000):  # the clip is a second long: its sound begins again with the second one
+        part = slice(start, start + 30_000)
+        assert 2 * abs((heard[part] * tone[part]).mean()) == pytest.approx(0.05, rel=0.05)
+    with pytest.raises(MissingStream, match="background_audio"):
+        plan_render(small_clip, silence, tmp_path / "out.mp4", RenderOptions(background_audio=-20))

@@ -33,8 +33,13 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(small / max(float(small.std()), _MIN_DEVIATION), np.float32)
 
 
+def change(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return how much two thumbnails differ: 0 where they are the same, 1 where they have nothing in common."""
+    return float(np.square(one - other).mean()) / 2
+
+
 class ChangeMeter:
-    """Measures, frame by frame, how much pictures differ: 0 where they are the same, 1 where they have nothing in common."""
+    """Measures, frame by frame, how much pictures differ."""
 
     def __init__(self) -> None:
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=REACH + 1)
@@ -49,7 +54,7 @@ class ChangeMeter:
         self._recent.append(thumb)
         self._rows.append(np.full(REACH, np.nan, np.float32))
         for steps in range(1, min(REACH, len(self._recent) - 1) + 1):
-            self._rows[-steps][steps - 1] = float(np.square(thumb - self._recent[-1 - steps]).mean()) / 2
+            self._rows[-steps][steps - 1] = change(self._recent[-1 - steps], thumb)
         if len(self._rows) == REACH:
             yield self._rows.popleft()
 

@@ -1,11 +1,10 @@
-"""The analysis pass: decode the source once, find faces on every frame, and follow the speaker."""
+"""The analysis pass: decode the source once, find the faces, and follow the speakers."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from threading import Event
 from typing import NoReturn
 
 import numpy as np
@@ -14,20 +13,17 @@ from numpy.typing import NDArray
 from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, UnreadableMedia
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
-from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
-from orchestrator.media.times import MISSING_PTS, FrameClock, SourceTimes, source_times
-from orchestrator.pipeline.concurrency import in_flight, prefetch
+from orchestrator.media.reader import FrameIndex, VideoReader
+from orchestrator.media.times import FrameClock, SourceTimes, source_times
+from orchestrator.pipeline.detect import FoundFrame, find_faces
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
-from preprocess.cuts import REACH, ChangeMeter, thumbnail
+from preprocess.cuts import REACH
 from preprocess.face_track import FaceTrack, follow
-from preprocess.letterbox import Letterbox
+from preprocess.sparse import window_frames
 from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
-
-REQUESTS_IN_FLIGHT = 3
-"""Detector requests awaited at a time: one computing, one queued in Triton, one on its way."""
 
 MAX_DAMAGED = 0.1
 """Share of packets that may fail to decode before the file counts as damaged."""
@@ -66,13 +62,20 @@ class Extent:
         return count if detections.is_whole or count < len(detections.pts) or count == self.max_frames else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    images: list[NDArray[np.uint8]]
-    """(S, S, 3) RGB each, letterboxed."""
-    thumbnails: list[NDArray[np.float32]]
-    pts: list[int]
-    is_key: list[bool]
+class _Enough:
+    """Tells when as many frames have been seen as an extent takes, and `least` of them: when the first one behind it has come."""
+
+    def __init__(self, extent: Extent, least: int, info: VideoInfo) -> None:
+        self._extent = extent
+        self._least = least
+        self._clock = FrameClock(info.frame_rate, info.time_base, info.may_jump)
+        self._until_ticks = None if extent.until_s is None else extent.until_s / self._clock.tick_s
+        self.is_reached = False
+
+    def __call__(self, index: int, pts: int) -> bool:
+        is_behind = self._until_ticks is not None and self._clock.ticks(pts) >= self._until_ticks
+        self.is_reached = self.is_reached or (index + 1 >= self._least and (is_behind or index + 1 >= self._extent.max_frames))
+        return self.is_reached
 
 
 def analyse(
@@ -130,6 +133,11 @@ def analyse(
     return Analysis(index, times_of(index.pts, info), is_whole, shown, cuts, damaged)
 
 
+def times_of(pts: NDArray[np.int64], info: VideoInfo) -> SourceTimes:
+    """Return the times of a video's first frames."""
+    return source_times(pts, info.frame_rate, info.time_base, info.may_jump)
+
+
 def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> NoReturn:
     """Say why a speaker was not found."""
     assert isinstance(choice, FaceAt)
@@ -141,90 +149,28 @@ def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> N
     raise NoFaceFound(f"No face is at {describe(choice, info)}: {seen}. Give a point on the speaker's face, or another frame.")
 
 
-def times_of(pts: NDArray[np.int64], info: VideoInfo) -> SourceTimes:
-    """Return the times of a video's first frames."""
-    return source_times(pts, info.frame_rate, info.time_base, info.may_jump)
-
-
 def _detect(info: VideoInfo, detector: FaceDetector, extent: Extent, least: int, on_progress: OnProgress | None, watch: Watch) -> Detections:
     """Decode the first frames, `least` of them if there are so many, and find the faces on each."""
-    box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
     wanted = extent.max_frames if extent.until_s is None else min(extent.max_frames, round(extent.until_s * info.frame_rate))
     wanted = max(wanted, least)
     expected = min(wanted, info.expected_frame_count or wanted)
+    is_enough = _Enough(extent, least, info)
     clock = StageClock("analyse", expected, on_progress)
-    pts: list[int] = []
-    is_key: list[bool] = []
-    faces: list[NDArray[np.float32]] = []
-    changes: list[NDArray[np.float32]] = []
-    meter = ChangeMeter()
-    is_cut = Event()
+    frames: list[FoundFrame] = []
     with VideoReader(info, watch.tick) as reader:
-        batches = prefetch(_batches(_extent(reader, info, extent, least, is_cut), box, detector.batch_size), 2, "analyse-decode", watch)
-        with (
-            closing(batches),
-            closing(in_flight(lambda batch: detector.detect(np.stack(batch.images)), batches, REQUESTS_IN_FLIGHT, watch)) as results,
-        ):
-            for batch, found in results:
-                pts.extend(batch.pts)
-                is_key.extend(batch.is_key)
-                faces.extend(_to_frame(rows, box) for rows in found)
-                for thumb in batch.thumbnails:
-                    changes.extend(meter.push(thumb))
-                clock.advance(min(len(pts), expected))
+        with closing(find_faces(reader, info, detector, is_enough, watch)) as found:
+            for frame in found:
+                frames.append(frame)
+                clock.advance(min(len(frames), expected))
         damaged_packet_count = reader.damaged_packet_count
-    changes.extend(meter.finish())
-    clock.finish(len(pts))
+    clock.finish(min(len(frames), wanted))
+    faces = [frame.faces for frame in frames]
     return Detections(
-        pts=np.array(pts, np.int64),
-        is_key=np.array(is_key, np.bool_),
+        pts=np.array([frame.pts for frame in frames], np.int64),
+        is_key=np.array([frame.is_key for frame in frames], np.bool_),
         face_counts=np.array([len(rows) for rows in faces], np.int64),
         faces=np.concatenate(faces) if faces else np.empty((0, 15), np.float32),
-        changes=np.stack(changes) if changes else np.empty((0, REACH), np.float32),
-        is_whole=not is_cut.is_set(),
+        changes=np.stack([frame.changes for frame in frames]) if frames else np.empty((0, REACH), np.float32),
+        is_whole=not is_enough.is_reached or len(frames) % window_frames(float(info.frame_rate)) != 0,
         damaged_packet_count=damaged_packet_count,
     )
-
-
-def _extent(reader: VideoReader, info: VideoInfo, extent: Extent, least: int, is_cut: Event) -> Generator[DecodedFrame]:
-    """Yield the frames inside an extent, and the first one behind it: it shows that those before are all there are. Sets `is_cut` there."""
-    clock = FrameClock(info.frame_rate, info.time_base, info.may_jump)
-    until = None if extent.until_s is None else extent.until_s / clock.tick_s
-    for frame in reader.decode_from_start():
-        is_behind = until is not None and clock.ticks(pts_of(frame)) >= until
-        if frame.index + 1 >= least and (is_behind or frame.index + 1 >= extent.max_frames):
-            is_cut.set()
-            yield frame
-            return
-        yield frame
-
-
-def _batches(frames: Generator[DecodedFrame], box: Letterbox, batch_size: int) -> Generator[_Batch]:
-    batch = _Batch([], [], [], [])
-    with closing(frames):
-        for frame in frames:
-            scaled = frame.scaled_rgb(box.scaled_coded_wh)
-            batch.images.append(box.place(scaled))
-            batch.thumbnails.append(thumbnail(scaled))
-            batch.pts.append(pts_of(frame))
-            batch.is_key.append(frame.is_key)
-            if len(batch.images) == batch_size:
-                yield batch
-                batch = _Batch([], [], [], [])
-        if batch.images:
-            yield batch
-
-
-def pts_of(frame: DecodedFrame) -> int:
-    """Return a frame's time stamp, `MISSING_PTS` for none."""
-    return MISSING_PTS if frame.picture.pts is None else frame.picture.pts
-
-
-def _to_frame(rows: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
-    """Return the real rows of one picture's detections, (n, 15 + 2 M), in px of the coded frame."""
-    rows = rows[rows[:, 4] > 0]
-    corners = box.points_to_frame(rows[:, :4].reshape(-1, 2, 2))
-    points = box.points_to_frame(rows[:, 5:].reshape(len(rows), (rows.shape[1] - 5) // 2, 2))  # -1 cannot be told where no row is real
-    # Turning the frame may swap which corner is the upper left one.
-    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
-    return np.concatenate([boxes, rows[:, 4:5], points.reshape(len(rows), rows.shape[1] - 5)], axis=1).astype(np.float32)

@@ -43,7 +43,12 @@ def open_page(browser: Browser, service: Service, locale: str) -> tuple[Page, li
     page, complaints = browser.new_page(locale=locale), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None)
-    page.on("request", lambda request: None if request.url.startswith((service.url, "data:")) else complaints.append(f"fetches {request.url}"))
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((service.url, f"blob:{service.url}", "data:")) else complaints.append(f"fetches {request.url}")
+        ),
+    )
     page.goto(service.url)
     return page, complaints
 
@@ -83,10 +88,36 @@ def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Pa
     choose(page, clip, write_wav(tmp_path / "long.wav", speech_like(40.0), SPEECH_RATE_HZ))
     page.click("#send")
     expect(page.locator("#state")).to_contain_text("合成", timeout=60_000)
+    page.reload()  # the job goes on, and so does what the page shows of it
+    expect(page.locator("#state")).to_contain_text("合成", timeout=60_000)
     page.click("#cancel")
     expect(page.locator("#state")).to_have_text("已取消")
     page.click("#language")
     assert page.inner_text("#state") == "Cancelled"
+    assert not complaints
+    page.close()
+
+
+def test_visitor_clicks_the_face_that_speaks(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, speech)
+    page.click("summary")
+    page.select_option("#speaker", label="the face I click")
+    page.select_option("#sync_mode", "cut_off")
+    page.click("#send")
+    assert "Click the face" in page.inner_text("#error")
+    page.wait_for_function("document.querySelector('#preview-video').videoWidth > 0")
+    box = page.locator("#preview-video").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    assert page.is_visible("#mark")
+    with page.expect_response(lambda response: response.url.endswith("/v2/generate")) as answer:
+        page.click("#send")
+    generation = answer.value.json()
+    assert generation["options"] == {"sync_mode": "cut_off", "speaker": "320,319"}
+    expect(page.locator("#state")).to_have_text("Done", timeout=60_000)
     assert not complaints
     page.close()
 

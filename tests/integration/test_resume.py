@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.demo.clip import make_clip
 from orchestrator.errors import RenderCancelled, RenderInterrupted
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
@@ -65,20 +66,23 @@ def test_second_render_of_a_video_skips_the_analysis_and_is_the_same(
     undisturbed: tuple[Path, RenderReport], clip: Path, long_speech: Path, client: TritonClient, tmp_path: Path
 ) -> None:
     tracks = TrackCache(tmp_path / "tracks", 1 << 20)
-    for expected in (25, 0):
+    for is_first in (True, False):
         report = render(plan_render(clip, long_speech, tmp_path / "out.mp4", FAST), client, tracks=tracks)
-        assert report.models["face_detector"].inference_count == expected
+        assert (report.models["face_detector"].inference_count > 0) == is_first
         assert (tmp_path / "out.mp4").read_bytes() == undisturbed[0].read_bytes()
 
 
-def test_analysis_of_a_part_is_not_taken_for_the_whole(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+def test_analysis_of_a_part_is_not_taken_for_the_whole(speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    """The part reaches to the end of a window of the search, frame 28: the faces of a frame do not depend on how many frames are looked at."""
+    clip = tmp_path / "clip.mp4"
+    make_clip(clip, duration_s=2)
     tracks = TrackCache(tmp_path / "tracks", 1 << 20)
     short = write_wav(tmp_path / "short.wav", speech_like(0.4), SPEECH_RATE_HZ)
     counts = []
-    for audio in (short, speech, short):
+    for audio in (short, short, speech, short):
         report = render(plan_render(clip, audio, tmp_path / "out.mp4", FAST), client, tracks=tracks)
-        counts.append((report.source_frame_count, report.models["face_detector"].inference_count))
-    assert counts == [(10, 11), (25, 25), (10, 0)], "the eleventh shows that ten are all there are before the end"
+        counts.append((report.source_frame_count, report.models["face_detector"].inference_count > 0))
+    assert counts == [(10, True), (10, False), (50, True), (10, False)]
 
 
 @pytest.mark.parametrize("stage", ["analyse", "render", "finish"])

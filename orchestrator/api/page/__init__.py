@@ -27,7 +27,7 @@ def content_security_policy(html: str) -> str:
     """Return the policy that lets a page run its own script and style, known by their hashes, and nothing else."""
     script, style = (_hash(html, tag) for tag in ("script", "style"))
     return (
-        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; media-src 'self'; img-src data:; "
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; media-src 'self' blob:; img-src data: blob:; "
         "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
     )
 

@@ -1,0 +1,147 @@
+"""Faces on every frame of a video, frame by frame, from a detector that is asked about as few frames as it takes."""
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import RenderCancelled
+from orchestrator.inference.faces import FaceDetector
+from orchestrator.media.probe import VideoInfo
+from orchestrator.media.reader import VideoReader
+from orchestrator.media.times import MISSING_PTS
+from orchestrator.pipeline.concurrency import Joined, in_flight, prefetch
+from orchestrator.pipeline.watch import Watch
+from preprocess.cuts import ChangeMeter, change, thumbnail
+from preprocess.letterbox import Letterbox
+from preprocess.sparse import Rows, SparseWindow, step_frames, window_frames
+
+WINDOWS_IN_FLIGHT = 3
+"""Windows whose detections are awaited at a time: one computing, one queued in Triton, one on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFrame:
+    """A frame of the source, and what can be seen in it."""
+
+    pts: int
+    is_key: bool
+    faces: Rows
+    """(n, 15 + 2 M) x1 y1 x2 y2 score, five points and the lower face's outline, px of the coded frame."""
+    changes: NDArray[np.float32]
+    """(REACH,), see `ChangeMeter`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    pts: int
+    is_key: bool
+    image: NDArray[np.uint8]
+    """(S, S, 3) RGB, letterboxed."""
+    thumb: NDArray[np.float32]
+
+
+def find_faces(
+    reader: VideoReader, info: VideoInfo, detector: FaceDetector, is_enough: Callable[[int, int], bool], watch: Watch
+) -> Generator[FoundFrame]:
+    """Yield the first frames of a video, in order; a few more than asked for where there are more, to whole windows.
+
+    So the faces of a frame do not depend on how many frames are looked at.
+
+    Args:
+        reader: of the video.
+        info: of the video.
+        detector: who finds them.
+        is_enough: told the number and time stamp of each frame in turn; tells whether no more are needed.
+        watch: ends the search when it is told to stop.
+
+    Raises:
+        InferenceError: Triton failed.
+        RenderError: the watch says that the work must not go on.
+    """
+    box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
+    rate = float(info.frame_rate)
+    meter = ChangeMeter()
+    waiting: list[tuple[_Picture, Rows]] = []
+    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough), 1, "analyse-decode", watch)
+    searches = in_flight(lambda window: _Search(window, detector, step_frames(rate)), windows, WINDOWS_IN_FLIGHT, watch)
+    with closing(windows), closing(searches) as found:
+        for window, faces in found:
+            for picture, rows in zip(window, faces, strict=True):
+                waiting.append((picture, _to_frame(rows, box)))
+                for changes in meter.push(picture.thumb):
+                    known, its_rows = waiting.pop(0)
+                    yield FoundFrame(known.pts, known.is_key, its_rows, changes)
+    for (known, its_rows), changes in zip(waiting, meter.finish(), strict=True):
+        yield FoundFrame(known.pts, known.is_key, its_rows, changes)
+
+
+def _windows(reader: VideoReader, box: Letterbox, count: int, is_enough: Callable[[int, int], bool]) -> Generator[list[_Picture]]:
+    window: list[_Picture] = []
+    enough = False
+    for frame in reader.decode_from_start():
+        scaled = frame.scaled_rgb(box.scaled_coded_wh)
+        pts = MISSING_PTS if frame.picture.pts is None else frame.picture.pts
+        window.append(_Picture(pts, frame.is_key, box.place(scaled), thumbnail(scaled)))
+        enough = is_enough(frame.index, pts) or enough
+        if len(window) == count:
+            yield window
+            window = []
+            if enough:
+                return
+    if window:
+        yield window
+
+
+class _Search(Future[list[Rows]]):
+    """The faces of a window, (n, 15 + 2 M) rows a frame, px of the letterboxed picture. Nothing here waits: a round begins when one has ended."""
+
+    def __init__(self, window: Sequence[_Picture], detector: FaceDetector, step: int) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self._pictures = window
+        self._detector = detector
+        changes = [0.0, *(change(one.thumb, other.thumb) for one, other in pairwise(window))]
+        self._window = SparseWindow(changes, step)
+        self._round: Future[list[NDArray[np.float32]]] | None = None
+        self._is_cancelled = False
+        self._ask()
+
+    def cancel(self) -> bool:
+        """Ask for the search to be given up; its error then says so."""
+        self._is_cancelled = True
+        if self._round is not None:
+            self._round.cancel()
+        return False
+
+    def _ask(self) -> None:
+        images = [self._pictures[index].image for index in self._window.wanted]
+        size = self._detector.batch_size
+        self._round = Joined([self._detector.detect(np.stack(images[start : start + size])) for start in range(0, len(images), size)])
+        self._round.add_done_callback(self._go_on)
+
+    def _go_on(self, answered: Future[list[NDArray[np.float32]]]) -> None:
+        # Runs on a thread of gRPC, which would swallow an error: it has to reach the future.
+        try:
+            self._window.put([rows[rows[:, 4] > 0] for batch in answered.result() for rows in batch])
+            if self._is_cancelled:
+                raise RenderCancelled("The search for faces was given up.")
+            if self._window.wanted:
+                self._ask()
+            else:
+                self.set_result(self._window.rows())
+        except BaseException as exc:  # noqa: BLE001
+            self.set_exception(exc)
+
+
+def _to_frame(rows: Rows, box: Letterbox) -> Rows:
+    """Return one picture's detections, (n, 15 + 2 M), in px of the coded frame."""
+    corners = box.points_to_frame(rows[:, :4].reshape(-1, 2, 2))
+    points = box.points_to_frame(rows[:, 5:].reshape(len(rows), (rows.shape[1] - 5) // 2, 2))  # -1 cannot be told where no row is real
+    # Turning the frame may swap which corner is the upper left one.
+    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+    return np.concatenate([boxes, rows[:, 4:5], points.reshape(len(rows), rows.shape[1] - 5)], axis=1).astype(np.float32)

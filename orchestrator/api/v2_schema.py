@@ -88,7 +88,6 @@ class ActiveSpeaker(_Request):
 class Options(RenderOptions):
     """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
-    temperature: float | None = Field(None, ge=0, le=1, description="How far the mouth moves.")
     active_speaker_detection: ActiveSpeaker | None = Field(None, description="Which face speaks.")
     occlusion_detection_enabled: bool | None = None
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")

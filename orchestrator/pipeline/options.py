@@ -16,6 +16,9 @@ from orchestrator.pipeline.timeline import RateChoice, SyncMode
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1, 240
 """Frame rates that can be asked for."""
 
+USUAL_TEMPERATURE = 0.5
+"""The mouth moves as the lip model has it."""
+
 
 def _bits_per_s(value: Any) -> Any:
     """Read 800k and 8M as FFmpeg does."""
@@ -79,6 +82,7 @@ class RenderOptions(BaseModel):
     face_enhancer: bool | None = Field(
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
     )
+    temperature: float = Field(USUAL_TEMPERATURE, ge=0, le=1, description="How far the mouth moves: 0 least, 0.5 as the lip model has it, 1 most.")
     voice_activity: bool | None = Field(
         None,
         description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "

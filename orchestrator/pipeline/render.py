@@ -316,7 +316,7 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = speech_windows(plan.speech, models.lip_model, spans)
+    windows = speech_windows(plan.speech, models.lip_model, spans, plan.options.temperature)
     frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)

@@ -7,11 +7,13 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.errors import InvalidOption
 from orchestrator.inference.faces import LipModel
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, speech_samples
+from orchestrator.pipeline.options import USUAL_TEMPERATURE
 from orchestrator.pipeline.watch import Watch
-from preprocess.mel import COLUMNS_PER_S, loud_gain_db, mel_window, with_gain, with_loud_level
+from preprocess.mel import COLUMNS_PER_S, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
 from preprocess.voice import Spans, speech_gain, speech_spans
 
@@ -36,7 +38,7 @@ def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> 
     return speech_spans(voice, voice_activity.chunk_samples / voice_activity.sample_rate_hz)
 
 
-def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = None) -> Windows:
+def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = None, temperature: float = USUAL_TEMPERATURE) -> Windows:
     """Return the windows of a track for a lip model.
 
     A model that reads encoded features has the whole track encoded on Triton first; the track is read once more for that.
@@ -45,15 +47,22 @@ def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = No
         speech: the track.
         lip_model: who hears it.
         spans: when somebody speaks; elsewhere the model hears silence, whatever sounds there. None lets it hear everything.
+        temperature: how far the mouth moves, 0 to 1.
 
     Raises:
+        InvalidOption: the lip model reads features whose strength says nothing about the mouth, and another temperature is asked for.
         UnreadableMedia: the track cannot be read again.
         InferenceError: Triton failed to encode it.
     """
     encoder = lip_model.encoder
     if encoder is None:
-        mel = _heard_mel(speech.mel, lip_model.loud_level_db, spans)
+        mel = with_temperature(_heard_mel(speech.mel, lip_model.loud_level_db, spans), temperature)
         return lambda time: mel_window(mel, time, lip_model.window_start_s)
+    if temperature != USUAL_TEMPERATURE:
+        raise InvalidOption(
+            f"The lip model on Triton hears speech through {encoder.front_end} features, which do not tell how far the mouth moves; "
+            "leave temperature out, or install a lip model that reads mel windows."
+        )
     waveform = np.concatenate([samples[0] for samples in speech_samples(speech.info, "mono", SAMPLE_RATE_HZ)])
     if spans is not None:
         waveform *= speech_gain(spans, len(waveform), SAMPLE_RATE_HZ)

@@ -156,6 +156,8 @@ def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: P
         assert windows(Fraction(1)).shape == (20, 256)
         silent = speech_windows(read_speech(write_wav(tmp_path / "silence.wav", np.zeros(40_000, np.float32), SPEECH_RATE_HZ)), lip_model)
         muted = speech_windows(read_speech(speech), lip_model, spans=[])
+        with pytest.raises(InvalidOption, match="leave temperature out"):
+            speech_windows(read_speech(speech), lip_model, temperature=0.7)
         assert np.array_equal(muted(Fraction(1)), silent(Fraction(1))), "where nobody speaks the encoder hears silence"
         report = render(plan_render(clip, speech, tmp_path / "out.mp4", RenderOptions(preset="ultrafast")), client)
     assert report.models["lip_sync"].inference_count == report.frame_count == 62

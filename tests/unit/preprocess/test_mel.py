@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocess.mel import MAX_GAIN_DB, MelStream, mel_filterbank, mel_of, mel_window, with_loud_level
+from preprocess.mel import MAX_GAIN_DB, MelStream, mel_filterbank, mel_of, mel_window, with_gain, with_loud_level, with_temperature
 
 NOISE = (np.random.default_rng(7).standard_normal(40_000) * np.linspace(0.0, 0.3, 40_000)).astype(np.float32)
 
@@ -91,3 +91,21 @@ def test_loud_level_moves_every_band_by_the_same_decibels() -> None:
     assert np.ptp((louder - mel)[inside]) < 1e-4
     assert abs(float(np.abs(with_loud_level(louder, -20.0) - louder).max())) < 0.05, "a track at its level stays"
     assert (with_loud_level(np.full((80, 50), -4, np.float32), -20.0) <= -4 + MAX_GAIN_DB * 0.08 + 1e-6).all()
+
+
+def test_gain_of_a_column_is_that_of_its_samples_and_none_is_silence() -> None:
+    waveform = np.random.default_rng(3).uniform(-0.1, 0.1, 16_000).astype(np.float32)
+    mel = mel_of(waveform)
+    np.testing.assert_allclose(with_gain(mel, np.full(mel.shape[1], 0.25, np.float32)), mel_of(waveform * np.float32(0.25)), atol=1e-3)
+    faded = with_gain(mel, np.linspace(0, 1, mel.shape[1], dtype=np.float32))
+    assert (faded[:, 0] == -4).all() and np.array_equal(faded[:, -1], mel[:, -1])
+    assert (np.diff(faded.mean(0)[5:]) > -0.5).all()
+
+
+def test_temperature_stretches_speech_and_leaves_silence() -> None:
+    mel = mel_of(np.random.default_rng(3).uniform(-0.1, 0.1, 16_000).astype(np.float32))
+    less, same, more = (with_temperature(mel, temperature) for temperature in (0.0, 0.5, 1.0))
+    assert np.array_equal(same, mel)
+    assert ((less <= mel) & (mel <= more)).all() and less.mean() + 0.3 < mel.mean() < more.mean() - 0.3
+    silence = np.full((80, 16), -4, np.float32)
+    assert np.array_equal(with_temperature(silence, 1.0), silence)

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from orchestrator.errors import UnreadableMedia
+from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import open_media, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
 from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, video_stream
@@ -93,8 +94,9 @@ class VideoReader:
         self._opening = open_media(self._info.path)
         self._container: InputContainer = self._opening.__enter__()
         self._stream: VideoStream = video_stream(self._container, self._info.path)
+        self._decoder = decoder_of(self._stream)
         # SLICE threading, PyAV's default, leaves all but one core idle on most files.
-        self._stream.thread_type = "AUTO"
+        self._decoder.thread_type = "AUTO"
         self._is_fresh = True
 
     def __enter__(self) -> Self:
@@ -167,6 +169,7 @@ class VideoReader:
         for first in reversed([int(key) for key in keys if key]):
             with translate_errors(self._info.path):
                 self._container.seek(int(index.pts[first]), stream=self._stream)
+            self._decoder.flush_buffers()
             pictures = ((int(np.searchsorted(index.pts, picture.pts)), picture) for picture in self._decode() if picture.pts is not None)
             landed = next(pictures, None)
             # Containers without an index of key frames (MPEG-TS, MPEG-PS) land behind the frame asked for; then from the key frame before.
@@ -183,7 +186,10 @@ class VideoReader:
             for packet in self._container.demux(self._stream):
                 self._tick()
                 try:
-                    yield from packet.decode()
+                    for picture in self._decoder.decode(packet):
+                        if self._decoder is not self._stream.codec_context:
+                            picture.key_frame = packet.is_keyframe  # type: ignore[misc]  # libvpx does not say, and hands pictures out at once
+                        yield picture
                 except av.InvalidDataError:
                     self.damaged_packet_count += 1
 
@@ -199,18 +205,24 @@ class VideoReader:
     def _prepare(self, picture: av.VideoFrame) -> av.VideoFrame:
         """Return the picture in the working format and size, itself if it has them."""
         width, height = self._info.working_size_wh
-        if picture.format.name != self._info.working_pix_fmt or (picture.width, picture.height) != self._info.size_wh:
+        is_laid_on_black = self._info.has_alpha and not self._info.keeps_alpha
+        wanted = ALPHA_FORMATS[self._info.working_pix_fmt] if is_laid_on_black else self._info.working_pix_fmt
+        if picture.format.name != wanted or (picture.width, picture.height) != self._info.size_wh:
             # Another size is a change in mid-stream; the output has one size.
             # swscale's own default for RGB is BT.601; what is YUV keeps the matrix it has.
             converted = picture.reformat(
                 *self._info.size_wh,
-                format=self._info.working_pix_fmt,
+                format=wanted,
                 dst_colorspace="ITU709" if self._info.is_rgb else None,
                 dst_color_range="MPEG" if self._info.is_rgb else None,
             )
             converted.pts, converted.time_base = picture.pts, picture.time_base
+            if self._info.has_alpha:
+                copy_alpha(picture, converted)
             picture = converted
-        return picture if (picture.width, picture.height) == (width, height) else _copied(picture, width, height)
+        if (picture.width, picture.height) != (width, height):
+            picture = _copied(picture, width, height)
+        return flatten(picture, full_range=self._info.is_full_range) if is_laid_on_black else picture
 
     def _frame_bytes(self) -> int:
         width, height = self._info.working_size_wh
@@ -255,5 +267,5 @@ def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
 
 def plane_views(picture: av.VideoFrame, colour: ColourMatrix) -> YuvImage:
     """Return the planes of a frame over its own memory, without a copy; writing to them writes to the frame."""
-    y, u, v = (plane_view(plane) for plane in picture.planes)
+    y, u, v = (plane_view(plane) for plane in picture.planes[:3])
     return YuvImage((y, u, v), SUBSAMPLING_XY[picture.format.name], colour)

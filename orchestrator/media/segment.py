@@ -177,6 +177,7 @@ def assemble(
                     video = target.add_stream_from_template(source.streams.video[0], opaque=True)
                     audio = target.add_stream_from_template(source.streams.audio[0])
                     video.time_base = clock.time_base
+                    _tell_alpha(video, output)
                     _describe(video.codec_context, info, output, output.container.muxer)
                 rate_hz, decoded = audio.codec_context.sample_rate, first_frame
                 for packet in source.demux():
@@ -273,10 +274,16 @@ def _add_video(container: av.container.OutputContainer, info: VideoInfo, clock: 
     _describe(context, info, output, output.segment_muxer)
     set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES)
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
+    _tell_alpha(stream, output)
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha)}
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
     return stream
+
+
+def _tell_alpha(stream: VideoStream, output: Output) -> None:
+    if output.keeps_alpha and output.encoding.codec == "vp9":
+        stream.metadata["alpha_mode"] = "1"
 
 
 def _describe(context: VideoCodecContext, info: VideoInfo, output: Output, format_name: str) -> None:

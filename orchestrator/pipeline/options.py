@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
-from orchestrator.media.formats import CodecName, ContainerName, EncoderChoice
+from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.pipeline.speakers import Boxes, Speaker
@@ -45,6 +45,9 @@ class RenderOptions(BaseModel):
     preset: str | None = Field(None, max_length=32, description="Speed, ultrafast to veryslow. Default: veryfast.")
     lossless: bool = Field(False, description="Keep every decoded sample exactly.")
     encoder: EncoderChoice = Field("software", description="nvenc needs an NVIDIA GPU that encodes; auto takes software where there is none.")
+    alpha: AlphaChoice = Field(
+        "auto", description="A source's alpha: keep it (refused where the format has none), flatten it over black, or auto: keep where that can be."
+    )
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
     frame_rate: Annotated[str, BeforeValidator(str)] = Field(
         "source",
@@ -109,6 +112,7 @@ class RenderOptions(BaseModel):
             preset=self.preset,
             lossless=self.lossless,
             encoder=self.encoder,
+            alpha=self.alpha,
         )
 
     @property

@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from itertools import chain
@@ -161,6 +161,7 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     output = choose_output(encoding, info)
+    info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
     speaker = speaker_choice(options.speaker, options.speaker_boxes, info)

@@ -1,6 +1,6 @@
 """Every codec in every container it goes into: exact pictures, clock and sound, the same bits however often begun again; the rest refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -49,6 +49,14 @@ def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, 
                 raise KeyboardInterrupt
             planes = numbered_planes(number % 64, info.working_size_wh, info.working_pix_fmt)
             writer.write(picture_of(planes, info.working_pix_fmt), is_edited=False)
+    return segments
+
+
+def write_pictures(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, pictures: Sequence[av.VideoFrame]) -> SegmentFolder:
+    segments, output = SegmentFolder(folder, {}), choose_output(encoding, info)
+    with SegmentWriter(segments, info, SpeechEncoder(speech, sound=output.sound), output, len(pictures), Watch()) as writer:
+        for picture in pictures:
+            writer.write(picture, is_edited=False)
     return segments
 
 

@@ -9,6 +9,7 @@ import av
 CodecName = Literal["h264", "hevc", "av1", "vp9", "prores", "prores_4444", "ffv1"]
 ContainerName = Literal["mp4", "mov", "webm", "mkv"]
 EncoderChoice = Literal["software", "nvenc", "auto"]
+AlphaChoice = Literal["auto", "keep", "flatten"]
 SoundName = Literal["aac", "libopus", "pcm_s24le"]
 SegmentKind = Literal["mp4", "matroska"]
 
@@ -203,6 +204,11 @@ def is_live(codec: VideoCodec, container: ContainerName) -> bool:
 def codecs_for(container: ContainerName) -> str:
     """Return the codecs that go into a container, for a sentence."""
     return ", ".join(name for name, codec in CODECS.items() if container in codec.containers)
+
+
+def keeps_alpha(codec: VideoCodec, container: ContainerName) -> bool:
+    """Tell whether a codec has alpha, and a container can carry it: VP9's is a second stream that only Matroska has a place for."""
+    return any(PixelLayout.of(pix_fmt).has_alpha for pix_fmt in codec.software.pix_fmts) and container != "mp4"
 
 
 def nearest_pix_fmt(pix_fmt: str, candidates: tuple[str, ...]) -> str:

@@ -1,6 +1,6 @@
 """The output of one render: what was asked for, laid against what its source is and what this machine can do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.errors import InvalidOption
 from orchestrator.media.encoders import nvenc_problem
@@ -13,6 +13,7 @@ from orchestrator.media.formats import (
     SegmentKind,
     Sound,
     is_live,
+    keeps_alpha,
     nearest_pix_fmt,
     segment_kind,
     sound_of,
@@ -32,6 +33,8 @@ class Output:
     encoder: Encoder
     pix_fmt: str
     """What the encoder is given."""
+    keeps_alpha: bool = False
+    """Whether the source's alpha goes into it."""
     notes: tuple[str, ...] = ()
     """Sentences about what differs from what was asked for, or from the source."""
 
@@ -87,7 +90,15 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
             raise InvalidOption(f"NVENC cannot encode {codec.label} here ({problem}); leave encoder out, or give auto.")
         else:
             notes.append(f"NVENC cannot encode {codec.label} here ({problem}), so {encoder.name} did.")
-    source = info.working_pix_fmt
+    keeps = info.has_alpha and encoding.alpha != "flatten" and keeps_alpha(codec, encoding.container_name)
+    if encoding.alpha == "keep" and not keeps:
+        if not info.has_alpha:
+            raise InvalidOption(f"{info.path.name} has no alpha to keep; leave alpha out.")
+        able = [f"{row.name} in {name}" for row in CODECS.values() for name in row.containers if keeps_alpha(row, name)]
+        raise InvalidOption(f"{codec.label} in {encoding.container_name} has no alpha; give {', '.join(able)}, or leave alpha out.")
+    if info.has_alpha and not keeps:
+        notes.append("The source's pictures have alpha; they were laid over black.")
+    source = replace(info, keeps_alpha=keeps).working_pix_fmt
     pix_fmt = nearest_pix_fmt(source, encoder.lossless_pix_fmts if encoding.lossless else encoder.pix_fmts)
     found, wanted = PixelLayout.of(pix_fmt), PixelLayout.of(source)
     if encoding.lossless and not found.keeps(wanted):
@@ -100,4 +111,4 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
             f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {encoding.container_name} cannot say here; "
             "give mp4 or mov as the container, or codec h264."
         )
-    return Output(encoding, encoder, pix_fmt, tuple(notes))
+    return Output(encoding, encoder, pix_fmt, keeps, tuple(notes))

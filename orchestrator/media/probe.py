@@ -9,7 +9,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
-from orchestrator.media.container import declares_its_length, open_media
+from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
+from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
@@ -33,7 +34,10 @@ _UNSPECIFIED = 2
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 
-SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)}
+SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)} | {
+    "yuva420p": (2, 2),
+    "yuva444p": (1, 1),
+}
 """Pixel formats that are edited and encoded as they are, with their luma samples per chroma sample, across and down."""
 
 
@@ -72,6 +76,21 @@ class VideoInfo:
     colour: ColourTags
     sample_aspect_ratio: Fraction
     is_still: bool
+    container: str
+    """FFmpeg's names of the container, separated by commas."""
+
+    is_interlaced: bool
+    """Whether frames are made of two fields; they are deinterlaced, one frame for each."""
+
+    @property
+    def may_jump(self) -> bool:
+        """Whether time stamps may begin anew in mid-stream, as MPEG transport and program streams' do."""
+        return self.container in ("mpegts", "mpeg")
+
+    has_alpha: bool = False
+    """Whether something may show through the pictures. RGB whose first picture is opaque counts as opaque."""
+    keeps_alpha: bool = False
+    """Whether alpha goes on to the output; else the pictures are laid over black."""
 
     @property
     def is_rgb(self) -> bool:
@@ -86,6 +105,9 @@ class VideoInfo:
     @property
     def working_pix_fmt(self) -> str:
         """The planar 8-bit YUV format the source is edited and encoded in: its own where that is one, else 4:2:0."""
+        if self.has_alpha:
+            colours = "yuv444p" if self.pix_fmt.startswith("yuva444") else "yuv420p"
+            return ALPHA_FORMATS[colours] if self.keeps_alpha else colours
         return self.pix_fmt if self.pix_fmt in SUBSAMPLING_XY else "yuv420p"
 
     @property
@@ -107,7 +129,8 @@ def probe_video(path: Path) -> VideoInfo:
     """
     with open_media(path) as container:
         stream = video_stream(container, path)
-        frame = next(container.decode(stream), None)
+        frames = decoded(container, stream)
+        frame = next(frames, None)
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
         width, height = frame.width, frame.height
@@ -115,7 +138,10 @@ def probe_video(path: Path) -> VideoInfo:
             raise LimitExceeded(f"{path.name} is {width}x{height}; scale it down to at most 8192x4352.")
         if min(width, height) < MIN_SIDE_PX:
             raise LimitExceeded(f"{path.name} is {width}x{height}; the shorter side must have at least {MIN_SIDE_PX} px.")
-        is_still = next(container.decode(stream), None) is None
+        second = next(frames, None)
+        is_still = second is None
+        if container.format.name == "avi":
+            refuse_truncated_riff(path)
         if not is_still:
             _refuse_truncated(container, stream, path)
         context = stream.codec_context
@@ -138,6 +164,9 @@ def probe_video(path: Path) -> VideoInfo:
             ),
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
+            container=container.format.name,
+            is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
+            has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 import av
 
 from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
-from orchestrator.media.formats import CODECS, CONTAINERS, PRESETS, CodecName, ContainerName, Encoder, EncoderChoice, VideoCodec, codecs_for
+from orchestrator.media.formats import (
+    CODECS,
+    CONTAINERS,
+    PRESETS,
+    AlphaChoice,
+    CodecName,
+    ContainerName,
+    Encoder,
+    EncoderChoice,
+    VideoCodec,
+    codecs_for,
+)
 
 GOP_S = 2
 """Length of a segment and longest distance between key frames, s."""
@@ -51,6 +62,8 @@ class Encoding:
     """`nvenc` is an error where it does not work; `auto` takes software instead, and says why."""
     container: ContainerName | None = None
     """None for the codec's usual one."""
+    alpha: AlphaChoice = "auto"
+    """Whether a source's alpha is kept (an error where the format cannot), laid over black, or kept where that can be."""
     thread_count: int = 0
     """Encoder threads; 0 for one per core, at most 16."""
 

@@ -1,5 +1,7 @@
 """Whole renders into other formats and with other sound than usual."""
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,9 +11,11 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, MissingStream
 from orchestrator.inference.client import TritonClient
+from orchestrator.media.probe import probe_video
+from orchestrator.media.reader import VideoReader, plane_view
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
-from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, planes_of, speech_like, write_wav
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,35 @@ def test_pictures_handed_to_every_lossless_encoder_are_the_same(small_clip: Path
     edited, source = found[0], pictures(small_clip)[: len(found[0])]
     changed = (edited != source).any(0)
     assert 0 < changed.mean() < 0.2, "a part of the face, and nothing else"
+
+
+def test_keyed_presenter_keeps_the_alpha_to_the_bit(small_clip: Path, short_speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    """A disc of the clip, soft at its edge; 15 frames, of which the source has 10."""
+    distance = np.hypot(*(np.mgrid[:256, :256] - 128.0))
+    alpha = np.clip(255 * (125 - distance) / 20, 0, 255).astype(np.uint8)
+    with av.open(str(small_clip)) as source, av.open(str(tmp_path / "keyed.webm"), "w") as target:
+        stream = target.add_stream("libvpx-vp9", rate=25, options={"lossless": "1", "auto-alt-ref": "0", "cpu-used": "8", "deadline": "realtime"})
+        stream.width = stream.height = 256
+        stream.pix_fmt = "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        for number, frame in zip(range(10), source.decode(video=0), strict=False):
+            keyed = frame.reformat(format="yuva420p")
+            plane_view(keyed.planes[3])[:] = np.roll(alpha, number, 1)
+            keyed.pts, keyed.time_base = number, Fraction(1, 25)
+            target.mux(stream.encode(keyed))
+        target.mux(stream.encode(None))
+    options = RenderOptions(lossless=True, preset="ultrafast", alpha="keep")
+    report = render(plan_render(tmp_path / "keyed.webm", short_speech, tmp_path / "out.webm", options), client)
+    assert report.frame_count == 15 and "yuva420p" in report.encoding
+    found = replace(probe_video(tmp_path / "out.webm"), keeps_alpha=True)
+    with VideoReader(found) as reader:
+        planes = [planes_of(frame.picture) for frame in reader.decode_from_start()]
+    with VideoReader(replace(found, path=tmp_path / "keyed.webm")) as reader:
+        before = [planes_of(frame.picture) for frame in reader.decode_from_start()]
+    shown = [*range(10), *range(8, 3, -1)]
+    assert all(np.array_equal(after[3], np.roll(alpha, number, 1)) for after, number in zip(planes, shown, strict=True))
+    changed = np.stack([after[0] != before[number][0] for after, number in zip(planes, shown, strict=True)])
+    assert 0 < changed.mean() < 0.2 and changed.any((1, 2)).sum() > 8
 
 
 def test_output_that_cannot_be_is_refused_before_anything_is_read(small_clip: Path, short_speech: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from av.audio.codeccontext import AudioCodecContext
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from orchestrator.media.audio import AudioInfo, read_samples
+from orchestrator.media.audio import AudioInfo, speech_samples
 from orchestrator.media.formats import SOUNDS, Sound
 from orchestrator.media.mix import MIX_RATE_HZ, Background, mixed, together
 
@@ -100,7 +100,7 @@ def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction 
     """Yield a track's samples, (channels, n) float32; exactly as long as asked for."""
     channels, own = (1 if layout == "mono" else 2), "mono" if speech.channel_count == 1 else "stereo"
     left = None if duration_s is None else round(duration_s * rate_hz)
-    for samples in read_samples(speech.path, own, rate_hz):
+    for samples in speech_samples(speech, own, rate_hz):
         # One channel is the same on both sides; FFmpeg would turn it down by 3 dB.
         piece = samples if samples.shape[0] == channels else np.repeat(samples, channels, 0)
         yield piece[:, :left]

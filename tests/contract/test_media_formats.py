@@ -54,7 +54,8 @@ def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, 
 
 def write_pictures(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, pictures: Sequence[av.VideoFrame]) -> SegmentFolder:
     segments, output = SegmentFolder(folder, {}), choose_output(encoding, info)
-    with SegmentWriter(segments, info, SpeechEncoder(speech, sound=output.sound), output, len(pictures), Watch()) as writer:
+    clock = OutputClock.constant(info.frame_rate)
+    with SegmentWriter(segments, info, clock, SpeechEncoder(speech, sound=output.sound), output, len(pictures), Watch()) as writer:
         for picture in pictures:
             writer.write(picture, is_edited=False)
     return segments

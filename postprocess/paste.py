@@ -14,12 +14,14 @@ DETAIL_BLUR = 0.012
 """Radius over which that difference is pooled, in 0..1 of the crop."""
 
 
-def mouth_difference(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.float32] | None:
+def mouth_difference(
+    face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[np.float32], mask: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
     """Return what the lip model changed inside the mask: (S, S, 3) float32 RGB, or None where it changed nothing.
 
     Args:
         face_crop: the crop the model was given.
-        mouth_patch: (S, S, 3) uint8 RGB, what it made of it.
+        mouth_patch: (S, S, 3) RGB, 0..255, what it made of it.
         mask: (S, S) float32, 1 keeps the generated pixel.
     """
     if mouth_patch.shape != face_crop.image.shape:

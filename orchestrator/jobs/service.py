@@ -22,7 +22,6 @@ from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
-from orchestrator.media.probe import probe_video
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.settings import Settings
@@ -204,14 +203,11 @@ class JobService:
             self._ledger.view(job_id)
             return []
         finished = finished_segments(self.storage.segments(job_id))
-        if not finished or row["video"] is None:
-            return []
-        frame_rate = probe_video(Path(row["video"])).frame_rate
         found: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):  # they are being deleted
             for index, segment in enumerate(finished):
                 path, count = segment.file.path, segment.file.frame_count
-                found.append(Segment(index, path, read_init_bytes(path), path.stat().st_size, count / frame_rate, count))
+                found.append(Segment(index, path, read_init_bytes(path), path.stat().st_size, segment.duration_s, count))
         return found
 
     def wait_change(self, job_id: str, seen: int, timeout_s: float) -> tuple[int, JobView]:

@@ -1,7 +1,7 @@
 """Audio in: a track's mel features for the lip model, and its samples once more for the output's own audio stream."""
 
 import math
-import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,8 +14,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
-from orchestrator.media.container import declares_its_length, open_media
+from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
+from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream
 
 TRUNCATED_TOLERANCE_S = Fraction(1, 2)
@@ -23,9 +23,6 @@ TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
-
-_UNKNOWN_RIFF_BYTES = 0x7FFF0000
-"""RIFF lengths from here on mean "unknown"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,13 @@ class AudioInfo:
     channel_count: int
     codec: str
     duration_s: Fraction
-    """Length by counted samples, s."""
+    """Length by counted samples, the offset included, s."""
+    offset_s: Fraction = Fraction(0)
+    """Silence before its first sample, or where negative how much of its beginning is left out, s."""
+    gain: float = 1.0
+    """What keeps many channels mixed into two from clipping."""
+    damaged_packet_count: int = 0
+    """Packets that could not be decoded; the sound goes on behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,17 @@ class Speech:
     """(80, T) Wav2Lip mel features, 80 columns a second."""
 
 
-def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duration_s: float = math.inf) -> Speech:
-    """Decode a track once, in pieces, into mel features. `tick` is called after each piece; what it raises ends the decoding.
+def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duration_s: float = math.inf, offset_s: Fraction = Fraction(0)) -> Speech:
+    """Decode a track once, in pieces, into mel features.
+
+    Args:
+        path: a file with sound.
+        tick: called after each piece; what it raises ends the decoding.
+        max_duration_s: the most that is accepted.
+        offset_s: silence before the track, or where negative how much of its beginning is left out.
 
     Raises:
+        InvalidOption: the offset leaves nothing.
         MissingFile: there is no such file.
         UnreadableMedia: it is not media, or ends before its header says.
         MissingStream: it has no audio.
@@ -63,25 +73,33 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
     with open_media(path) as container:
         stream = _audio_stream(container, path)
         if container.format.name == "wav":
-            _refuse_truncated_wav(path)
+            refuse_truncated_riff(path)
         declared_s = Fraction(0)
         if stream.duration and stream.time_base and declares_its_length(container):
             declared_s = stream.duration * Fraction(stream.time_base)
-        for samples in _resampled(container, stream, "mono", SAMPLE_RATE_HZ):
+        damaged = Counter[str]()
+        pieces = _shifted(_resampled(container, stream, "mono", SAMPLE_RATE_HZ, damaged), offset_s, 1, SAMPLE_RATE_HZ)
+        for samples in pieces:
             stream_of_columns.push(samples[0])
             tick()
             if stream_of_columns.sample_count > max_duration_s * SAMPLE_RATE_HZ:
                 raise LimitExceeded(f"{path.name} is longer than {max_duration_s:.0f} s, the most that is accepted; cut it.")
         duration_s = Fraction(stream_of_columns.sample_count, SAMPLE_RATE_HZ)
-        if not duration_s:
+        if not duration_s and offset_s < 0:
+            raise InvalidOption(f"audio_offset is {float(offset_s):g} s, which leaves nothing of {path.name}; leave out less of it.")
+        if not duration_s or duration_s == max(0, offset_s):
             raise EmptyStream(f"{path.name} has an audio stream without a single sample; export the speech again.")
-        if declared_s - duration_s > max(TRUNCATED_TOLERANCE_S, declared_s / 50):
+        if declared_s + offset_s - duration_s > max(TRUNCATED_TOLERANCE_S, declared_s / 50):
             raise UnreadableMedia(
-                f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(duration_s):.2f} s are there; "
+                f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(duration_s - offset_s):.2f} s are there; "
                 "copy or export it again."
             )
         context = stream.codec_context
-        info = AudioInfo(path, context.sample_rate, context.channels, context.name, duration_s)
+        gain = 1.0
+        if context.channels > 2:
+            loudest = max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate))
+            gain = 1 / max(1.0, loudest)
+        info = AudioInfo(path, context.sample_rate, context.channels, context.name, duration_s, offset_s, gain, damaged.total())
     return Speech(info, stream_of_columns.finish())
 
 
@@ -103,7 +121,31 @@ def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Iterator[NDArr
         UnreadableMedia: FFmpeg fails on the file.
     """
     with open_media(path) as container:
-        yield from _resampled(container, _audio_stream(container, path), layout, sample_rate_hz)
+        yield from _resampled(container, _audio_stream(container, path), layout, sample_rate_hz, Counter())
+
+
+def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield a speech's samples in pieces of shape (channels, n), float32, -1..1, from time 0 on: with its offset, and without clipping.
+
+    Raises:
+        UnreadableMedia: FFmpeg fails on the file.
+    """
+    channel_count = 1 if layout == "mono" else 2
+    for samples in _shifted(read_samples(speech.path, layout, sample_rate_hz), speech.offset_s, channel_count, sample_rate_hz):
+        yield samples if speech.gain == 1 else samples * np.float32(speech.gain)
+
+
+def _shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield samples with silence before them or without their beginning."""
+    offset = round(offset_s * sample_rate_hz)
+    for start in range(0, offset, sample_rate_hz):
+        yield np.zeros((channel_count, min(sample_rate_hz, offset - start)), np.float32)
+    left_out = max(0, -offset)
+    for samples in pieces:
+        skipped = min(left_out, samples.shape[1])
+        left_out -= skipped
+        if skipped < samples.shape[1]:
+            yield samples[:, skipped:]
 
 
 def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
@@ -112,10 +154,12 @@ def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
     return container.streams.audio[0]
 
 
-def _resampled(container: InputContainer, stream: AudioStream, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def _resampled(
+    container: InputContainer, stream: AudioStream, layout: str, sample_rate_hz: int, damaged: "Counter[str]"
+) -> Iterator[NDArray[np.float32]]:
     is_first = True
     # Joined MP3 or AAC files may change rate and channels on the way: each part goes through a resampler of its own.
-    for (channel_count, *_), frames in groupby(_decoded(container, stream), _sample_kind):
+    for (channel_count, *_), frames in groupby(_decoded(container, stream, damaged), _sample_kind):
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
         gain = np.float32(STEREO_TO_MONO_GAIN if channel_count == 2 and layout == "mono" else 1.0)
         for frame in chain(frames, [None]):
@@ -130,26 +174,16 @@ def _resampled(container: InputContainer, stream: AudioStream, layout: str, samp
                 yield np.asarray(resampled.to_ndarray() * gain, np.float32)
 
 
-def _decoded(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
+def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[str]") -> Iterator[av.AudioFrame]:
     for packet in container.demux(stream):
         try:
             yield from packet.decode()
         except av.InvalidDataError:
-            continue  # a damaged packet is silence of no length; the check against the declared duration catches more than a few
+            damaged["packets"] += 1  # silence of no length; the check against the declared duration catches more than a few
 
 
 def _sample_kind(frame: av.AudioFrame) -> tuple[int, str, str, int]:
     return frame.layout.nb_channels, frame.layout.name, frame.format.name, frame.sample_rate
-
-
-def _refuse_truncated_wav(path: Path) -> None:
-    """Compare a RIFF header's length with the file's. FFmpeg silently takes what is there."""
-    with path.open("rb") as file:
-        magic, declared_bytes = struct.unpack("<4sI", file.read(8))
-    missing_bytes = declared_bytes + 8 - path.stat().st_size
-    # Programs that write to a pipe cannot know the length and put down the largest number they can think of.
-    if magic == b"RIFF" and missing_bytes > 0 and declared_bytes < _UNKNOWN_RIFF_BYTES:
-        raise UnreadableMedia(f"{path.name} is truncated: its header promises {missing_bytes} bytes more than there are; copy or export it again.")
 
 
 def _start_delay(container: InputContainer, frame: av.AudioFrame, sample_rate_hz: int) -> int:

@@ -1,5 +1,6 @@
 """Opening media files: which protocols and formats are allowed, and how FFmpeg's errors become ours."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ _OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, "patte
 _DECLARES_ITS_LENGTH = ("mov", "matroska", "wav", "flac", "caf", "aiff", "w64")
 """Containers whose header states the real duration; in others it is an estimate that proves nothing."""
 
+_UNKNOWN_RIFF_BYTES = 0x7FFF0000
+"""RIFF lengths from here on mean "unknown"."""
+
 
 @contextmanager
 def open_media(path: Path) -> Iterator[InputContainer]:
@@ -47,6 +51,20 @@ def open_media(path: Path) -> Iterator[InputContainer]:
 def declares_its_length(container: InputContainer) -> bool:
     """Tell whether a container's header states the real duration, so that less of it means a truncated file."""
     return any(name in container.format.name for name in _DECLARES_ITS_LENGTH)
+
+
+def refuse_truncated_riff(path: Path) -> None:
+    """Compare the length in a WAV's or AVI's header with the file's. FFmpeg silently takes what is there.
+
+    Raises:
+        UnreadableMedia: the file is shorter.
+    """
+    with path.open("rb") as file:
+        magic, declared_bytes = struct.unpack("<4sI", file.read(8))
+    missing_bytes = declared_bytes + 8 - path.stat().st_size
+    # Programs that write to a pipe cannot know the length and put down the largest number they can think of.
+    if magic == b"RIFF" and missing_bytes > 0 and declared_bytes < _UNKNOWN_RIFF_BYTES:
+        raise UnreadableMedia(f"{path.name} is truncated: its header promises {missing_bytes} bytes more than there are; copy or export it again.")
 
 
 @contextmanager

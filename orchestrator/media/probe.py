@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
-from orchestrator.media.container import declares_its_length, open_media
+from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
@@ -76,6 +76,16 @@ class VideoInfo:
     colour: ColourTags
     sample_aspect_ratio: Fraction
     is_still: bool
+    container: str
+    """FFmpeg's names of the container, separated by commas."""
+
+    is_interlaced: bool
+    """Whether frames are made of two fields; they are deinterlaced, one frame for each."""
+
+    @property
+    def may_jump(self) -> bool:
+        """Whether time stamps may begin anew in mid-stream, as MPEG transport and program streams' do."""
+        return self.container in ("mpegts", "mpeg")
 
     has_alpha: bool = False
     """Whether something may show through the pictures. RGB whose first picture is opaque counts as opaque."""
@@ -135,7 +145,10 @@ def probe_video(path: Path) -> VideoInfo:
             raise LimitExceeded(f"{path.name} is {width}x{height}; scale it down to at most 8192x4352.")
         if min(width, height) < MIN_SIDE_PX:
             raise LimitExceeded(f"{path.name} is {width}x{height}; the shorter side must have at least {MIN_SIDE_PX} px.")
-        is_still = next(frames, None) is None
+        second = next(frames, None)
+        is_still = second is None
+        if container.format.name == "avi":
+            refuse_truncated_riff(path)
         if not is_still:
             _refuse_truncated(container, stream, path)
         context = stream.codec_context
@@ -158,6 +171,8 @@ def probe_video(path: Path) -> VideoInfo:
             ),
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
+            container=container.format.name,
+            is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
 

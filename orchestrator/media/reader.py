@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import open_media, translate_errors
+from orchestrator.media.deinterlace import deinterlaced
 from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, video_stream
+from orchestrator.media.times import MISSING_PTS
 from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
 
 REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
@@ -56,20 +57,6 @@ class DecodedFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Source frames shown one after the other: the whole parts of `start`, `start + step`, ..., `count` of them."""
-
-    start: int | Fraction
-    step: int | Fraction
-    """1 forwards, -1 backwards, 0 the same frame again and again; a fraction above 0 slows down (below 1) or speeds up."""
-    count: int
-
-    def __getitem__(self, place: int) -> int:
-        """Return the source frame at a place of the run."""
-        return int(self.start + self.step * place)
-
-
-@dataclass(frozen=True, slots=True)
 class FrameIndex:
     """Where the frames of a video are, as met while decoding it once from its start."""
 
@@ -85,10 +72,6 @@ class FrameIndex:
     def is_seekable(self) -> bool:
         """Whether a time stamp names exactly one frame; if not, frames are found by counting from the start."""
         return bool(np.all(np.diff(self.pts) > 0)) and int(self.pts[0]) != MISSING_PTS
-
-
-MISSING_PTS = -(2**63)
-"""Stands for a frame without time stamp (FFmpeg's AV_NOPTS_VALUE)."""
 
 
 class VideoReader:
@@ -125,43 +108,47 @@ class VideoReader:
     def decode_from_start(self) -> Iterator[DecodedFrame]:
         """Yield every frame in presentation order."""
         self._rewind()
-        for index, picture in enumerate(self._decode()):
+        for index, picture in self._progressive(enumerate(self._decode())):
             yield DecodedFrame(index, self._prepare(picture), bool(picture.key_frame))
 
-    def decode_run(self, index: FrameIndex, run: Run) -> Iterator[DecodedFrame]:
-        """Yield the frames of a run.
+    def decode_order(self, index: FrameIndex, order: NDArray[np.int64]) -> Iterator[DecodedFrame]:
+        """Yield frames in any order, (N,) of their numbers, which may repeat; best in long stretches one way.
 
         Reading backwards decodes forwards in pieces that fit `REVERSE_BUFFER_BYTES` and hands each out reversed.
 
         Raises:
             UnreadableMedia: the file does not decode to the frames of `index` again.
         """
-        if run.step >= 0:
-            yield from self._shown_forwards(index, run)
-            return
-        piece = max(8, REVERSE_BUFFER_BYTES // self._info.frame_bytes)
-        high, end = run[0], run[run.count - 1]
-        while high >= end:
-            low = max(end, high - piece + 1)
-            frames = list(self._forwards(index, low, high + 1))
-            while frames:
-                yield frames.pop()
-            high = low - 1
+        for stretch in _stretches(order):
+            yield from self._shown_forwards(index, stretch) if stretch[0] <= stretch[-1] else self._shown_backwards(index, stretch)
 
-    def _shown_forwards(self, index: FrameIndex, run: Run) -> Iterator[DecodedFrame]:
-        frames = self._forwards(index, run[0], run[run.count - 1] + 1)
+    def _shown_forwards(self, index: FrameIndex, order: NDArray[np.int64]) -> Iterator[DecodedFrame]:
+        frames = self._forwards(index, int(order[0]), int(order[-1]) + 1)
         frame = next(frames)
-        for place in range(run.count):
-            while frame.index < run[place]:
+        for place, wanted in enumerate(order):
+            while frame.index < wanted:
                 frame = next(frames)
-            if place + 1 < run.count and run[place + 1] == frame.index:
-                yield DecodedFrame(frame.index, _copied(frame.picture, *self._info.working_size_wh), frame.is_key)
-            else:
-                yield frame
+            yield self._twin(frame) if place + 1 < len(order) and order[place + 1] == wanted else frame
+
+    def _shown_backwards(self, index: FrameIndex, order: NDArray[np.int64]) -> Iterator[DecodedFrame]:
+        piece = max(8, REVERSE_BUFFER_BYTES // self._info.frame_bytes)
+        while len(order):
+            here = int(np.searchsorted(-order, piece - int(order[0])))
+            part, order = order[:here], order[here:]
+            wanted = set(part.tolist())
+            frames = {frame.index: frame for frame in self._forwards(index, int(part[-1]), int(part[0]) + 1) if frame.index in wanted}
+            for place, number in enumerate(part.tolist()):
+                yield self._twin(frames[number]) if place + 1 < len(part) and part[place + 1] == number else frames.pop(number)
+
+    def _twin(self, frame: DecodedFrame) -> DecodedFrame:
+        """Return a copy of a frame that will be shown again: each is edited on its own."""
+        return DecodedFrame(frame.index, _copied(frame.picture, *self._info.working_size_wh), frame.is_key)
 
     def _forwards(self, index: FrameIndex, start: int, stop: int) -> Iterator[DecodedFrame]:
         wanted = start
-        for found, picture in self._decode_near(index, start):
+        # A frame is deinterlaced by what its neighbours show, so that of the frame before is needed too.
+        near = self._decode_near(index, max(0, start - 1) if self._info.is_interlaced else start)
+        for found, picture in self._progressive(near):
             if found < wanted:
                 continue
             if found > wanted:
@@ -206,6 +193,9 @@ class VideoReader:
                 except av.InvalidDataError:
                     self.damaged_packet_count += 1
 
+    def _progressive(self, pictures: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
+        return deinterlaced(pictures) if self._info.is_interlaced else pictures
+
     def _rewind(self) -> None:
         """Go back to the first packet by opening the file anew: seeking to the start misses it in some containers and fails in others."""
         if not self._is_fresh:
@@ -233,6 +223,20 @@ class VideoReader:
         if (picture.width, picture.height) != (width, height):
             picture = _copied(picture, width, height)
         return flatten(picture, full_range=self._info.is_full_range) if is_laid_on_black else picture
+
+
+def _stretches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the longest parts of an order that go one way: not falling, or else not rising. Parts have a first and a last."""
+    turns = np.sign(np.diff(order))
+    moves = np.flatnonzero(turns)
+    changes = np.flatnonzero(np.diff(turns[moves]))
+    start = move = 0
+    while (change := int(np.searchsorted(changes, move))) < len(changes):
+        stop = int(moves[changes[change] + 1]) + 1
+        yield order[start:stop]
+        start, move = stop, int(changes[change]) + 2
+    if start < len(order):
+        yield order[start:]
 
 
 def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:

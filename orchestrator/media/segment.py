@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from orchestrator.errors import EncodeError
+from orchestrator.media.clock import OutputClock
 from orchestrator.media.encoders import encoder_options, set_up
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.output import Output
@@ -62,12 +64,13 @@ class SegmentFile:
 class SegmentEncoder:
     """Encodes one segment. `write` every picture, then `finish`, which may run on another thread; or `abandon`."""
 
-    def __init__(self, path: Path, info: VideoInfo, output: Output, speech: SpeechEncoder, index: int, first_frame: int) -> None:
+    def __init__(self, path: Path, info: VideoInfo, clock: OutputClock, output: Output, speech: SpeechEncoder, index: int, first_frame: int) -> None:
         """Open the encoder.
 
         Args:
             path: file to write; complete only when `finish` returns.
             info: the source.
+            clock: when the output's frames are shown.
             output: how pictures and sound are stored.
             speech: where the sound comes from; the segment takes what begins before its own end.
             index: which segment of the output this is.
@@ -78,13 +81,14 @@ class SegmentEncoder:
         """
         self._path = path
         self._info = info
-        self._frame_rate = info.frame_rate
+        self._clock = clock
         self._output = output
         self._speech = speech
         self._first_frame = first_frame
         self._frame_count = 0
         self._packet_count = 0
         self._delay_frames = output.encoder.delay_frames
+        self._lag_ticks: int | None = None
         # A later fragment keeps its own start time; the first one's sound begins before 0 and is moved there by an edit list. Matroska says
         # once, in the header, how much of the sound comes before 0.
         is_later_fragment = index > 0 and output.segment_kind == "mp4"
@@ -93,20 +97,23 @@ class SegmentEncoder:
         options = {"movflags": flags, "fragment_index": str(index + 1)} if output.segment_kind == "mp4" else _LIVE_MATROSKA
         with translate_write_errors():
             self._container = av.open(str(path), "w", format=output.segment_muxer, options=options)
-            self._video = _add_video(self._container, info, output)
+            self._video = _add_video(self._container, info, clock, output)
             self._audio = self._container.add_stream(output.sound.name, rate=speech.rate_hz, layout=speech.layout)
             speech.set_up(self._audio.codec_context)
 
     def write(self, picture: av.VideoFrame) -> None:
-        """Encode the next picture. Its time follows from how many came before."""
+        """Encode the next picture. Its time follows from how many came before.
+
+        The encoder counts pictures, whatever their times, so its bits do not depend on these.
+        """
         picture = _in_format(picture, self._info, self._output.pix_fmt)
         picture.pts = self._first_frame + self._frame_count
-        picture.time_base = 1 / self._frame_rate
+        picture.time_base = 1 / self._clock.frame_rate
         picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
         with translate_write_errors():
             self._mux_video(self._video.encode(picture))
             self._frame_count += 1
-        self.write_speech((self._first_frame + self._frame_count) / self._frame_rate)
+        self.write_speech(self._clock.time_s(self._first_frame + self._frame_count))
 
     def write_speech(self, until_s: Fraction | None) -> None:
         """Add the sound that begins before a time, or all that is left."""
@@ -131,16 +138,21 @@ class SegmentEncoder:
 
     def _mux_video(self, packets: "Sequence[Packet[Any]]") -> None:
         for packet in packets:
-            if self._output.encoder.delay_frames is not None:
-                packet.dts = self._first_frame + self._packet_count - self._output.encoder.delay_frames
-                packet.time_base = 1 / self._frame_rate
-            elif self._delay_frames is None and packet.pts is not None and packet.dts is not None:
-                self._delay_frames = round((packet.pts - packet.dts) * Fraction(packet.time_base or 0) * self._frame_rate)
+            tick = Fraction(packet.time_base or 0) * self._clock.frame_rate
+            shown, decoded = round((packet.pts or 0) * tick), self._first_frame + self._packet_count
+            if self._delay_frames is None:
+                self._delay_frames = shown - round((packet.dts or 0) * tick)
+            if self._lag_ticks is None:
+                self._lag_ticks = self._clock.lag_ticks(self._delay_frames)
+            packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded) - self._lag_ticks
+            packet.duration, packet.time_base = self._clock.tick(decoded + 1) - self._clock.tick(decoded), self._clock.time_base
             self._packet_count += 1
             self._container.mux(packet)
 
 
-def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, output: Output, tick: Callable[[], None] = lambda: None) -> None:
+def assemble(
+    segments: Sequence[SegmentFile], out: Path, info: VideoInfo, clock: OutputClock, output: Output, tick: Callable[[], None] = lambda: None
+) -> None:
     """Put segments into one file, its index in front, by copying their packets.
 
     Args:
@@ -157,13 +169,14 @@ def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, output
         video: VideoStream | None = None
         audio: AudioStream | None = None
         first_frame, sample = 0, -output.sound.priming_samples
+        lag_ticks = cache(clock.lag_ticks)
         for segment in segments:
             with av.open(str(segment.path)) as source:
                 if video is None or audio is None:
                     # `opaque` keeps the reader's codec, since libdav1d has no encoder of its name.
                     video = target.add_stream_from_template(source.streams.video[0], opaque=True)
                     audio = target.add_stream_from_template(source.streams.audio[0])
-                    video.time_base = 1 / info.frame_rate
+                    video.time_base = clock.time_base
                     _tell_alpha(video, output)
                     _describe(video.codec_context, info, output, output.container.muxer)
                 rate_hz, decoded = audio.codec_context.sample_rate, first_frame
@@ -172,9 +185,11 @@ def assemble(segments: Sequence[SegmentFile], out: Path, info: VideoInfo, output
                         continue
                     tick()
                     if packet.stream.type == "video":
-                        packet.pts = round((packet.pts or 0) * Fraction(packet.time_base or 0) * info.frame_rate)
-                        packet.dts = decoded - segment.delay_frames
-                        packet.duration, packet.time_base, packet.stream = 1, 1 / info.frame_rate, video
+                        # Matroska counts milliseconds: which frame is meant is sure, its time is not.
+                        packet.pts = clock.tick(clock.nearest((packet.pts or 0) * Fraction(packet.time_base or 0)))
+                        packet.dts = clock.tick(decoded) - lag_ticks(segment.delay_frames)
+                        packet.duration = clock.tick(decoded + 1) - clock.tick(decoded)
+                        packet.time_base, packet.stream = clock.time_base, video
                         decoded += 1
                     else:
                         count = _sample_count(packet, rate_hz, audio.codec_context.channels, output)
@@ -248,15 +263,16 @@ def _in_format(picture: av.VideoFrame, info: VideoInfo, pix_fmt: str) -> av.Vide
     return picture
 
 
-def _add_video(container: av.container.OutputContainer, info: VideoInfo, output: Output) -> VideoStream:
-    stream = container.add_stream(output.encoder.name, rate=info.frame_rate)
+def _add_video(container: av.container.OutputContainer, info: VideoInfo, clock: OutputClock, output: Output) -> VideoStream:
+    stream = container.add_stream(output.encoder.name, rate=clock.frame_rate)
     assert isinstance(stream, VideoStream)
     stream.width, stream.height = info.working_size_wh
     stream.pix_fmt = output.pix_fmt
     context = stream.codec_context
-    context.time_base = 1 / info.frame_rate
+    context.time_base = 1 / clock.frame_rate
+    stream.time_base = clock.time_base
     _describe(context, info, output, output.segment_muxer)
-    set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(info.frame_rate) + MAX_TAIL_FRAMES)
+    set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES)
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
     _tell_alpha(stream, output)
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha)}

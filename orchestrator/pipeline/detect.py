@@ -1,6 +1,6 @@
 """Faces on every frame of a video, frame by frame, from a detector that is asked about as few frames as it takes."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from orchestrator.errors import RenderCancelled
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
-from orchestrator.media.reader import MISSING_PTS, VideoReader
+from orchestrator.media.reader import VideoReader
+from orchestrator.media.times import MISSING_PTS
 from orchestrator.pipeline.concurrency import Joined, in_flight, prefetch
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import ChangeMeter, change, thumbnail
@@ -44,10 +45,19 @@ class _Picture:
     thumb: NDArray[np.float32]
 
 
-def find_faces(reader: VideoReader, info: VideoInfo, detector: FaceDetector, max_frames: int, watch: Watch) -> Generator[FoundFrame]:
-    """Yield the first frames of a video, in order; a few more than `max_frames` where there are more, to whole windows.
+def find_faces(
+    reader: VideoReader, info: VideoInfo, detector: FaceDetector, is_enough: Callable[[int, int], bool], watch: Watch
+) -> Generator[FoundFrame]:
+    """Yield the first frames of a video, in order; a few more than asked for where there are more, to whole windows.
 
     So the faces of a frame do not depend on how many frames are looked at.
+
+    Args:
+        reader: of the video.
+        info: of the video.
+        detector: who finds them.
+        is_enough: told the number and time stamp of each frame in turn; tells whether no more are needed.
+        watch: ends the search when it is told to stop.
 
     Raises:
         InferenceError: Triton failed.
@@ -57,7 +67,7 @@ def find_faces(reader: VideoReader, info: VideoInfo, detector: FaceDetector, max
     rate = float(info.frame_rate)
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []
-    windows = prefetch(_windows(reader, box, window_frames(rate), max_frames), 1, "analyse-decode", watch)
+    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough), 1, "analyse-decode", watch)
     searches = in_flight(lambda window: _Search(window, detector, step_frames(rate)), windows, WINDOWS_IN_FLIGHT, watch)
     with closing(windows), closing(searches) as found:
         for window, faces in found:
@@ -70,16 +80,18 @@ def find_faces(reader: VideoReader, info: VideoInfo, detector: FaceDetector, max
         yield FoundFrame(known.pts, known.is_key, its_rows, changes)
 
 
-def _windows(reader: VideoReader, box: Letterbox, count: int, max_frames: int) -> Generator[list[_Picture]]:
+def _windows(reader: VideoReader, box: Letterbox, count: int, is_enough: Callable[[int, int], bool]) -> Generator[list[_Picture]]:
     window: list[_Picture] = []
+    enough = False
     for frame in reader.decode_from_start():
         scaled = frame.scaled_rgb(box.scaled_coded_wh)
         pts = MISSING_PTS if frame.picture.pts is None else frame.picture.pts
         window.append(_Picture(pts, frame.is_key, box.place(scaled), thumbnail(scaled)))
+        enough = is_enough(frame.index, pts) or enough
         if len(window) == count:
             yield window
             window = []
-            if frame.index + 1 >= max_frames:
+            if enough:
                 return
     if window:
         yield window

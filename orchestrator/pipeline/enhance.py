@@ -43,6 +43,8 @@ class Shown:
     is_edited: bool
     faces: tuple[Face, ...]
     """Those that are rendered."""
+    weight: float | None = None
+    """Share with which it is faded in over the one before, at the seam of a loop; None where it stands for itself."""
 
 
 def enhanced(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix, watch: Watch) -> Generator[Shown]:

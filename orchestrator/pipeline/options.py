@@ -1,5 +1,6 @@
 """What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
 
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -7,9 +8,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
+from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.pipeline.speakers import Boxes, Speaker
-from orchestrator.pipeline.timeline import SyncMode
+from orchestrator.pipeline.timeline import RateChoice, SyncMode
+
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1, 240
+"""Frame rates that can be asked for."""
 
 USUAL_TEMPERATURE = 0.5
 """The mouth moves as the lip model has it."""
@@ -44,6 +49,18 @@ class RenderOptions(BaseModel):
         "auto", description="A source's alpha: keep it (refused where the format has none), flatten it over black, or auto: keep where that can be."
     )
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
+    frame_rate: Annotated[str, BeforeValidator(str)] = Field(
+        "source",
+        max_length=32,
+        description="Frames a second of the result: `source` (a variable frame rate is converted to the nearest constant one), `keep` (frames keep "
+        "their own times), or a number or fraction such as 25, 29.97 or 30000/1001.",
+    )
+    audio_offset: float = Field(
+        0.0, ge=-36_000, le=36_000, description="Seconds by which the speech begins later; below 0, seconds of it that are left out."
+    )
+    loop_crossfade: float = Field(
+        0.0, ge=0, le=60, description="Seconds for which the end fades into the beginning where `sync_mode` loop begins again."
+    )
 
     speaker: Speaker = Field(
         "auto",
@@ -99,6 +116,38 @@ class RenderOptions(BaseModel):
         )
 
     @property
+    def rate(self) -> RateChoice:
+        """The frame rate that is asked for.
+
+        Raises:
+            InvalidOption: it is none.
+        """
+        if self.frame_rate == "source":
+            return "source"
+        if self.frame_rate == "keep":
+            return "keep"
+        try:
+            rate = exact_rate(Fraction(self.frame_rate))
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
+            raise InvalidOption(
+                f"frame_rate is {self.frame_rate!r}; give source, keep, or a number from {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} "
+                "such as 25 or 30000/1001."
+            )
+        return rate
+
+    @property
+    def audio_offset_s(self) -> Fraction:
+        """By how much the speech begins later, to the microsecond."""
+        return Fraction(self.audio_offset).limit_denominator(1_000_000)
+
+    @property
+    def loop_crossfade_s(self) -> Fraction:
+        """How long a loop's end fades into its beginning, to the microsecond."""
+        return Fraction(self.loop_crossfade).limit_denominator(1_000_000)
+
+    @property
     def optional_roles(self) -> dict[str, bool | None]:
         """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
         return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer, VOICE_ACTIVITY: self.voice_activity}
@@ -110,5 +159,10 @@ class RenderOptions(BaseModel):
             InvalidOption: a value does not exist, or does not go with another one.
         """
         self.encoding()
+        rate = self.rate
+        if self.loop_crossfade and self.sync_mode != "loop":
+            raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
+        if self.loop_crossfade and rate == "keep":
+            raise InvalidOption("loop_crossfade needs a constant frame rate; leave frame_rate keep out.")
         if self.speaker_boxes is not None and self.speaker != "auto":
             raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from orchestrator.media.reader import Picture, plane_views
 from orchestrator.pipeline.concurrency import Joined
+from postprocess.match import matched_patch
 from postprocess.paste import mouth_difference, paste_back
 from preprocess.yuv import ColourMatrix, FaceCrop
 
@@ -26,8 +27,11 @@ def ask_for_patches(items: Sequence[Item], ask: Callable[[Sequence[Item]], Futur
 
 
 def put_patch(picture: Picture, face_crop: FaceCrop, patch: Images, mask: NDArray[np.float32], colour: ColourMatrix) -> bool:
-    """Put what a model made of a crop into its picture, inside the mask; returns whether there was anything to change."""
-    difference = mouth_difference(face_crop, patch, mask)
+    """Put what a model made of a crop into its picture, inside the mask, matched to the face in colour and sharpness.
+
+    Returns whether there was anything to change.
+    """
+    difference = mouth_difference(face_crop, matched_patch(face_crop.image, patch, mask), mask)
     if difference is None:
         return False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from

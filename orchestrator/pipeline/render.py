@@ -1,10 +1,11 @@
 """The render pass, and the whole of one render from two files to one."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
-from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.audio import read_speech
 from orchestrator.media.formats import container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
@@ -30,17 +31,19 @@ from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, st
 from orchestrator.media.segment import assemble, encoder_version
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
-from orchestrator.pipeline.analyse import Analysis, analyse
+from orchestrator.pipeline.analyse import Analysis, Extent, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
+from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
+from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
-from orchestrator.pipeline.speakers import speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, point_choice, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
-from orchestrator.pipeline.timeline import Timeline, runs_from, source_frames_needed, speech_frame_count, timeline
+from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
@@ -78,6 +81,8 @@ class _Shot:
     """Position in the output."""
     frame: DecodedFrame
     speaking: tuple[_Speaking, ...]
+    weight: float | None
+    """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
 
 
 DEFAULT_ROLES = frozenset({FACE_LANDMARKS, VOICE_ACTIVITY})
@@ -105,21 +110,32 @@ class RenderPlan:
     """A render whose inputs have been read and found good; nothing expensive has happened yet."""
 
     info: VideoInfo
-    speech: Speech
+    voices: tuple[Voice, ...]
+    """Who speaks, and what; the output's sound is all of them together."""
     out: Path
     options: RenderOptions
     output: Output
-    speaker: SpeakerChoice
-    speech_frames: int
-    """Frames the speech takes."""
     limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
 
     @property
+    def speech_s(self) -> Fraction:
+        """Length of the speech, s; of several, the longest."""
+        return max(voice.speech.info.duration_s for voice in self.voices)
+
+    @property
     def expected_frame_count(self) -> int:
-        """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech."""
-        return timeline(self.options.sync_mode, self.info.expected_frame_count or self.speech_frames, self.speech_frames).frame_count
+        """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech at constant rate."""
+        rate = expected_rate(self.info, self.options)
+        source = round(self.info.expected_frame_count * rate / self.info.frame_rate)
+        speech = speech_frame_count(self.speech_s, rate)
+        return len(frame_order(self.options.sync_mode, source or speech, speech))
+
+
+def expected_rate(info: VideoInfo, options: RenderOptions) -> Fraction:
+    """Return the output's frame rate as far as the header of the video tells, Hz."""
+    return options.rate if isinstance(options.rate, Fraction) else info.frame_rate
 
 
 def plan_render(
@@ -130,6 +146,7 @@ def plan_render(
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
     limits: MediaLimits = UNLIMITED,
+    others: Sequence[SpeakerAudio] = (),
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -141,6 +158,7 @@ def plan_render(
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
+        others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
@@ -150,7 +168,7 @@ def plan_render(
     options = options or RenderOptions()
     options.check()
     encoding = options.encoding(container_of(out))
-    if out.resolve() in (video.resolve(), audio.resolve()):
+    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
@@ -160,12 +178,17 @@ def plan_render(
     info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
-    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
-    speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s)
-    speech_frames = speech_frame_count(speech.info.duration_s, info.frame_rate)
+    if others:
+        choices: list[SpeakerChoice] = [point_choice(speaker, info) for speaker in (options.speaker, *(other.speaker for other in others))]
+    else:
+        choices = [speaker_choice(options.speaker, options.speaker_boxes, info)]
+    tick = (watch or Watch()).tick
+    speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
+    voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
+    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, output, speaker, speech_frames, limits, clock.elapsed_s)
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s)
 
 
 def render(
@@ -193,8 +216,8 @@ def render(
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
-    watch, info, speech = watch or Watch(), plan.info, plan.speech
-    used = _roles_used(client, plan.options, roles)
+    watch, info, options, speech_s = watch or Watch(), plan.info, plan.options, plan.speech_s
+    used = _roles_used(client, options, roles)
     models = Models(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
@@ -205,46 +228,46 @@ def render(
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
-        frames_needed = min(source_frames_needed(plan.options.sync_mode, plan.speech_frames), plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, frames_needed, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
+        extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
+        analysis = analyse(info, models.detector, extent, on_progress, [voice.choice for voice in plan.voices], watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
-        shown = timeline(plan.options.sync_mode, len(analysis.index), plan.speech_frames)
+        shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
         frame_count = shown.frame_count
         if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
             raise too_many_frames(frame_count, plan.limits)
 
-        folder = SegmentFolder(path, _fingerprint(plan, frame_count, models))
+        folder = SegmentFolder(path, _fingerprint(plan, shown, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
-        spans = find_speech(speech, models.voice_activity, watch) if models.voice_activity else None
+        spans = [find_speech(voice.speech, models.voice_activity, watch) if models.voice_activity else None for voice in plan.voices]
         if first < frame_count:
             _render_segments(plan, analysis, shown, models, spans, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, plan.output, watch.tick)
+            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick)
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
         frame_count=frame_count,
-        frame_rate=str(info.frame_rate),
+        frame_rate=str(shown.clock.frame_rate),
         size_wh=info.working_size_wh,
-        duration_s=float(frame_count / info.frame_rate),
-        audio_duration_s=float(speech.info.duration_s),
+        duration_s=float(shown.duration_s),
+        audio_duration_s=float(speech_s),
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
-        passed_through_because=reasons_of(folder.edited(), shown.source_frames(), plan.speech_frames, analysis.tracks),
+        passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        speech_s=None if spans is None else spoken_s(spans, float(speech.info.duration_s)),
-        notes=(*_notes(info, analysis, spans), *plan.output.notes),
+        speech_s=_spoken_s(plan.voices, spans),
+        notes=(*render_notes(info, [voice.speech.info for voice in plan.voices], analysis, shown, spans), *plan.output.notes),
     )
 
 
@@ -253,17 +276,16 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
-    spans: Spans | None,
+    spans: Sequence[Spans | None],
     folder: SegmentFolder,
     clock: StageClock,
     watch: Watch,
 ) -> None:
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
-    # Sound and pictures end together to half a frame, or else the sound is cut, or goes on in silence.
-    sound_s = None if shown.frame_count == plan.speech_frames else shown.frame_count / plan.info.frame_rate
-    speech = SpeechEncoder(plan.speech.info, watch.tick, sound_s, plan.output.sound, _background(plan, len(analysis.index)))
-    with SegmentWriter(folder, plan.info, speech, plan.output, shown.frame_count, watch) as writer:
+    speech, *others = (voice.speech.info for voice in plan.voices)
+    sound = SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis), others)
+    with SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch) as writer:
         pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
         with closing(pictures):
             for frame in pictures:
@@ -272,25 +294,30 @@ def _render_segments(
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
 
 
-def _background(plan: RenderPlan, source_frame_count: int) -> Background | None:
+def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
     """Return the source's own sound where it is to lie under the speech: it begins again where the pictures would, except behind `silence`'s end."""
-    level_db = plan.options.background_audio
-    if level_db is None:
+    options = plan.options
+    if options.background_audio is None:
         return None
-    period_s, repeats = source_frame_count / plan.info.frame_rate, plan.options.sync_mode != "silence"
-    return Background(plan.info.path, channels_of_source(plan.info.path), level_db, period_s, repeats)
+    speech_s = plan.speech_s
+    period_s = analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, speech_s)
+    if options.sync_mode == "loop" and period_s < speech_s:
+        period_s -= options.loop_crossfade_s
+    return Background(plan.info.path, channels_of_source(plan.info.path), options.background_audio, period_s, options.sync_mode != "silence")
 
 
-def _fingerprint(plan: RenderPlan, frame_count: int, models: Models) -> dict[str, Any]:
+def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:
     """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
     return {
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
+        "speakers": [str(voice.choice) for voice in plan.voices[1:]],
         "options": plan.options.model_dump(mode="json"),
         "output": plan.output.description,
         "encoder_threads": plan.output.encoding.resolved_thread_count,
-        "frame_count": frame_count,
-        "frame_rate": str(plan.info.frame_rate),
+        "frame_count": shown.frame_count,
+        "frame_rate": str(shown.clock.frame_rate),
+        "timeline": shown.digest(),
         "size_wh": list(plan.info.working_size_wh),
         "models": [description.identity for description in models.descriptions],
     }
@@ -301,7 +328,7 @@ def render_frames(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
-    spans: Spans | None = None,
+    spans: Sequence[Spans | None],
     first_frame: int = 0,
     watch: Watch | None = None,
 ) -> Generator[Shown]:
@@ -311,22 +338,24 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = speech_windows(plan.speech, models.lip_model, spans, plan.options.temperature)
+    windows = [
+        speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
+    ]
     frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
-    with closing(frames):
-        for frame in frames:
+    with closing(faded(frames)) as pictures:
+        for frame in pictures:
             yield frame
             watch.tick()
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int, watch: Watch
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Sequence[Windows], first_frame: int, watch: Watch
 ) -> Generator[Shown]:
     colour = stream_colour(plan.info)
-    with VideoReader(plan.info, watch.tick) as reader:
-        frames = _shots(reader, plan, analysis, shown, lip_model, windows, first_frame)
+    with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
+        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
         batches = batched(frames, lambda shot: len(shot.speaking), frames_in_group(plan.info.frame_bytes, lip_model))
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
@@ -334,7 +363,7 @@ def _with_mouths(
                 patches = chain.from_iterable(mouths)
                 for shot in batch:
                     changed = [put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour) for one in shot.speaking]
-                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking))
+                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
 
 
 def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
@@ -344,20 +373,38 @@ def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
 
 
 def _shots(
-    reader: VideoReader, plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int
+    reader: VideoReader,
+    second_reader: VideoReader,
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    lip_model: LipModel,
+    windows: Sequence[Windows],
+    first_frame: int,
 ) -> Generator[_Shot]:
-    """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is."""
+    """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
+
+    Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
+    both mouths move alike.
+    """
     colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
-    frames = (frame for run in runs_from(shown.runs, first_frame) for frame in reader.decode_run(analysis.index, run))
-    for index, frame in enumerate(frames, first_frame):
+
+    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> _Shot:
         speaking = []
-        for track in analysis.tracks if index < plan.speech_frames else ():
+        for track in analysis.tracks if index < shown.speech_frames else ():
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(_Speaking(face, face_crop, windows(index / plan.info.frame_rate)))
-        yield _Shot(index, frame, tuple(speaking))
+                speaking.append(_Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
+        return _Shot(index, frame, tuple(speaking), weight)
+
+    incoming = shown.incoming[first_frame:]
+    second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
+    for index, frame in enumerate(reader.decode_order(analysis.index, shown.source[first_frame:]), first_frame):
+        yield shot(index, frame)
+        if shown.incoming[index] >= 0:
+            yield shot(index, next(second), float(shown.incoming_weight[index]))
 
 
 def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:
@@ -395,15 +442,6 @@ def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozen
     return used
 
 
-def _notes(info: VideoInfo, analysis: Analysis, spans: Spans | None) -> tuple[str, ...]:
-    """Return what a user should know about how the source was treated."""
-    notes = []
-    if info.working_pix_fmt != info.pix_fmt:
-        notes.append(f"The source's pixel format {info.pix_fmt} was converted to {info.working_pix_fmt}.")
-    if info.working_size_wh != info.size_wh:
-        notes.append(f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}.")
-    if analysis.damaged_packet_count:
-        notes.append(f"The source has {analysis.damaged_packet_count} damaged packets; their frames are missing.")
-    if spans is not None and not spans:
-        notes.append("Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound.")
-    return tuple(notes)
+def _spoken_s(voices: Sequence[Voice], spans: Sequence[Spans | None]) -> float | None:
+    spoken = [spoken_s(heard, float(voice.speech.info.duration_s)) for voice, heard in zip(voices, spans, strict=True) if heard is not None]
+    return sum(spoken) if spoken else None

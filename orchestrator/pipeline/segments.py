@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.media.clock import OutputClock
 from orchestrator.media.output import SEGMENT_SUFFIXES, Output
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import Picture
@@ -31,6 +33,8 @@ class FinishedSegment:
     file: SegmentFile
     edited: tuple[tuple[int, int], ...]
     """Its frames that were edited, numbered from its own start, as ranges [first, behind the last)."""
+
+    duration_s: Fraction
 
     @property
     def edited_count(self) -> int:
@@ -83,16 +87,16 @@ class SegmentFolder:
         """Return where to write a segment whose name will end so: a name that no other attempt uses, should one still be at it."""
         return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}{suffix}.partial"
 
-    def add(self, file: SegmentFile, edited: NDArray[np.bool_]) -> None:
+    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
         """Put the next segment in place.
 
         Raises:
             StorageError: it cannot be put there.
         """
         place = self.path / f"{len(self.finished):05}{Path(file.path.stem).suffix}"
-        segment = FinishedSegment(SegmentFile(place, file.frame_count, file.delay_frames), frame_ranges(edited))
+        segment = FinishedSegment(SegmentFile(place, file.frame_count, file.delay_frames), frame_ranges(edited), duration_s)
         try:
-            about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited}
+            about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited, "duration_s": str(duration_s)}
             self._place(segment.file.path.with_suffix(".json"), about)
             with file.path.open("rb") as written:
                 os.fsync(written.fileno())  # else a power cut leaves the name without the bytes
@@ -126,7 +130,8 @@ def finished_segments(path: Path) -> list[FinishedSegment]:
         except FileNotFoundError:
             break  # the folder is being deleted
         ranges = tuple((int(first), int(stop)) for first, stop in about["edited"])
-        segments.append(FinishedSegment(SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"])), ranges))
+        placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]))
+        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"])))
     return segments
 
 
@@ -147,12 +152,15 @@ class SegmentWriter:
     has no more than `SERIAL_THREADS`, emptying it fills the cores anyway, and two encoders at a time would only take twice the memory.
     """
 
-    def __init__(self, folder: SegmentFolder, info: VideoInfo, speech: SpeechEncoder, output: Output, frame_count: int, watch: Watch) -> None:
+    def __init__(
+        self, folder: SegmentFolder, info: VideoInfo, clock: OutputClock, speech: SpeechEncoder, output: Output, frame_count: int, watch: Watch
+    ) -> None:
         self._folder = folder
         self._info = info
+        self._clock = clock
         self._output = output
         self._is_serial = output.encoding.resolved_thread_count <= SERIAL_THREADS
-        self._segment_frames = output.encoding.segment_frame_count(info.frame_rate)
+        self._segment_frames = output.encoding.segment_frame_count(clock.frame_rate)
         self._frame_count = frame_count
         self._watch = watch
         self._speech = speech
@@ -167,7 +175,7 @@ class SegmentWriter:
 
     def __enter__(self) -> Self:
         if self.first_frame:
-            for _ in self._speech.until(self.first_frame / self._info.frame_rate):
+            for _ in self._speech.until(self._clock.time_s(self.first_frame)):
                 pass  # the encoder has to have heard what came before
         return self
 
@@ -189,7 +197,7 @@ class SegmentWriter:
         """
         if self._encoder is None:
             path = self._folder.partial(self._started, self._output.segment_suffix)
-            self._encoder = SegmentEncoder(path, self._info, self._output, self._speech, self._started, self._written)
+            self._encoder = SegmentEncoder(path, self._info, self._clock, self._output, self._speech, self._started, self._written)
             self._started += 1
         self._encoder.write(picture)
         self._edited.append(is_edited)
@@ -201,14 +209,15 @@ class SegmentWriter:
             self._wait()
             encoder, edited = self._encoder, np.array(self._edited, np.bool_)
             self._encoder, self._edited = None, []
-            self._finishing = self._finisher.submit(self._finish, encoder, edited)
+            duration_s = self._clock.time_s(self._written) - self._clock.time_s(self._written - len(edited))
+            self._finishing = self._finisher.submit(self._finish, encoder, edited, duration_s)
             if self._watch.is_leaving or self._is_serial:
                 self._wait()
                 self._watch.checkpoint()
 
-    def _finish(self, encoder: SegmentEncoder, edited: NDArray[np.bool_]) -> None:
+    def _finish(self, encoder: SegmentEncoder, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
         try:
-            self._folder.add(encoder.finish(), edited)
+            self._folder.add(encoder.finish(), edited, duration_s)
         except BaseException:
             encoder.abandon()
             raise

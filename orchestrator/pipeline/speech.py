@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.faces import LipModel
 from orchestrator.inference.voice import VoiceActivity
-from orchestrator.media.audio import Speech, read_samples
+from orchestrator.media.audio import Speech, speech_samples
 from orchestrator.pipeline.options import USUAL_TEMPERATURE
 from orchestrator.pipeline.watch import Watch
 from preprocess.mel import COLUMNS_PER_S, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
@@ -33,7 +33,7 @@ def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> 
         RenderError: the watch says that the render must not go on.
     """
     gain = np.float32(10.0 ** (loud_gain_db(speech.mel, VOICE_LEVEL_DB) / 20.0))
-    pieces = (samples[0] * gain for samples in read_samples(speech.info.path, "mono", voice_activity.sample_rate_hz))
+    pieces = (samples[0] * gain for samples in speech_samples(speech.info, "mono", voice_activity.sample_rate_hz))
     voice = voice_activity.listen(pieces, watch.result)
     return speech_spans(voice, voice_activity.chunk_samples / voice_activity.sample_rate_hz)
 
@@ -63,7 +63,7 @@ def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = No
             f"The lip model on Triton hears speech through {encoder.front_end} features, which do not tell how far the mouth moves; "
             "leave temperature out, or install a lip model that reads mel windows."
         )
-    waveform = np.concatenate([samples[0] for samples in read_samples(speech.info.path, "mono", SAMPLE_RATE_HZ)])
+    waveform = np.concatenate([samples[0] for samples in speech_samples(speech.info, "mono", SAMPLE_RATE_HZ)])
     if spans is not None:
         waveform *= speech_gain(spans, len(waveform), SAMPLE_RATE_HZ)
     features = encoder.encode(waveform)

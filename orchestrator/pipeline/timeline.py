@@ -1,6 +1,6 @@
 """Which source frame is shown when: exact arithmetic on frame counts and fractions of seconds."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -8,7 +8,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.media.reader import Run
+from orchestrator.errors import InvalidOption
+from orchestrator.media.clock import OutputClock
+from orchestrator.media.times import SourceTimes
 
 SyncMode = Literal["bounce", "loop", "cut_off", "silence", "remap"]
 """What happens where video and speech differ in length, by sync.so's names.
@@ -24,8 +26,48 @@ SyncMode = Literal["bounce", "loop", "cut_off", "silence", "remap"]
 
 SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
 
-ALL_FRAMES = 1 << 40
-"""More frames than any video has."""
+RateChoice = Literal["source", "keep"] | Fraction
+"""The frame rate of an output: the source's (a variable one is made constant), every frame's own time, or so many frames a second."""
+
+_TICKS_HZ = 90_000
+"""Ticks of an output that keeps its source's times, where the source's own are no whole part of a second or too fine for MP4."""
+
+_COARSEST_TICKS_HZ, _FINEST_TICKS_HZ = 1000, 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The frames of an output."""
+
+    source: NDArray[np.int64]
+    """(N,) the source frame that each shows."""
+    clock: OutputClock
+    speech_frames: int
+    """How many of them, from the first on, belong to the speech; what lies behind is the source's own, and silent."""
+    sound_s: Fraction | None
+    """How long the sound has to be made, s; None where the speech ends with the pictures, to half a frame, as it is."""
+    incoming: NDArray[np.int64]
+    """(N,) the source frame that is faded in over it at the seam of a loop, -1 for none."""
+    incoming_weight: NDArray[np.float32]
+    """(N,) its share, 0..1."""
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames the output has."""
+        return len(self.source)
+
+    @property
+    def duration_s(self) -> Fraction:
+        """How long the output lasts, s."""
+        return self.clock.time_s(self.frame_count)
+
+    def digest(self) -> str:
+        """Return a hash of everything in here."""
+        starts = np.empty(0, np.int64) if self.clock.starts is None else self.clock.starts
+        content = hashlib.sha256(f"{self.clock.frame_rate} {self.clock.time_base} {self.speech_frames} {self.sound_s}".encode())
+        for array in (self.source, self.incoming, self.incoming_weight, starts):
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
 
 
 def speech_frame_count(speech_duration_s: Fraction, frame_rate: Fraction) -> int:
@@ -33,70 +75,142 @@ def speech_frame_count(speech_duration_s: Fraction, frame_rate: Fraction) -> int
     return max(1, round(speech_duration_s * frame_rate))
 
 
-def source_frames_needed(mode: SyncMode, speech_frames: int) -> int:
-    """Return how many of the source's frames, from its start, may be shown: `ALL_FRAMES` where that depends on how many there are."""
-    return ALL_FRAMES if mode in ("silence", "remap") else speech_frames
+def shows_whole_source(mode: SyncMode) -> bool:
+    """Tell whether a mode shows every source frame, however short the speech."""
+    return mode in ("silence", "remap")
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """The frames of an output."""
-
-    frame_count: int
-    runs: tuple[Run, ...]
-    """The source frames, one run behind the other."""
-
-    def source_frames(self) -> NDArray[np.int64]:
-        """Return the (frame_count,) source frame of each frame."""
-        return np.array([run[place] for run in self.runs for place in range(run.count)], np.int64)
+def lay_out(
+    mode: SyncMode, choice: RateChoice, times: SourceTimes, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction = Fraction(0)
+) -> Timeline:
+    """Lay out an output. A source of constant rate has no times to keep but its rate. See `constant_timeline` and `kept_timeline`."""
+    if choice == "keep" and not times.is_constant:
+        return kept_timeline(mode, times, speech_s, is_whole)
+    rate = choice if isinstance(choice, Fraction) else times.frame_rate
+    return constant_timeline(mode, times, rate, speech_s, is_whole, loop_crossfade_s)
 
 
-def timeline(mode: SyncMode, source_count: int, speech_frames: int) -> Timeline:
-    """Lay out an output.
+def constant_timeline(
+    mode: SyncMode, times: SourceTimes, frame_rate: Fraction, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction = Fraction(0)
+) -> Timeline:
+    """Lay out an output of constant rate.
 
     Args:
         mode: see `SyncMode`.
-        source_count: frames of the source, as many as `source_frames_needed` asks for or as there are.
-        speech_frames: frames the speech takes.
+        times: of the source's frames: all of them, or those that begin before the speech ends.
+        frame_rate: of the output, Hz. A source of this constant rate is shown frame by frame; any other is shown by what is on screen in the
+            middle of each output frame, so that no frame comes more than half an output frame early or late.
+        speech_s: how long the speech is, s.
+        is_whole: whether the source has no further frame.
+        loop_crossfade_s: how long the end fades into the beginning where a loop begins again, s.
+
+    Raises:
+        InvalidOption: the cross-fade takes more than half of the source.
     """
+    shown = at_rate(times, frame_rate, None if is_whole else speech_s)
+    speech_frames = speech_frame_count(speech_s, frame_rate)
+    fade = round(loop_crossfade_s * frame_rate)
+    if mode != "loop" or not fade or speech_frames <= len(shown):
+        source = shown[frame_order(mode, len(shown), speech_frames)]
+        sound_s = None if len(source) == speech_frames else len(source) / frame_rate
+        nothing = np.full(len(source), -1, np.int64)
+        return Timeline(source, OutputClock.constant(frame_rate), speech_frames, sound_s, nothing, np.zeros(len(source), np.float32))
+    if 2 * fade > len(shown):
+        raise InvalidOption(
+            f"loop_crossfade is {float(loop_crossfade_s):g} s and the video lasts {len(shown) / float(frame_rate):.2f} s; give at most half of that."
+        )
+    period = len(shown) - fade
+    place = np.arange(speech_frames) % period
+    fades = (np.arange(speech_frames) >= period) & (place < fade)
+    weight = np.where(fades, (place + 1) / (fade + 1), 0)
+    source, incoming = shown[np.where(fades, place + period, place)], np.where(fades, shown[place], -1)
+    return Timeline(source, OutputClock.constant(frame_rate), speech_frames, None, incoming, weight.astype(np.float32))
+
+
+def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_whole: bool) -> Timeline:
+    """Lay out an output whose frames are shown as long as in the source, which goes for frames shown a second time too.
+
+    A frame belongs to the speech when at least half of it does. With `remap` every frame is shown once, and all are stretched alike. A last frame
+    that is held is shown again and again at the source's usual rate, since the mouth moves on it.
+    """
+    interval = max(1, round(1 / times.frame_rate / times.tick_s))
+    end = int(times.ticks[-1]) + interval
+    if not is_whole:
+        end = max(end, round(speech_s / times.tick_s))
+    lengths = np.diff(np.append(times.ticks, end))
+    speech = speech_s / times.tick_s
+    count = len(lengths)
+    if mode == "remap":
+        order, starts = np.arange(count), np.append(times.ticks, end) * float(speech / end)
+    else:
+        if mode in ("bounce", "loop"):
+            period = max(1, 2 * count - 2) if mode == "bounce" else count
+            once = int(lengths[frame_order(mode, count, period)].sum())
+            order = frame_order(mode, count, period * (int(speech // once) + 1))
+        elif mode == "cut_off":
+            order = np.arange(count)
+        else:
+            order = frame_order(mode, count, count + max(0, round((speech - end) / interval)))
+        shown = lengths[order]
+        if mode == "silence":
+            shown[count:] = interval
+        starts = np.concatenate([[0], np.cumsum(shown)])
+    belongs = (starts[:-1] + starts[1:]) / 2 <= float(speech)
+    speech_frames = max(1, int(belongs.sum()))
+    if not shows_whole_source(mode):
+        order, starts = order[:speech_frames], starts[: speech_frames + 1]
+    time_base = _time_base(times)
+    ticks = np.round(starts * float(times.tick_s / time_base)).astype(np.int64)
+    counted = np.arange(len(ticks))
+    ticks = np.maximum.accumulate(ticks - counted) + counted  # a frame lasts a tick at least
+    clock, nothing = OutputClock(times.frame_rate, time_base, ticks), np.full(len(order), -1, np.int64)
+    ends_with_speech = speech_frames == len(order) and starts[-1] + (starts[-1] - starts[-2]) / 2 >= float(speech)
+    sound_s = None if ends_with_speech else clock.time_s(len(order))
+    return Timeline(order, clock, speech_frames, sound_s, nothing, np.zeros(len(order), np.float32))
+
+
+def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | None = None) -> NDArray[np.int64]:
+    """Return the source frame on screen in the middle of each frame of a constant rate, (M,).
+
+    Args:
+        times: of the source's frames.
+        frame_rate: Hz.
+        lasts_until_s: until when the last one is on screen at least, s; None where it is the source's last.
+    """
+    if times.is_constant and times.frame_rate == frame_rate:
+        return np.arange(len(times))
+    duration_s = max(times.duration_s, lasts_until_s or Fraction(0))
+    middles = np.arange(speech_frame_count(duration_s, frame_rate)) * 2 + 1
+    if times.is_constant:
+        step = times.frame_rate / frame_rate / 2
+        shown = middles * step.numerator // step.denominator
+    else:
+        step = 1 / (2 * frame_rate * times.tick_s)
+        shown = np.searchsorted(times.ticks, middles * step.numerator // step.denominator, side="right") - 1
+    return np.minimum(shown, len(times) - 1).astype(np.int64)
+
+
+def frame_order(mode: SyncMode, source_count: int, speech_frames: int) -> NDArray[np.int64]:
+    """Return which of `source_count` frames each frame of an output shows, (N,)."""
     if source_count < 1 or speech_frames < 1:
         raise ValueError(f"expected at least one source and one speech frame, got {source_count} and {speech_frames}")
     if mode == "cut_off":
-        count = min(source_count, speech_frames)
-        return Timeline(count, (Run(0, 1, count),))
+        return np.arange(min(source_count, speech_frames))
     if mode == "silence":
-        held = max(0, speech_frames - source_count)
-        return Timeline(source_count + held, (Run(0, 1, source_count), *([Run(source_count - 1, 0, held)] if held else ())))
+        return np.minimum(np.arange(max(source_count, speech_frames)), source_count - 1)
+    places = np.arange(speech_frames)
     if mode == "remap":
-        step = Fraction(source_count, speech_frames)
-        return Timeline(speech_frames, (Run(step / 2, step, speech_frames),))
-    runs = _looped(source_count, speech_frames) if mode == "loop" else _bounced(source_count, speech_frames)
-    return Timeline(speech_frames, tuple(runs))
+        return (2 * places + 1) * source_count // (2 * speech_frames)
+    if mode == "loop":
+        return places % source_count
+    # Back and forth without showing an end frame twice.
+    period = max(1, 2 * source_count - 2)
+    places = places % period
+    return np.minimum(places, period - places)
 
 
-def runs_from(runs: Iterable[Run], first: int) -> Iterator[Run]:
-    """Yield what follows the first `first` frames of runs."""
-    for run in runs:
-        if first < run.count:
-            yield Run(run.start + run.step * first, run.step, run.count - first)
-        first = max(0, first - run.count)
-
-
-def _looped(source_count: int, count: int) -> Iterator[Run]:
-    for first in range(0, count, source_count):
-        yield Run(0, 1, min(source_count, count - first))
-
-
-def _bounced(source_count: int, count: int) -> Iterator[Run]:
-    """Yield forwards, backwards, forwards, ... without showing an end frame twice; a source of one frame is held."""
-    if source_count == 1:
-        yield Run(0, 0, count)
-        return
-    yield Run(0, 1, min(source_count, count))
-    left = count - min(source_count, count)
-    forwards = False
-    while left > 0:
-        part = min(source_count - 1, left)
-        yield Run(1, 1, part) if forwards else Run(source_count - 2, -1, part)
-        left -= part
-        forwards = not forwards
+def _time_base(times: SourceTimes) -> Fraction:
+    """Return the ticks of an output that keeps a source's times."""
+    own = times.tick_s * 64
+    fits = own.numerator == 1 and _COARSEST_TICKS_HZ <= own.denominator <= _FINEST_TICKS_HZ
+    return own if fits else Fraction(1, _TICKS_HZ)

@@ -45,10 +45,6 @@ class Detections:
     """Whether the video has no further frame."""
     damaged_packet_count: int
 
-    def covers(self, max_frames: int) -> bool:
-        """Tell whether these are all the frames that a render of at most `max_frames` source frames looks at."""
-        return self.is_whole or len(self.pts) >= max_frames
-
     def first(self, max_frames: int) -> "Detections":
         """Return the detections of the first frames."""
         if len(self.pts) <= max_frames:

@@ -23,7 +23,7 @@ from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import probe_video
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
-from orchestrator.pipeline.analyse import analyse
+from orchestrator.pipeline.analyse import Extent, analyse
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.report import RenderReport
@@ -112,11 +112,11 @@ class Workbench:
         key = self.tracks.key(video, detector.identity)
         if base is not None and base != video and self.tracks.load(key) is None:
             base_info = probe_video(base)
-            analyse(base_info, detector, base_info.expected_frame_count or frames, tracks=self.tracks)
+            analyse(base_info, detector, Extent(None, base_info.expected_frame_count or frames), tracks=self.tracks)
             known = self.tracks.load(self.tracks.key(base, detector.identity))
             assert known is not None
             self.tracks.store(key, repeated(known, frames // len(known.pts)))
-        return analyse(info, detector, frames, tracks=self.tracks).tracks[0]
+        return analyse(info, detector, Extent(None, frames), tracks=self.tracks).tracks[0]
 
     def serve(self, repository: Path) -> TritonClient:
         """Return a client of a Triton on a repository; both end with the run."""

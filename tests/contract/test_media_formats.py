@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import CODECS, CONTAINERS, CodecName, ContainerName, is_live
 from orchestrator.media.output import choose_output
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
@@ -40,7 +41,9 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> AudioInfo:
 
 def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = FRAMES, stop_at: int = -1) -> SegmentFolder:
     segments, output = SegmentFolder(folder, {}), choose_output(encoding, info)
-    with SegmentWriter(segments, info, SpeechEncoder(speech, sound=output.sound), output, frame_count, Watch()) as writer:
+    with SegmentWriter(
+        segments, info, OutputClock.constant(info.frame_rate), SpeechEncoder(speech, sound=output.sound), output, frame_count, Watch()
+    ) as writer:
         for number in range(writer.first_frame, frame_count):
             if number == stop_at:
                 raise KeyboardInterrupt
@@ -51,7 +54,8 @@ def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, 
 
 def write_pictures(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, pictures: Sequence[av.VideoFrame]) -> SegmentFolder:
     segments, output = SegmentFolder(folder, {}), choose_output(encoding, info)
-    with SegmentWriter(segments, info, SpeechEncoder(speech, sound=output.sound), output, len(pictures), Watch()) as writer:
+    clock = OutputClock.constant(info.frame_rate)
+    with SegmentWriter(segments, info, clock, SpeechEncoder(speech, sound=output.sound), output, len(pictures), Watch()) as writer:
         for picture in pictures:
             writer.write(picture, is_edited=False)
     return segments
@@ -60,7 +64,7 @@ def write_pictures(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: E
 def movie(segments: SegmentFolder, info: VideoInfo, encoding: Encoding) -> Path:
     output = choose_output(encoding, info)
     out = segments.path.with_suffix(output.container.suffixes[0])
-    assemble([segment.file for segment in segments.finished], out, info, output)
+    assemble([segment.file for segment in segments.finished], out, info, OutputClock.constant(info.frame_rate), output)
     return out
 
 
@@ -165,7 +169,9 @@ def test_bit_rate_is_met_and_quality_changes_the_size(tmp_path: Path, speech: Au
 
     def size_bytes(encoding: Encoding) -> int:
         segments, output = SegmentFolder(tmp_path / str(hash(encoding)), {}), choose_output(encoding, info)
-        with SegmentWriter(segments, info, SpeechEncoder(speech, sound=output.sound), output, 50, Watch()) as writer:
+        with SegmentWriter(
+            segments, info, OutputClock.constant(info.frame_rate), SpeechEncoder(speech, sound=output.sound), output, 50, Watch()
+        ) as writer:
             for number in range(50):
                 writer.write(picture_of([np.clip(still + grain[number % 5], 0, 255).astype(np.uint8), chroma, chroma]), is_edited=False)
         with av.open(str(segments.finished[0].file.path)) as file:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from orchestrator.media import reader as reader_module
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
-from orchestrator.media.reader import MISSING_PTS, DecodedFrame, FrameIndex, Run, VideoReader
+from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
+from orchestrator.media.times import MISSING_PTS
 from preprocess.letterbox import Letterbox
-from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, planes_of
+from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, picture_of, planes_of
 
 B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
 FORCED = {**B_FRAMES, "forced-idr": "1"}
@@ -64,6 +65,11 @@ CASES = {
     "h264 mp4 with 4:4:4, odd-sized": Case("clip.mp4", Clip(pix_fmt="yuv444p", size_wh=(97, 65))),
     "h264 mp4 with 10 bits": Case("clip.mp4", Clip(pix_fmt="yuv420p10le"), is_lossless=False),
     "h264 mp4 with wide pixels": Case("clip.mp4", Clip(sample_aspect_ratio=Fraction(4, 3))),
+    "h264 mp4, interlaced": Case("clip.mp4", Clip(b_frames=2, options={**B_FRAMES, "flags": "+ildct+ilme"}), is_lossless=False),
+    "h264 mp4, interlaced, with 10 bits": Case(
+        "clip.mp4", Clip(pix_fmt="yuv420p10le", b_frames=2, options={**B_FRAMES, "flags": "+ildct+ilme"}), is_lossless=False
+    ),
+    "mpeg2 ts, interlaced": Case("clip.ts", Clip(codec="mpeg2video", b_frames=2, options={"flags": "+ildct+ilme"}), is_lossless=False),
     "h264 mkv": Case("clip.mkv", Clip(b_frames=2, options=B_FRAMES)),
     "h264 mkv that starts late": Case("clip.mkv", Clip(first_tick=40)),
     "h264 ts": Case("clip.ts", Clip(b_frames=2, options=B_FRAMES, first_tick=35)),
@@ -164,22 +170,52 @@ def test_runs_forwards_and_backwards_give_the_same_pixels_as_the_first_pass(made
     index, count = index_of(info), len(first_pass)
     assert len(index) == count
     middle, last = count // 2, count - 1
-    runs = (
-        Run(0, 1, count),
-        Run(last, -1, count),
-        Run(middle, 1, count - middle),
-        Run(last, 1, 1),
-        Run(middle, -1, middle + 1),
-        Run(min(1, last), 1, max(1, count - 2)),
-        Run(middle, 0, 3),
-        Run(0, 1, 1),
+    orders = (
+        [*range(count)],
+        [*range(last, -1, -1)],
+        [*range(middle, count), last],
+        [*range(middle, -1, -1), *range(1, 4)] if count > 4 else [0],
+        [middle] * 3,
+        [*range(0, count, 3), *range(0, count, 4)],
+        [last, last, *range(last, 0, -3), 0, 0],
     )
     with VideoReader(info) as reader:
-        for run in runs:
-            indices, numbers, planes = numbers_and_planes(reader.decode_run(index, run))
-            assert indices == numbers == [run.start + run.step * k for k in range(run.count)], run
+        for order in orders:
+            indices, numbers, planes = numbers_and_planes(reader.decode_order(index, np.array(order)))
+            assert indices == numbers == order
             for number, copies in zip(numbers, planes, strict=True):
-                assert all(np.array_equal(actual, expected) for actual, expected in zip(copies, first_pass[number], strict=True)), (run, number)
+                assert all(np.array_equal(actual, expected) for actual, expected in zip(copies, first_pass[number], strict=True)), (order, number)
+
+
+def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
+    """Two fields of an object that moves between them, as a television camera sees it: combs in the source, none in what is read."""
+    path, bar = tmp_path / "fields.mp4", 24
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "qp": "0", "flags": "+ildct+ilme"})
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        for number in range(12):
+            luma = np.full((128, 192), 40, np.uint8)
+            for field in (1, 0):  # FFmpeg's encoder marks the lower field as the first
+                left = 10 + 12 * number + 6 * (1 - field)
+                luma[field::2, left : left + bar] = 200
+            container.mux(stream.encode(picture_of((luma, *[np.full((64, 96), 128, np.uint8)] * 2))))
+        container.mux(stream.encode(None))
+    info = probe_video(path)
+    assert info.is_interlaced and not probe_video(make_clip(tmp_path / "clip.mp4", Clip())).is_interlaced
+
+    def comb(luma: NDArray[np.uint8]) -> float:
+        return float(np.abs(luma[1:-1].astype(float) - (luma[:-2].astype(float) + luma[2:]) / 2).mean())
+
+    with av.open(str(path)) as source:
+        raw = [planes_of(frame)[0] for frame in source.decode(video=0)]
+    with VideoReader(info) as reader:
+        whole = [planes_of(frame.picture)[0] for frame in reader.decode_from_start()]
+    assert len(whole) == len(raw) == 12
+    for number, (combed, luma) in enumerate(zip(raw, whole, strict=True)):
+        assert comb(luma) < comb(combed) / 3
+        assert np.array_equal(luma[1::2], combed[1::2]), "the field shown first stays as it is"
+        columns = np.flatnonzero(luma[64] > 120)
+        assert abs(columns.mean() - (10 + 12 * number + (bar - 1) / 2)) <= 1, "and the picture is of its time"
 
 
 def test_reading_backwards_holds_no_more_frames_than_its_buffer(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +231,7 @@ def test_reading_backwards_holds_no_more_frames_than_its_buffer(made: Made, monk
 
     monkeypatch.setattr(VideoReader, "_prepare", count)
     with VideoReader(info) as reader:
-        frames = reader.decode_run(index, Run(59, -1, 60))
+        frames = reader.decode_order(index, np.arange(59, -1, -1))
         for done in range(60):
             assert next(frames).index == 59 - done
             assert len(held) - done <= 10
@@ -207,11 +243,14 @@ def test_pictures_of_a_run_are_free_to_be_edited(made: Made, name: str) -> None:
     info = made(name)
     index = index_of(info)
     with VideoReader(info) as reader:
-        for run in (Run(0, 1, 20), Run(19, -1, 15), Run(5, 0, 4)):
-            for frame in reader.decode_run(index, run):
+        for order in ([*range(20)], [*range(19, 4, -1)], [5] * 4, [9, 9, 7, 7, 2]):
+            for frame in reader.decode_order(index, np.array(order)):
                 frame.picture.make_writable()
                 copies = planes_of(frame.picture)
-                assert all(np.array_equal(a, b) for a, b in zip(copies, numbered_planes(frame.index, info.size_wh), strict=True)), (run, frame.index)
+                assert all(np.array_equal(a, b) for a, b in zip(copies, numbered_planes(frame.index, info.size_wh), strict=True)), (
+                    order,
+                    frame.index,
+                )
                 plane = reader_module.plane_view(frame.picture.planes[0])
                 plane[:] = 255
 
@@ -272,7 +311,7 @@ def test_time_stamps_that_repeat_do_not_confuse_frames(tmp_path: Path) -> None:
     index = index_of(info)
     with VideoReader(info) as reader:
         _, first_pass, _ = numbers_and_planes(reader.decode_from_start())
-        _, backwards, _ = numbers_and_planes(reader.decode_run(index, Run(len(index) - 1, -1, len(index))))
+        _, backwards, _ = numbers_and_planes(reader.decode_order(index, np.arange(len(index) - 1, -1, -1)))
     assert len(first_pass) >= 39
     assert backwards == first_pass[::-1]
 

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.errors import RenderInterrupted
 from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.clock import OutputClock
 from orchestrator.media.output import choose_output
-from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import plane_view
 from orchestrator.media.segment import assemble, read_init_bytes
 from orchestrator.media.sound import SpeechEncoder
@@ -23,6 +23,8 @@ from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finishe
 from orchestrator.pipeline.watch import Watch
 from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, speech_like, write_wav
 from tests.contract.test_media_writer import decoded, decoded_sound, info_of
+
+PAL = OutputClock.constant(Fraction(25))
 
 FRAMES = 121
 """Two segments and 21 frames at 25 frames a second."""
@@ -41,12 +43,11 @@ def picture(number: int) -> av.VideoFrame:
 
 
 def write(
-    folder: Path, speech: AudioInfo, encoding: Encoding, stop_at: int = FRAMES, info: VideoInfo | None = None, frame_count: int = FRAMES
+    folder: Path, speech: AudioInfo, encoding: Encoding, stop_at: int = FRAMES, clock: OutputClock = PAL, frame_count: int = FRAMES
 ) -> SegmentFolder:
     """Write an output, or as much of it as comes before a frame at which writing is ended."""
     segments = SegmentFolder(folder, {"preset": encoding.preset})
-    info = info or info_of()
-    with SegmentWriter(segments, info, SpeechEncoder(speech), choose_output(encoding, info), frame_count, Watch()) as writer:
+    with SegmentWriter(segments, info_of(), clock, SpeechEncoder(speech), choose_output(encoding, info_of()), frame_count, Watch()) as writer:
         for number in range(writer.first_frame, frame_count):
             if number == stop_at:
                 raise KeyboardInterrupt
@@ -54,8 +55,8 @@ def write(
     return segments
 
 
-def movie(segments: SegmentFolder, out: Path) -> Path:
-    assemble([segment.file for segment in segments.finished], out, info_of(), choose_output(Encoding(), info_of()))
+def movie(segments: SegmentFolder, out: Path, clock: OutputClock = PAL) -> Path:
+    assemble([segment.file for segment in segments.finished], out, info_of(), clock, choose_output(Encoding(), info_of()))
     return out
 
 
@@ -98,7 +99,7 @@ def test_scene_cut_inside_a_segment_starts_no_fragment_of_its_own(tmp_path: Path
     segments = SegmentFolder(tmp_path / "segments", {})
     noise = np.random.default_rng(1)
     output = choose_output(Encoding(preset="veryfast", thread_count=1), info_of())
-    with SegmentWriter(segments, info_of(), SpeechEncoder(speech), output, 50, Watch()) as writer:
+    with SegmentWriter(segments, info_of(), PAL, SpeechEncoder(speech), output, 50, Watch()) as writer:
         for number in range(50):
             planes = [noise.integers(0, 256, shape, np.uint8) for shape in ((64, 96), (32, 48), (32, 48))] if number == 30 else None
             writer.write(picture(number) if planes is None else picture_of(planes), is_edited=False)
@@ -136,7 +137,7 @@ def test_encoder_gives_the_same_bits_every_time_at_any_width(tmp_path: Path, spe
     digests = set()
     for attempt in range(4):
         segments = SegmentFolder(tmp_path / str(attempt), {})
-        with SegmentWriter(segments, info, SpeechEncoder(speech), choose_output(B_FRAMES, info), 25, Watch()) as writer:
+        with SegmentWriter(segments, info, PAL, SpeechEncoder(speech), choose_output(B_FRAMES, info), 25, Watch()) as writer:
             for number in range(25):
                 writer.write(picture_of([np.roll(luma, 2 * number, 1), chroma, chroma]), is_edited=False)
         digests.add(segments.finished[0].file.path.read_bytes())
@@ -145,10 +146,8 @@ def test_encoder_gives_the_same_bits_every_time_at_any_width(tmp_path: Path, spe
 
 @pytest.mark.parametrize("frame_rate", [Fraction(30000, 1001), Fraction(1), Fraction(12), Fraction(30000, 1121), Fraction(60)])
 def test_times_are_exact_across_segments_at_any_rate(tmp_path: Path, speech: AudioInfo, frame_rate: Fraction) -> None:
-    info = info_of(frame_rate=frame_rate)
-    segments = write(tmp_path / "segments", speech, B_FRAMES, info=info)
-    assemble([segment.file for segment in segments.finished], tmp_path / "out.mp4", info, choose_output(B_FRAMES, info))
-    frames = decoded(tmp_path / "out.mp4")
+    clock = OutputClock.constant(frame_rate)
+    frames = decoded(movie(write(tmp_path / "segments", speech, B_FRAMES, clock=clock), tmp_path / "out.mp4", clock))
     assert len(frames) == FRAMES
     for number, frame in enumerate(frames):
         assert abs((frame.pts or 0) * Fraction(frame.time_base or 0) - number / frame_rate) <= Fraction(frame.time_base or 0)
@@ -183,7 +182,7 @@ def test_leaving_keeps_the_segment_that_was_just_completed(tmp_path: Path, speec
     segments, watch = SegmentFolder(tmp_path / "segments", {}), Watch()
     written = 0
     output = choose_output(NO_B_FRAMES, info_of())
-    with pytest.raises(RenderInterrupted), SegmentWriter(segments, info_of(), SpeechEncoder(speech), output, FRAMES, watch) as writer:
+    with pytest.raises(RenderInterrupted), SegmentWriter(segments, info_of(), PAL, SpeechEncoder(speech), output, FRAMES, watch) as writer:
         for number in range(FRAMES):
             if number == 60:
                 watch.leave_at_checkpoint()

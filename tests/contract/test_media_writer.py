@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
 from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import PRESETS
 from orchestrator.media.output import choose_output
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
@@ -46,6 +47,8 @@ def info_of(**changes: object) -> VideoInfo:
         colour=ColourTags(1, 1, 1, 1),
         sample_aspect_ratio=Fraction(1),
         is_still=False,
+        container="mov,mp4,m4a,3gp,3g2,mj2",
+        is_interlaced=False,
     )
     return replace(info, **changes)  # type: ignore[arg-type]
 
@@ -65,11 +68,11 @@ def write_movie(
     path: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = 25, pictures: Iterable[av.VideoFrame] = ()
 ) -> Path:
     folder = SegmentFolder(path.with_suffix(".segments"), {})
-    output = choose_output(encoding, info)
-    with SegmentWriter(folder, info, SpeechEncoder(speech, sound=output.sound), output, frame_count, Watch()) as writer:
+    output, clock = choose_output(encoding, info), OutputClock.constant(info.frame_rate)
+    with SegmentWriter(folder, info, clock, SpeechEncoder(speech, sound=output.sound), output, frame_count, Watch()) as writer:
         for picture in pictures or numbered(frame_count, info):
             writer.write(picture, is_edited=False)
-    assemble([segment.file for segment in folder.finished], path, info, output)
+    assemble([segment.file for segment in folder.finished], path, info, clock, output)
     return path
 
 
@@ -219,7 +222,7 @@ def test_encoding_options_are_checked() -> None:
 
 
 def open_encoder(path: Path, speech: AudioInfo, encoding: Encoding = FAST) -> SegmentEncoder:
-    return SegmentEncoder(path, info_of(), choose_output(encoding, info_of()), SpeechEncoder(speech), 0, 0)
+    return SegmentEncoder(path, info_of(), OutputClock.constant(Fraction(25)), choose_output(encoding, info_of()), SpeechEncoder(speech), 0, 0)
 
 
 def test_encoder_failure_is_an_encode_error(tmp_path: Path, speech: AudioInfo) -> None:
@@ -241,7 +244,7 @@ def test_full_disk_is_an_error_of_its_own_and_not_a_short_file(tmp_path: Path, s
     movie = write_movie(tmp_path / "out.mp4", info_of(), speech, LOSSLESS)
     segments = [segment.file for segment in finished_segments(movie.with_suffix(".segments"))]
     with pytest.raises(StorageFull, match="space"):
-        assemble(segments, Path("/dev/full"), info_of(), choose_output(LOSSLESS, info_of()))
+        assemble(segments, Path("/dev/full"), info_of(), OutputClock.constant(Fraction(25)), choose_output(LOSSLESS, info_of()))
 
 
 class Stop(Exception):

@@ -43,7 +43,12 @@ def open_page(browser: Browser, service: Service, locale: str) -> tuple[Page, li
     page, complaints = browser.new_page(locale=locale), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None)
-    page.on("request", lambda request: None if request.url.startswith((service.url, f"blob:{service.url}", "data:")) else complaints.append(f"fetches {request.url}"))
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((service.url, f"blob:{service.url}", "data:")) else complaints.append(f"fetches {request.url}")
+        ),
+    )
     page.goto(service.url)
     return page, complaints
 

@@ -16,7 +16,7 @@ from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import probe_video
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
-from orchestrator.pipeline.analyse import analyse
+from orchestrator.pipeline.analyse import Extent, analyse
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.tracks import TrackCache
@@ -53,7 +53,7 @@ def luma(path: Path) -> NDArray[np.uint8]:
 
 def test_landmarks_find_the_face_where_the_detector_does_and_tell_its_outline(full: TritonClient, clip: Path) -> None:
     info = probe_video(clip)
-    plain, refined = (analyse(info, FaceDetector(full, refine=refine), 25).tracks[0] for refine in (False, True))
+    plain, refined = (analyse(info, FaceDetector(full, refine=refine), Extent(None, 25)).tracks[0] for refine in (False, True))
     assert plain.outline.shape == (25, 0, 2) and refined.outline.shape == (25, 20, 2)
     eye_distance = np.linalg.norm(plain.landmarks5[:, 1] - plain.landmarks5[:, 0], axis=1)
     assert (np.linalg.norm(refined.landmarks5 - plain.landmarks5, axis=2).max(1) < 0.25 * eye_distance).all()

@@ -1,35 +1,56 @@
 """Time arithmetic."""
 
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.media.reader import Run
-from orchestrator.pipeline.timeline import ALL_FRAMES, SYNC_MODES, SyncMode, runs_from, source_frames_needed, speech_frame_count, timeline
+from orchestrator.errors import InvalidOption
+from orchestrator.media.times import SourceTimes, source_times
+from orchestrator.pipeline.timeline import SYNC_MODES, SyncMode, at_rate, frame_order, kept_timeline, lay_out, shows_whole_source, speech_frame_count
 
 counts = st.integers(1, 40), st.integers(1, 300)
+RATES = [Fraction(rate) for rate in ("24000/1001", "25", "30000/1001", "50", "60000/1001", "120")]
+rates = st.sampled_from(RATES)
+lengths_ms = st.lists(st.integers(5, 400), min_size=1, max_size=40)
 
 
 def shown(mode: SyncMode, source_count: int, speech_frames: int) -> list[int]:
-    laid_out = timeline(mode, source_count, speech_frames)
-    frames = [run[place] for run in laid_out.runs for place in range(run.count)]
-    assert len(frames) == laid_out.frame_count
-    return frames
+    order: list[int] = frame_order(mode, source_count, speech_frames).tolist()
+    return order
+
+
+def constant(frame_count: int, rate: Fraction = Fraction(25)) -> SourceTimes:
+    stamps = [round(k / rate * 90_000) for k in range(frame_count)]
+    return source_times(np.array(stamps, np.int64), rate, Fraction(1, 90_000), may_jump=False)
+
+
+def variable(lengths: list[int]) -> SourceTimes:
+    return source_times(np.array([*accumulate([0, *lengths])], np.int64), Fraction(25), Fraction(1, 1000), may_jump=False)
+
+
+def walk(source_count: int, count: int) -> list[int]:
+    """Go back and forth step by step, turning at the ends."""
+    place, step, places = 0, 1, []
+    for _ in range(count):
+        places.append(place)
+        if source_count > 1:
+            step = 1 if place == 0 else -1 if place == source_count - 1 else step
+            place += step
+    return places
 
 
 @given(*counts)
-def test_bounce_is_the_triangle_wave_over_the_source(source_count: int, speech_frames: int) -> None:
-    period = max(1, 2 * source_count - 2)
-    wave = [min(k % period, period - k % period) if source_count > 1 else 0 for k in range(speech_frames)]
-    assert shown("bounce", source_count, speech_frames) == wave
+def test_bounce_walks_back_and_forth_over_the_source(source_count: int, speech_frames: int) -> None:
+    assert shown("bounce", source_count, speech_frames) == walk(source_count, speech_frames)
 
 
 @given(*counts)
 def test_loop_begins_again_at_the_first_frame(source_count: int, speech_frames: int) -> None:
-    assert shown("loop", source_count, speech_frames) == [k % source_count for k in range(speech_frames)]
+    assert shown("loop", source_count, speech_frames) == (list(range(source_count)) * (speech_frames // source_count + 1))[:speech_frames]
 
 
 @given(*counts)
@@ -39,7 +60,7 @@ def test_cut_off_lasts_as_long_as_the_shorter(source_count: int, speech_frames: 
 
 @given(*counts)
 def test_silence_shows_the_whole_video_and_holds_its_last_frame(source_count: int, speech_frames: int) -> None:
-    assert shown("silence", source_count, speech_frames) == [min(k, source_count - 1) for k in range(max(source_count, speech_frames))]
+    assert shown("silence", source_count, speech_frames) == [*range(source_count), *[source_count - 1] * (speech_frames - source_count)]
 
 
 @given(*counts)
@@ -53,32 +74,26 @@ def test_remap_spreads_the_video_evenly_over_the_speech(source_count: int, speec
         assert frames == list(range(source_count))
 
 
-@given(st.sampled_from(SYNC_MODES), *counts)
-def test_frames_stay_inside_the_source(mode: SyncMode, source_count: int, speech_frames: int) -> None:
-    known = min(source_count, source_frames_needed(mode, speech_frames))
-    assert all(0 <= frame < known for frame in shown(mode, known, speech_frames))
-    assert all(run.count > 0 for run in timeline(mode, known, speech_frames).runs)
-
-
-@given(st.sampled_from(SYNC_MODES), *counts, st.integers(0, 300))
-def test_what_follows_a_frame_is_the_rest_of_the_output(mode: SyncMode, source_count: int, speech_frames: int, first: int) -> None:
-    rest = [run[place] for run in runs_from(timeline(mode, source_count, speech_frames).runs, first) for place in range(run.count)]
-    assert rest == shown(mode, source_count, speech_frames)[first:]
-
-
-@given(st.integers(2, 40), st.integers(1, 300))
-def test_bounce_shows_no_frame_twice_in_a_row(source_count: int, speech_frames: int) -> None:
-    assert all(abs(after - before) == 1 for before, after in pairwise(shown("bounce", source_count, speech_frames)))
-
-
 def test_modes_that_show_the_whole_video_ask_for_it() -> None:
-    asked = {mode: source_frames_needed(mode, 50) for mode in SYNC_MODES}
-    assert asked == {"bounce": 50, "loop": 50, "cut_off": 50, "silence": ALL_FRAMES, "remap": ALL_FRAMES}
+    assert {mode for mode in SYNC_MODES if shows_whole_source(mode)} == {"silence", "remap"}
 
 
-def test_run_of_a_fraction_shows_each_frame_as_often_as_it_says() -> None:
-    run = Run(Fraction(1, 4), Fraction(1, 2), 6)
-    assert [run[place] for place in range(run.count)] == [0, 0, 1, 1, 2, 2]
+def test_output_needs_a_source_and_a_speech() -> None:
+    for source_count, speech_frames in ((0, 1), (1, 0), (-1, 5)):
+        with pytest.raises(ValueError, match="at least one"):
+            frame_order("bounce", source_count, speech_frames)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("mode", SYNC_MODES)
+def test_an_hour_never_drifts(mode: SyncMode, rate: Fraction) -> None:
+    """The place of every frame in the speech is its number over the rate: exact, so its error does not grow."""
+    source = constant(round(4000 * rate) if mode == "cut_off" else 500, rate)
+    laid_out = lay_out(mode, "source", source, Fraction(3600), is_whole=True)
+    assert laid_out.frame_count == laid_out.speech_frames == round(3600 * rate)
+    for frame in (0, 1, 12_345, laid_out.frame_count - 1):
+        assert laid_out.clock.time_s(frame) == frame / rate
+    assert abs(laid_out.duration_s - 3600) <= 1 / rate / 2
 
 
 def test_an_hour_has_the_exact_number_of_frames() -> None:
@@ -87,13 +102,120 @@ def test_an_hour_has_the_exact_number_of_frames() -> None:
     assert speech_frame_count(Fraction(1, 1000), Fraction(25)) == 1
 
 
-def test_output_needs_a_source_and_a_speech() -> None:
-    for source_count, speech_frames in ((0, 1), (1, 0), (-1, 5)):
-        with pytest.raises(ValueError, match="at least one"):
-            timeline("bounce", source_count, speech_frames)
-
-
-@given(st.fractions(0, 7200), st.sampled_from([Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25), Fraction(60)]))
+@given(st.fractions(0, 7200), rates)
 def test_output_is_never_more_than_half_a_frame_off_its_sound(duration_s: Fraction, frame_rate: Fraction) -> None:
     count = speech_frame_count(duration_s, frame_rate)
     assert count == 1 or abs(count / frame_rate - duration_s) <= 1 / frame_rate / 2
+
+
+@given(lengths_ms, rates)
+def test_converted_frame_is_the_one_on_screen_in_the_middle_of_its_time(lengths: list[int], rate: Fraction) -> None:
+    source = variable(lengths)
+    starts = [int(tick) * source.tick_s for tick in source.ticks]
+    for place, frame in enumerate(at_rate(source, rate)):
+        middle = (place + Fraction(1, 2)) / rate
+        if not source.is_constant:
+            assert starts[frame] <= middle and (frame == len(starts) - 1 or middle < starts[frame + 1])
+    assert abs(len(at_rate(source, rate)) / rate - source.duration_s) <= 1 / rate / 2 or len(at_rate(source, rate)) == 1
+
+
+@given(st.integers(1, 200), rates, rates)
+def test_constant_source_is_converted_to_any_rate_without_drift(frame_count: int, own: Fraction, rate: Fraction) -> None:
+    frames = at_rate(constant(frame_count, own), rate)
+    assert len(frames) == max(1, round(frame_count / own * rate))
+    for place, frame in enumerate(frames):
+        middle = (place + Fraction(1, 2)) / rate
+        assert frame / own <= middle and (frame == frame_count - 1 or middle < (frame + 1) / own)
+
+
+@given(st.sampled_from(SYNC_MODES), lengths_ms, st.fractions(Fraction(1, 100), 10), rates)
+def test_every_mode_has_its_length_at_any_rate(mode: SyncMode, lengths: list[int], speech_s: Fraction, rate: Fraction) -> None:
+    source = variable(lengths)
+    speech, video = speech_frame_count(speech_s, rate), speech_frame_count(source.duration_s, rate)
+    laid_out = lay_out(mode, rate, source, speech_s, is_whole=True)
+    assert laid_out.frame_count == {"cut_off": min(speech, video), "silence": max(speech, video)}.get(mode, speech)
+    assert laid_out.source.min() >= 0 and laid_out.source.max() < len(source)
+
+
+@given(lengths_ms, st.fractions(Fraction(1, 10), 4), rates)
+def test_source_of_which_only_the_beginning_was_looked_at_is_laid_out_alike(lengths: list[int], speech_s: Fraction, rate: Fraction) -> None:
+    """What lies behind the speech's end makes no difference, where the rate is given."""
+    whole = variable(lengths)
+    seen = int(np.searchsorted(whole.ticks, float(speech_s / whole.tick_s)))
+    part = SourceTimes(whole.ticks[:seen], whole.tick_s, whole.frame_rate, whole.is_constant)
+    if seen < len(whole):
+        for mode in ("bounce", "loop", "cut_off"):
+            expected = lay_out(mode, rate, whole, speech_s, is_whole=True)
+            assert np.array_equal(lay_out(mode, rate, part, speech_s, is_whole=False).source, expected.source)
+
+
+def kept(mode: SyncMode, speech_s: str, lengths: list[int]) -> list[tuple[int, int]]:
+    """Return each frame with its start, ms, of a source whose last frame lasts as long as most."""
+    laid_out = kept_timeline(mode, variable(lengths), Fraction(speech_s), is_whole=True)
+    assert laid_out.clock.time_base == Fraction(1, 1000) and laid_out.clock.starts is not None
+    return [*zip(laid_out.source.tolist(), laid_out.clock.starts.tolist(), strict=False)]
+
+
+LENGTHS = [40, 40, 100, 20, 40, 40]
+"""Frames 0 to 5; the seventh lasts 40 ms as most do. 320 ms together."""
+
+
+def test_kept_frames_last_as_long_as_in_the_source_forwards_and_backwards() -> None:
+    once = [(0, 0), (1, 40), (2, 80), (3, 180), (4, 200), (5, 240), (6, 280)]
+    assert kept("bounce", "0.32", LENGTHS) == once
+    assert kept("bounce", "0.6", LENGTHS) == [*once, (5, 320), (4, 360), (3, 400), (2, 420), (1, 520), (0, 560)]
+    assert kept("loop", "0.5", LENGTHS) == [*once, (0, 320), (1, 360), (2, 400)]
+    assert kept("loop", "0.44", LENGTHS) == [*once, (0, 320), (1, 360)], "less than half of the next frame lies within the speech"
+    assert kept("cut_off", "9", LENGTHS) == once
+    assert kept("cut_off", "0.1", LENGTHS) == once[:2]
+    assert kept("silence", "0.1", LENGTHS) == once
+    assert kept("silence", "0.41", LENGTHS) == [*once, (6, 320), (6, 360)]
+    assert kept("remap", "0.64", LENGTHS) == [(frame, 2 * start) for frame, start in once]
+
+
+@given(st.sampled_from(SYNC_MODES), lengths_ms, st.fractions(Fraction(1, 100), 10))
+def test_kept_times_rise_and_end_with_the_speech(mode: SyncMode, lengths: list[int], speech_s: Fraction) -> None:
+    source = variable(lengths)
+    laid_out = kept_timeline(mode, source, speech_s, is_whole=True)
+    starts = laid_out.clock.starts
+    assert starts is not None and len(starts) == laid_out.frame_count + 1 and starts[0] == 0 and (np.diff(starts) > 0).all()
+    last_s = laid_out.duration_s - laid_out.clock.time_s(laid_out.frame_count - 1)
+    if mode in ("bounce", "loop") and laid_out.frame_count > 1:
+        longest_s = Fraction(max([*lengths, 40]), 1000) + Fraction(1, 1000)
+        assert laid_out.duration_s - last_s / 2 <= speech_s + Fraction(1, 1000) and speech_s - laid_out.duration_s <= longest_s / 2
+    if mode == "remap":
+        assert abs(laid_out.duration_s - speech_s) <= Fraction(len(source) + 1, 1000)
+
+
+def test_constant_source_has_no_times_to_keep() -> None:
+    assert lay_out("loop", "keep", constant(50), Fraction(1), is_whole=True).clock.starts is None
+
+
+def test_loop_fades_from_its_end_into_its_beginning() -> None:
+    laid_out = lay_out("loop", "source", constant(10), Fraction(22, 25), is_whole=True, loop_crossfade_s=Fraction(2, 25))
+    assert laid_out.source.tolist() == [*range(10), *range(2, 10), *range(2, 6)]
+    assert laid_out.incoming.tolist() == [*[-1] * 8, 0, 1, *[-1] * 6, 0, 1, *[-1] * 4]
+    np.testing.assert_allclose(laid_out.incoming_weight[8:10], [1 / 3, 2 / 3])
+    # From one frame to the next every part of the picture goes on by one frame: nothing jumps.
+    tracks = [
+        [(int(a), 1 - float(w)), (int(b), float(w))] for a, b, w in zip(laid_out.source, laid_out.incoming, laid_out.incoming_weight, strict=True)
+    ]
+    for before, after in pairwise(tracks):
+        gone_on = {frame + 1: weight for frame, weight in before if weight}
+        assert sum(weight for frame, weight in after if frame in gone_on or not weight) >= 0.66
+
+
+def test_loop_that_never_begins_again_has_no_seam() -> None:
+    laid_out = lay_out("loop", "source", constant(10), Fraction(10, 25), is_whole=True, loop_crossfade_s=Fraction(1, 5))
+    assert laid_out.source.tolist() == [*range(10)] and (laid_out.incoming == -1).all()
+
+
+def test_cross_fade_takes_at_most_half_of_the_video() -> None:
+    with pytest.raises(InvalidOption, match="at most half"):
+        lay_out("loop", "source", constant(10), Fraction(1), is_whole=True, loop_crossfade_s=Fraction(6, 25))
+
+
+def test_digest_tells_timelines_apart() -> None:
+    source = variable(LENGTHS)
+    laid_out = [lay_out("loop", choice, source, Fraction(1), is_whole=True) for choice in ("source", "keep", Fraction(25), Fraction(30))]
+    assert len({timeline.digest() for timeline in laid_out}) == 3, "25 is what the source comes to"

@@ -1,13 +1,16 @@
 """The face-track cache: exact, bounded, and never in the way."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from orchestrator.pipeline.analyse import Extent
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from preprocess.cuts import REACH
+from tests.contract.test_media_writer import info_of
 
 
 def detections(frame_count: int, seed: int = 0, is_whole: bool = True) -> Detections:
@@ -97,8 +100,15 @@ def test_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 def test_entry_serves_every_render_that_looks_at_no_more_frames() -> None:
     part, whole = detections(40, is_whole=False), detections(40, is_whole=True)
-    assert part.covers(40) and part.covers(7) and not part.covers(41)
-    assert whole.covers(10_000)
+    info = info_of()
+
+    def served(seen: Detections, until_s: Fraction | None, max_frames: int = 1000) -> int | None:
+        return Extent(until_s, max_frames).frame_count(seen, info)
+
+    assert served(part, Fraction(39, 25)) == 39 and served(part, Fraction(1, 5)) == 5
+    assert served(part, Fraction(39, 25) + Fraction(1, 1000)) is None, "whether there is another frame inside is not known"
+    assert served(part, None) is None and served(part, None, 40) == 40 and served(part, Fraction(9), 7) == 7
+    assert served(whole, None) == served(whole, Fraction(10_000)) == 40
     first = part.first(7)
     assert len(first.pts) == len(first.by_frame()) == 7
     for rows, expected in zip(first.by_frame(), part.by_frame(), strict=False):

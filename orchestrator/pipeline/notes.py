@@ -1,0 +1,54 @@
+"""What a user should know about how the source was treated, in sentences."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from orchestrator.media.audio import AudioInfo
+from orchestrator.media.probe import VideoInfo
+from orchestrator.pipeline.analyse import Analysis
+from orchestrator.pipeline.timeline import Timeline
+from preprocess.voice import Spans
+
+
+def render_notes(
+    info: VideoInfo, speeches: Sequence[AudioInfo], analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]
+) -> tuple[str, ...]:
+    """Return the notes of a render."""
+    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speeches, analysis), *_voice_notes(spans))
+
+
+def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
+    times, rate = analysis.times, f"{float(shown.clock.frame_rate):.6g}"
+    if shown.clock.starts is not None:
+        yield "The source has a variable frame rate, which was kept."
+    elif not times.is_constant:
+        shortest_s, longest_s = times.shortest_and_longest_s()
+        unseen = len(np.setdiff1d(np.arange(int(shown.source.max()) + 1), shown.source))
+        yield (
+            f"The source has a variable frame rate, with frames of {1000 * shortest_s:.0f} to {1000 * longest_s:.0f} ms; it was converted to {rate} "
+            f"frames/s by what is on screen at each time, which leaves out {unseen} of its frames."
+        )
+    elif times.frame_rate != shown.clock.frame_rate:
+        yield f"The source's {float(times.frame_rate):.6g} frames/s were converted to {rate} by what is on screen at each time."
+
+
+def _picture_notes(info: VideoInfo) -> Iterator[str]:
+    if info.is_interlaced:
+        yield "The source is interlaced; it was deinterlaced, one frame for each."
+    if info.working_pix_fmt != info.pix_fmt:
+        yield f"The source's pixel format {info.pix_fmt} was converted to {info.working_pix_fmt}."
+    if info.working_size_wh != info.size_wh:
+        yield f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}."
+
+
+def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:
+    if analysis.damaged_packet_count:
+        yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
+    if damaged := sum(speech.damaged_packet_count for speech in speeches):
+        yield f"The speech has {damaged} damaged packets, which are left out."
+
+
+def _voice_notes(spans: Sequence[Spans | None]) -> Iterator[str]:
+    if any(heard is not None and not heard for heard in spans):
+        yield "Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound."

@@ -21,7 +21,7 @@ from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import Picture
 from orchestrator.media.segment import SegmentEncoder, SegmentFile
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import MAX_TAIL_FRAMES, storage_error
+from orchestrator.media.writer import MAX_TAIL_FRAMES, MIN_SEGMENT_FRAMES, storage_error
 from orchestrator.pipeline.report import frame_ranges
 from orchestrator.pipeline.watch import Watch
 
@@ -140,6 +140,9 @@ def _segment_at(path: Path, index: int) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+FIRST_SEGMENT_S = Fraction(1, 2)
+"""Length of an output's first segment, s: shorter than the others, so that it can be watched sooner."""
+
 SERIAL_THREADS = 2
 """Encoder threads up to which a segment is finished before the next one begins: measured on two cores, overlapping gained nothing in time and
 cost 200 MB at 1080p."""
@@ -161,6 +164,7 @@ class SegmentWriter:
         self._output = output
         self._is_serial = output.encoding.resolved_thread_count <= SERIAL_THREADS
         self._segment_frames = output.encoding.segment_frame_count(clock.frame_rate)
+        self._first_segment_frames = min(self._segment_frames, max(MIN_SEGMENT_FRAMES, round(FIRST_SEGMENT_S * clock.frame_rate)))
         self._frame_count = frame_count
         self._watch = watch
         self._speech = speech
@@ -205,7 +209,8 @@ class SegmentWriter:
         left = self._frame_count - self._written
         if not left:
             self._encoder.write_speech(None)
-        if not left or (len(self._edited) >= self._segment_frames and left > MAX_TAIL_FRAMES):
+        full = self._first_segment_frames if self._started == 1 else self._segment_frames
+        if not left or (len(self._edited) >= full and left > MAX_TAIL_FRAMES):
             self._wait()
             encoder, edited = self._encoder, np.array(self._edited, np.bool_)
             self._encoder, self._edited = None, []

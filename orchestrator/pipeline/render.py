@@ -59,6 +59,13 @@ from preprocess.yuv import crop_face
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
 
+GROUPS_UNDER_WAY = REQUESTS_IN_FLIGHT + 2
+"""Groups of frames that are held at a time: those awaited, one that waits to be sent, and one that is being decoded."""
+
+CPU_FRAMES_BYTES, GPU_FRAMES_BYTES = 36 << 20, 512 << 20
+"""Memory of the frames under way. A model on a CPU gains nothing by large batches, and its host's memory is better spent on more jobs; one on a
+GPU is only kept busy by large batches, several of them waiting."""
+
 
 DEFAULT_ROLES = frozenset({FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY})
 """Optional roles that take part, where there is a model, when the options leave it open."""
@@ -335,7 +342,7 @@ def _with_mouths(
         frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
         if models.occluder is not None:
             frames = unoccluded(frames, models.occluder, lip_model.size_px, colour, watch)
-        batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
+        batches = batched(frames, lambda shot: len(shot.speaking), frames_in_group(plan.info.frame_bytes, lip_model))
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
@@ -345,6 +352,12 @@ def _with_mouths(
                         put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, one.face.visible) for one in shot.speaking
                     ]
                     yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
+
+
+def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
+    """Return how many frames go together: the model's largest request, or as many as the memory for frames under way allows."""
+    budget = GPU_FRAMES_BYTES if "KIND_GPU" in lip_model.description.instance_kinds else CPU_FRAMES_BYTES
+    return max(1, min(lip_model.batch_size, budget // (GROUPS_UNDER_WAY * frame_bytes)))
 
 
 def _shots(

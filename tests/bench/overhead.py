@@ -1,7 +1,8 @@
 """(h) What the orchestrator computes outside codec and model, as a share of everything that is computed.
 
 Measured with CPU clocks and not with a profiler: the process that renders, less a process that only decodes and encodes the same video with
-the same settings, over the first plus what Triton's processes used meanwhile. Cropping, pasting, requests, segments and the interpreter are in it.
+the same settings and encodes the same speech, over the first plus what Triton's processes used meanwhile. Cropping, pasting, requests,
+segments and the interpreter are in it.
 """
 
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def _share(bench: Workbench, size: str, preset: str) -> Figure:
         return float(done["cpu_s"])
 
     def floor() -> float:
-        done = bench.in_fresh_process("floor", video=video, out=bench.folder / "floor.mp4", preset=preset, frame_count=frames)
+        arguments = {"video": video, "speech": speech, "out": bench.folder / "floor.mp4", "preset": preset, "frame_count": frames}
+        done = bench.in_fresh_process("floor", **arguments)
         return float(done["cpu_s"])
 
     ours, codec = side_by_side(bench.effort.rounds, product, floor)

@@ -23,6 +23,7 @@ from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, read_speech
 from orchestrator.media.formats import container_of
+from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.output import Output, choose_output
@@ -36,6 +37,7 @@ from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.parts import Part, copies_in
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
@@ -240,6 +242,7 @@ def render(
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
+        copied=folder.copied(),
         passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
@@ -265,13 +268,31 @@ def _render_segments(
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
     speech = SpeechEncoder(plan.speech.info, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis))
-    with SegmentWriter(folder, plan.info, shown.clock, speech, plan.output, shown.frame_count, watch) as writer:
-        pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
+    copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
+    with SegmentWriter(folder, plan.info, shown.clock, speech, plan.output, shown.frame_count, watch, copies) as writer:
+        is_rendered = np.arange(shown.frame_count) >= writer.first_frame
+        for copy in copies:
+            is_rendered[copy.first : copy.stop] = False
+        pictures = render_frames(plan, analysis, shown, models, spans, np.flatnonzero(is_rendered), watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
                 passed_through += not frame.is_edited
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+        writer.copy_what_is_next()
+    clock.advance(shown.frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
+
+
+def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, watch: Watch) -> list[Part]:
+    """Return what of the output can be copied: whole groups of the source in which there is no face to speak, or nothing to be said."""
+    if not analysis.index.is_seekable:
+        return []
+    is_untouched = shown.incoming < 0
+    speaking = shown.source[: shown.speech_frames]
+    for track in analysis.tracks:
+        is_untouched[: len(speaking)] &= ~track.is_present[speaking]
+    gops = closed_gops(plan.info, analysis.index.pts, watch.tick)
+    return copies_in(shown.source, is_untouched, gops, plan.output.encoding.segment_frame_count(shown.clock.frame_rate))
 
 
 def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
@@ -308,17 +329,18 @@ def render_frames(
     shown: Timeline,
     models: Models,
     spans: Spans | None = None,
-    first_frame: int = 0,
+    places: NDArray[np.int64] | None = None,
     watch: Watch | None = None,
 ) -> Generator[Shown]:
-    """Yield the output's frames in order from `first_frame` on.
+    """Yield the output's frames at (n,) rising `places`, or all.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
     windows = speech_windows(plan.speech, models.lip_model, spans, plan.options.temperature)
-    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
+    places = np.arange(shown.frame_count) if places is None else places
+    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, places, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(faded(frames)) as pictures:
@@ -328,11 +350,11 @@ def render_frames(
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, first_frame: int, watch: Watch
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, places: NDArray[np.int64], watch: Watch
 ) -> Generator[Shown]:
     colour = stream_colour(plan.info)
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
-        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
+        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, places)
         batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
@@ -351,7 +373,7 @@ def _shots(
     shown: Timeline,
     lip_model: LipModel,
     windows: Windows,
-    first_frame: int,
+    places: NDArray[np.int64],
 ) -> Generator[_Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
 
@@ -370,12 +392,15 @@ def _shots(
                 speaking.append(_Speaking(face, face_crop, windows(shown.clock.time_s(index))))
         return _Shot(index, frame, tuple(speaking), weight)
 
-    incoming = shown.incoming[first_frame:]
+    incoming = shown.incoming[places]
     second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
-    for index, frame in enumerate(reader.decode_order(analysis.index, shown.source[first_frame:]), first_frame):
-        yield shot(index, frame)
-        if shown.incoming[index] >= 0:
-            yield shot(index, next(second), float(shown.incoming_weight[index]))
+    # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
+    stretches = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
+    for stretch in stretches:
+        for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
+            yield shot(index, frame)
+            if shown.incoming[index] >= 0:
+                yield shot(index, next(second), float(shown.incoming_weight[index]))
 
 
 def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:

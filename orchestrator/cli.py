@@ -22,10 +22,11 @@ from orchestrator.cli_bench import bench
 from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_models import models
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, with_render_flags
-from orchestrator.errors import RenderError
+from orchestrator.errors import InvalidOption, RenderError
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.session import check_repository, device_config, refuse_unfit_models, render
 from orchestrator.settings import Settings
 
@@ -42,6 +43,10 @@ def render_command(
     video: Annotated[Path, typer.Option(help="Video of a person, or a still image.")],
     audio: Annotated[Path, typer.Option(help="Speech: a sound file, or a video with sound.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .mp4, .mov, .webm or .mkv.")],
+    speaker_audio: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AUDIO@X,Y[,FRAME]", help="One more speaker: his speech, and a point on his face as for --speaker. May be repeated."),
+    ] = None,
     triton: TritonOption = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
@@ -55,6 +60,7 @@ def render_command(
             audio,
             out,
             options=options,
+            others=[_speaker_audio(text) for text in speaker_audio or ()],
             on_progress=on_progress,
             settings=read_settings(triton, device),
         )
@@ -62,6 +68,13 @@ def render_command(
         print(json.dumps(asdict(report), indent=1))
     else:
         _print_report(report)
+
+
+def _speaker_audio(text: str) -> SpeakerAudio:
+    audio, _, point = text.rpartition("@")
+    if not audio:
+        raise InvalidOption(f"--speaker-audio {text!r} must be a sound file and a point on the speaker's face: AUDIO@X,Y or AUDIO@X,Y,FRAME.")
+    return SpeakerAudio(Path(audio), point)
 
 
 @app.command()

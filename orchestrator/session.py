@@ -1,7 +1,7 @@
 """A Triton for this process, given or embedded, and the one function that renders with it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from orchestrator.pipeline.progress import OnProgress
 from orchestrator.pipeline.render import plan_render
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 
@@ -29,10 +30,13 @@ def render(
     out: Path,
     *,
     options: RenderOptions | None = None,
+    others: Sequence[SpeakerAudio] = (),
     on_progress: OnProgress | None = None,
     settings: Settings | None = None,
 ) -> RenderReport:
     """Render `video` with lips that follow `audio` into the MP4 `out`.
+
+    `others` are more speakers, each with a track of his own; then `options`, too, choose theirs by a point.
 
     Starts the embedded Triton for the time of the call unless `settings.triton` names one that runs.
 
@@ -40,7 +44,7 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
     settings = settings or Settings()
-    plan = plan_render(video, audio, out, options, on_progress)
+    plan = plan_render(video, audio, out, options, on_progress, others=others)
     with open_triton(settings) as client:
         return render_plan(
             plan,

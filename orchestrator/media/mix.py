@@ -1,6 +1,6 @@
-"""The source's own sound under the speech: forwards from its start, beside the speech's clock, and never louder than samples can be."""
+"""Several voices at once, and the source's own sound under them, from its start on; never louder than samples can be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from orchestrator.errors import MissingStream
 from orchestrator.media.audio import channel_count, read_samples
 
 MIX_RATE_HZ = 48_000
-"""Sample rate of an output with two sounds in it."""
+"""Sample rate of an output with several sounds in it."""
 
 CEILING = np.float32(10 ** (-0.3 / 20))
 """Loudest sample of a mix, -0.3 dB: what the encoder adds must not clip either."""
@@ -57,6 +57,20 @@ def mixed(speech: Iterator[NDArray[np.float32]], background: Background, layout:
     def added() -> Iterator[NDArray[np.float32]]:
         for piece in speech:
             yield piece + gain * under.take(piece.shape[1])
+
+    return limited(added())
+
+
+def together(voices: Sequence[Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
+    """Yield the sum of several voices, (channels, n) float32, all at one rate and equally long."""
+    first, *others = voices
+    if not others:
+        return first
+    pullers = [_Puller(voice) for voice in others]
+
+    def added() -> Iterator[NDArray[np.float32]]:
+        for piece in first:
+            yield sum((puller.take(piece.shape[1]) for puller in pullers), piece)
 
     return limited(added())
 

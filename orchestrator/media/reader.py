@@ -15,9 +15,10 @@ from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import open_media, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
-from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, video_stream
+from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, bits_of, video_stream
 from orchestrator.media.times import MISSING_PTS
-from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
+from preprocess.hdr import sdr_curve
+from preprocess.yuv import ColourMatrix, Plane, YuvImage, colour_matrix
 
 REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
 """Decoded frames held while reading backwards. A longer group of pictures is decoded again for each piece that fits."""
@@ -131,7 +132,7 @@ class VideoReader:
             yield self._twin(frame) if place + 1 < len(order) and order[place + 1] == wanted else frame
 
     def _shown_backwards(self, index: FrameIndex, order: NDArray[np.int64]) -> Iterator[DecodedFrame]:
-        piece = max(8, REVERSE_BUFFER_BYTES // self._frame_bytes())
+        piece = max(8, REVERSE_BUFFER_BYTES // self._info.frame_bytes)
         while len(order):
             here = int(np.searchsorted(-order, piece - int(order[0])))
             part, order = order[:here], order[here:]
@@ -224,11 +225,6 @@ class VideoReader:
             picture = _copied(picture, width, height)
         return flatten(picture, full_range=self._info.is_full_range) if is_laid_on_black else picture
 
-    def _frame_bytes(self) -> int:
-        width, height = self._info.working_size_wh
-        sx, sy = SUBSAMPLING_XY[self._info.working_pix_fmt]
-        return width * height + 2 * (width // sx) * (height // sy)
-
 
 def _stretches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yield the longest parts of an order that go one way: not falling, or else not rising. Parts have a first and a last."""
@@ -248,15 +244,15 @@ def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     """Return a copy of a picture's upper left part."""
     copy = av.VideoFrame(width, height, picture.format.name)
     copy.pts, copy.time_base = picture.pts, picture.time_base
-    for target, source in zip(copy.planes, picture.planes, strict=True):
-        plane_view(target)[:] = plane_view(source)[: target.height, : target.width]
+    for target, source in zip(sample_views(copy), sample_views(picture), strict=True):
+        target[:] = source[: target.shape[0], : target.shape[1]]
     return copy
 
 
 def stream_colour(info: VideoInfo) -> ColourMatrix:
     """Return the colour matrix of a video; an untagged one follows the usual guess (BT.709 from 720 lines up, else BT.601)."""
     default = _LUMA_WEIGHTS[1] if min(info.size_wh) >= 720 else _LUMA_WEIGHTS[6]
-    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), info.is_full_range)
+    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), info.is_full_range, sdr_curve(info.hdr) if info.hdr else None)
 
 
 def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
@@ -265,7 +261,15 @@ def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
     return samples.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
+def sample_views(picture: av.VideoFrame) -> list[Plane]:
+    """Return the (h, w) samples of every plane of a picture like `plane_view`: uint8, or uint16 where they have more than 8 bits."""
+    if bits_of(picture.format.name) == 8:
+        return [plane_view(plane) for plane in picture.planes]
+    wide = ((plane, np.frombuffer(memoryview(plane), np.uint16)) for plane in picture.planes)
+    return [samples.reshape(plane.height, plane.line_size // 2)[:, : plane.width] for plane, samples in wide]
+
+
 def plane_views(picture: av.VideoFrame, colour: ColourMatrix) -> YuvImage:
     """Return the planes of a frame over its own memory, without a copy; writing to them writes to the frame."""
-    y, u, v = (plane_view(plane) for plane in picture.planes[:3])
-    return YuvImage((y, u, v), SUBSAMPLING_XY[picture.format.name], colour)
+    y, u, v, *_ = sample_views(picture)
+    return YuvImage((y, u, v), SUBSAMPLING_XY[picture.format.name], colour, bits_of(picture.format.name))

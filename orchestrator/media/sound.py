@@ -1,6 +1,6 @@
 """The output's sound: the speech, maybe with the source's own sound under it, encoded once from its first sample to its last."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.media.audio import AudioInfo, speech_samples
 from orchestrator.media.formats import SOUNDS, Sound
-from orchestrator.media.mix import MIX_RATE_HZ, Background, mixed
+from orchestrator.media.mix import MIX_RATE_HZ, Background, mixed, together
 
 _PIECE_SAMPLES = 4096
 """Samples of a piece that is not compressed, so that pictures and sound stand close to each other in the file."""
@@ -31,6 +31,7 @@ class SpeechEncoder:
         duration_s: Fraction | None = None,
         sound: Sound = SOUNDS["aac"],
         background: Background | None = None,
+        others: Sequence[AudioInfo] = (),
     ) -> None:
         """Begin.
 
@@ -40,11 +41,15 @@ class SpeechEncoder:
             duration_s: length of the sound, which is cut, or followed by silence; None takes the track as it is.
             sound: how it is stored.
             background: what lies under the speech.
+            others: tracks that sound together with the first one; the sound is as long as the longest.
         """
         self.sound = sound
-        takes_rate = background is None and (not sound.rates_hz or speech.sample_rate_hz in sound.rates_hz)
+        takes_rate = background is None and not others and (not sound.rates_hz or speech.sample_rate_hz in sound.rates_hz)
         self.rate_hz = speech.sample_rate_hz if takes_rate else MIX_RATE_HZ
-        channels = max(speech.channel_count, 1 if background is None else background.channel_count)
+        tracks = (speech, *others)
+        if others and duration_s is None:
+            duration_s = max(track.duration_s for track in tracks)
+        channels = max(*(track.channel_count for track in tracks), 1 if background is None else background.channel_count)
         self.layout = "mono" if channels == 1 else "stereo"
         self._tick = tick
         context = AudioCodecContext.create(sound.name, "w")
@@ -54,7 +59,7 @@ class SpeechEncoder:
         context.sample_rate = self.rate_hz
         context.layout = self.layout
         context.time_base = Fraction(1, self.rate_hz)
-        samples = _samples(speech, self.layout, self.rate_hz, duration_s)
+        samples = together([_samples(track, self.layout, self.rate_hz, duration_s) for track in tracks])
         self._packets = self._encoded(samples if background is None else mixed(samples, background, self.layout))
         self._next: Packet[Any] | None = None
 

@@ -1,6 +1,6 @@
 """What a user should know about how the source was treated, in sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from orchestrator.pipeline.timeline import Timeline
 from preprocess.voice import Spans
 
 
-def render_notes(info: VideoInfo, speech: AudioInfo, analysis: Analysis, shown: Timeline, spans: Spans | None) -> tuple[str, ...]:
+def render_notes(
+    info: VideoInfo, speeches: Sequence[AudioInfo], analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]
+) -> tuple[str, ...]:
     """Return the notes of a render."""
-    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speech, analysis), *_voice_notes(spans))
+    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speeches, analysis), *_voice_notes(spans))
 
 
 def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
@@ -34,19 +36,21 @@ def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
 def _picture_notes(info: VideoInfo) -> Iterator[str]:
     if info.is_interlaced:
         yield "The source is interlaced; it was deinterlaced, one frame for each."
+    if info.hdr:
+        yield f"The source is HDR ({info.hdr.upper()}); its colours and tags were kept, and the models saw it as SDR."
     if info.working_pix_fmt != info.pix_fmt:
         yield f"The source's pixel format {info.pix_fmt} was converted to {info.working_pix_fmt}."
     if info.working_size_wh != info.size_wh:
         yield f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}."
 
 
-def _damage_notes(speech: AudioInfo, analysis: Analysis) -> Iterator[str]:
+def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:
     if analysis.damaged_packet_count:
         yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
-    if speech.damaged_packet_count:
-        yield f"The speech has {speech.damaged_packet_count} damaged packets, which are left out."
+    if damaged := sum(speech.damaged_packet_count for speech in speeches):
+        yield f"The speech has {damaged} damaged packets, which are left out."
 
 
-def _voice_notes(spans: Spans | None) -> Iterator[str]:
-    if spans is not None and not spans:
+def _voice_notes(spans: Sequence[Spans | None]) -> Iterator[str]:
+    if any(heard is not None and not heard for heard in spans):
         yield "Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound."

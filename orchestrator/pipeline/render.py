@@ -1,7 +1,7 @@
 """The render pass, and the whole of one render from two files to one."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY, ModelDescription
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, ModelDescription
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.occluder import FaceOccluder
 from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
-from orchestrator.media.audio import Speech, read_speech
+from orchestrator.media.audio import read_speech
 from orchestrator.media.formats import container_of
 from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
@@ -36,6 +37,7 @@ from orchestrator.pipeline.analyse import Analysis, Extent, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.notes import render_notes
+from orchestrator.pipeline.occlusion import unoccluded
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.parts import Part, copies_in
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
@@ -43,7 +45,8 @@ from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
-from orchestrator.pipeline.speakers import speaker_choice
+from orchestrator.pipeline.shots import Shot, Speaking
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, point_choice, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
@@ -53,34 +56,20 @@ from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
 from preprocess.speaker import SpeakerChoice
 from preprocess.voice import Spans, spoken_s
-from preprocess.yuv import FaceCrop, crop_face
+from preprocess.yuv import crop_face
 
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
 
+GROUPS_UNDER_WAY = REQUESTS_IN_FLIGHT + 2
+"""Groups of frames that are held at a time: those awaited, one that waits to be sent, and one that is being decoded."""
 
-@dataclass(frozen=True, slots=True)
-class _Speaking:
-    """A face of an output frame, and what it says."""
-
-    face: Face
-    face_crop: FaceCrop
-    speech_window: NDArray[np.float32]
+CPU_FRAMES_BYTES, GPU_FRAMES_BYTES = 36 << 20, 512 << 20
+"""Memory of the frames under way. A model on a CPU gains nothing by large batches, and its host's memory is better spent on more jobs; one on a
+GPU is only kept busy by large batches, several of them waiting."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Shot:
-    """One output frame on its way through the stages."""
-
-    index: int
-    """Position in the output."""
-    frame: DecodedFrame
-    speaking: tuple[_Speaking, ...]
-    weight: float | None
-    """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
-
-
-DEFAULT_ROLES = frozenset({FACE_LANDMARKS, VOICE_ACTIVITY})
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY})
 """Optional roles that take part, where there is a model, when the options leave it open."""
 
 
@@ -92,11 +81,12 @@ class Models:
     lip_model: LipModel
     enhancer: FaceEnhancer | None
     voice_activity: VoiceActivity | None
+    occluder: FaceOccluder | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity) if part is not None]
+        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity, self.occluder) if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
@@ -105,21 +95,26 @@ class RenderPlan:
     """A render whose inputs have been read and found good; nothing expensive has happened yet."""
 
     info: VideoInfo
-    speech: Speech
+    voices: tuple[Voice, ...]
+    """Who speaks, and what; the output's sound is all of them together."""
     out: Path
     options: RenderOptions
     output: Output
-    speaker: SpeakerChoice
     limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
+
+    @property
+    def speech_s(self) -> Fraction:
+        """Length of the speech, s; of several, the longest."""
+        return max(voice.speech.info.duration_s for voice in self.voices)
 
     @property
     def expected_frame_count(self) -> int:
         """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech at constant rate."""
         rate = expected_rate(self.info, self.options)
         source = round(self.info.expected_frame_count * rate / self.info.frame_rate)
-        speech = speech_frame_count(self.speech.info.duration_s, rate)
+        speech = speech_frame_count(self.speech_s, rate)
         return len(frame_order(self.options.sync_mode, source or speech, speech))
 
 
@@ -136,6 +131,7 @@ def plan_render(
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
     limits: MediaLimits = UNLIMITED,
+    others: Sequence[SpeakerAudio] = (),
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -147,6 +143,7 @@ def plan_render(
         on_progress: see `OnProgress`.
         watch: ends the reading when it is told to stop.
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
+        others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
@@ -156,7 +153,7 @@ def plan_render(
     options = options or RenderOptions()
     options.check()
     encoding = options.encoding(container_of(out))
-    if out.resolve() in (video.resolve(), audio.resolve()):
+    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
@@ -166,12 +163,17 @@ def plan_render(
     info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
-    speaker = speaker_choice(options.speaker, options.speaker_boxes, info)
-    speech = read_speech(audio, (watch or Watch()).tick, limits.max_duration_s, options.audio_offset_s)
-    speech_frames = speech_frame_count(speech.info.duration_s, expected_rate(info, options))
+    if others:
+        choices: list[SpeakerChoice] = [point_choice(speaker, info) for speaker in (options.speaker, *(other.speaker for other in others))]
+    else:
+        choices = [speaker_choice(options.speaker, options.speaker_boxes, info)]
+    tick = (watch or Watch()).tick
+    speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
+    voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
+    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, speech, out, options, output, speaker, limits, clock.elapsed_s)
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s)
 
 
 def render(
@@ -199,20 +201,21 @@ def render(
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
-    watch, info, options, speech_s = watch or Watch(), plan.info, plan.options, plan.speech.info.duration_s
+    watch, info, options, speech_s = watch or Watch(), plan.info, plan.options, plan.speech_s
     used = _roles_used(client, options, roles)
     models = Models(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
+        FaceOccluder(client) if FACE_OCCLUDER in used else None,
     )
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, extent, on_progress, (plan.speaker,), watch=watch, tracks=tracks)
+        analysis = analyse(info, models.detector, extent, on_progress, [voice.choice for voice in plan.voices], watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
@@ -223,7 +226,7 @@ def render(
         folder = SegmentFolder(path, _fingerprint(plan, shown, models))
         first = sum(segment.file.frame_count for segment in folder.finished)
         render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
-        spans = find_speech(plan.speech, models.voice_activity, watch) if models.voice_activity else None
+        spans = [find_speech(voice.speech, models.voice_activity, watch) if models.voice_activity else None for voice in plan.voices]
         if first < frame_count:
             _render_segments(plan, analysis, shown, models, spans, folder, render_clock, watch)
         render_s = render_clock.elapsed_s
@@ -250,8 +253,8 @@ def render(
         frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        speech_s=None if spans is None else spoken_s(spans, float(speech_s)),
-        notes=(*render_notes(info, plan.speech.info, analysis, shown, spans), *plan.output.notes),
+        speech_s=_spoken_s(plan.voices, spans),
+        notes=(*render_notes(info, [voice.speech.info for voice in plan.voices], analysis, shown, spans), *plan.output.notes),
     )
 
 
@@ -260,16 +263,17 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
-    spans: Spans | None,
+    spans: Sequence[Spans | None],
     folder: SegmentFolder,
     clock: StageClock,
     watch: Watch,
 ) -> None:
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
-    speech = SpeechEncoder(plan.speech.info, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis))
+    speech, *others = (voice.speech.info for voice in plan.voices)
+    sound = SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis), others)
     copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
-    with SegmentWriter(folder, plan.info, shown.clock, speech, plan.output, shown.frame_count, watch, copies) as writer:
+    with SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer:
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
         for copy in copies:
             is_rendered[copy.first : copy.stop] = False
@@ -300,7 +304,7 @@ def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
     options = plan.options
     if options.background_audio is None:
         return None
-    speech_s = plan.speech.info.duration_s
+    speech_s = plan.speech_s
     period_s = analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, speech_s)
     if options.sync_mode == "loop" and period_s < speech_s:
         period_s -= options.loop_crossfade_s
@@ -312,6 +316,7 @@ def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str,
     return {
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
+        "speakers": [str(voice.choice) for voice in plan.voices[1:]],
         "options": plan.options.model_dump(mode="json"),
         "output": plan.output.description,
         "encoder_threads": plan.output.encoding.resolved_thread_count,
@@ -328,7 +333,7 @@ def render_frames(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
-    spans: Spans | None = None,
+    spans: Sequence[Spans | None],
     places: NDArray[np.int64] | None = None,
     watch: Watch | None = None,
 ) -> Generator[Shown]:
@@ -338,9 +343,11 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = speech_windows(plan.speech, models.lip_model, spans, plan.options.temperature)
+    windows = [
+        speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
+    ]
     places = np.arange(shown.frame_count) if places is None else places
-    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, places, watch)
+    frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(faded(frames)) as pictures:
@@ -350,19 +357,29 @@ def render_frames(
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Windows, places: NDArray[np.int64], watch: Watch
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], places: NDArray[np.int64], watch: Watch
 ) -> Generator[Shown]:
-    colour = stream_colour(plan.info)
+    colour, lip_model = stream_colour(plan.info), models.lip_model
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
         frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, places)
-        batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
+        if models.occluder is not None:
+            frames = unoccluded(frames, models.occluder, lip_model.size_px, colour, watch)
+        batches = batched(frames, lambda shot: len(shot.speaking), frames_in_group(plan.info.frame_bytes, lip_model))
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
                 patches = chain.from_iterable(mouths)
                 for shot in batch:
-                    changed = [put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour) for one in shot.speaking]
+                    changed = [
+                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, one.face.visible) for one in shot.speaking
+                    ]
                     yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
+
+
+def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
+    """Return how many frames go together: the model's largest request, or as many as the memory for frames under way allows."""
+    budget = GPU_FRAMES_BYTES if "KIND_GPU" in lip_model.description.instance_kinds else CPU_FRAMES_BYTES
+    return max(1, min(lip_model.batch_size, budget // (GROUPS_UNDER_WAY * frame_bytes)))
 
 
 def _shots(
@@ -372,9 +389,9 @@ def _shots(
     analysis: Analysis,
     shown: Timeline,
     lip_model: LipModel,
-    windows: Windows,
+    windows: Sequence[Windows],
     places: NDArray[np.int64],
-) -> Generator[_Shot]:
+) -> Generator[Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
 
     Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
@@ -383,14 +400,14 @@ def _shots(
     colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
 
-    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> _Shot:
+    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
         speaking = []
         for track in analysis.tracks if index < shown.speech_frames else ():
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(_Speaking(face, face_crop, windows(shown.clock.time_s(index))))
-        return _Shot(index, frame, tuple(speaking), weight)
+                speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
+        return Shot(index, frame, tuple(speaking), weight)
 
     incoming = shown.incoming[places]
     second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
@@ -411,7 +428,7 @@ def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDA
     return Face(landmarks5, to_crop, own_mask * track.strength[source_index])
 
 
-def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[list[NDArray[np.uint8]]]:
+def _generate(lip_model: LipModel, batch: list[Shot]) -> Future[list[NDArray[np.uint8]]]:
     """Ask for the mouths of a batch's faces, in order."""
     speaking = [one for shot in batch for one in shot.speaking]
     return ask_for_patches(
@@ -436,3 +453,8 @@ def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozen
         elif is_asked_for:
             raise InvalidOption(f"There is no {role} model on {client.address}; install one with `lipsync models install`, or do without.")
     return used
+
+
+def _spoken_s(voices: Sequence[Voice], spans: Sequence[Spans | None]) -> float | None:
+    spoken = [spoken_s(heard, float(voice.speech.info.duration_s)) for voice, heard in zip(voices, spans, strict=True) if heard is not None]
+    return sum(spoken) if spoken else None

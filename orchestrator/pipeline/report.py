@@ -44,7 +44,7 @@ class RenderReport:
     models: Mapping[str, ModelUse]
     """Triton's own count of what each role did meanwhile."""
     speech_s: float | None
-    """How long somebody speaks, s; None where voice activity was not asked."""
+    """How long somebody speaks, s, added up over several speakers' tracks; None where voice activity was not asked."""
     notes: tuple[str, ...]
     """Sentences about how the source was treated."""
 

@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator
 
 from orchestrator.errors import InvalidOption
+from orchestrator.media.audio import Speech
 from orchestrator.media.probe import VideoInfo
 from preprocess.letterbox import Letterbox
 from preprocess.speaker import EveryFace, FaceAt, FaceBoxes, LargestFace, SpeakerChoice
@@ -41,6 +44,36 @@ def _real(boxes: tuple[Box | None, ...]) -> tuple[Box | None, ...]:
         if box is not None and not (box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f"has a box without an area for frame {number}; boxes are [x1, y1, x2, y2]")
     return boxes
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """Somebody who speaks, and what he says."""
+
+    choice: SpeakerChoice
+    speech: Speech
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerAudio:
+    """One more speaker, with a track of his own."""
+
+    audio: Path
+    speaker: str
+    """`X,Y` or `X,Y,FRAME`, a point on his face."""
+
+
+def point_choice(speaker: str, info: VideoInfo) -> FaceAt:
+    """Return one of several speakers.
+
+    Raises:
+        InvalidOption: he is not chosen by a point inside the picture.
+    """
+    if not _POINT.fullmatch(speaker):
+        raise InvalidOption(f"Each of several speakers is chosen by a point on his face, X,Y or X,Y,FRAME; {speaker!r} is none.")
+    choice = speaker_choice(speaker, None, info)
+    assert isinstance(choice, FaceAt)
+    return choice
 
 
 Speaker = Annotated[str, AfterValidator(_known)]

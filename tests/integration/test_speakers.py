@@ -12,6 +12,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
@@ -104,3 +105,31 @@ def test_speaker_who_is_not_there_is_told(
     with pytest.raises(error, match=sentence):
         render(plan_render(pair, second, tmp_path / "out.mp4", RenderOptions(speaker=speaker)), client, tracks=tracks)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_speakers_each_speak_their_own_track_and_are_heard_together(pair: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path) -> None:
+    """The left one speaks first, the right one then, and longer than the left one's track. Who does not speak has his mouth closed."""
+    first = write_wav(tmp_path / "first.wav", speech_like(0.8, silent_s=(0.4, 0.8)), SPEECH_RATE_HZ)
+    then = write_wav(tmp_path / "then.wav", speech_like(1.0, silent_s=(0.0, 0.6)), SPEECH_RATE_HZ)
+    silence = write_wav(tmp_path / "silence.wav", np.zeros(SPEECH_RATE_HZ, np.float32), SPEECH_RATE_HZ)
+    options = RenderOptions(lossless=True, preset="ultrafast", speaker="128,110")
+    for left_audio, right_audio, name in ((silence, silence, "quiet.mp4"), (first, then, "out.mp4")):
+        others = [SpeakerAudio(right_audio, "390,110,5")]
+        report = render(plan_render(pair, left_audio, tmp_path / name, options, others=others), client, tracks=tracks)
+    assert (report.frame_count, report.audio_duration_s) == (25, 1.0)
+    assert [(speaker.speaker, speaker.seen) for speaker in report.speakers] == [(0, ((0, 25),)), (1, ((0, 25),))]
+    left, right = moved(tmp_path / "quiet.mp4", tmp_path / "out.mp4")
+    assert left[:9].sum() >= 6 and not left[14:].any()
+    assert right[16:24].sum() >= 6 and not right[:11].any()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+        rate = container.streams.audio[0].rate
+    sound = np.concatenate(frames)[: int(rate)]
+    loud = [float(np.sqrt(np.mean(sound[int(rate * start) : int(rate * stop)] ** 2))) for start, stop in ((0.05, 0.35), (0.45, 0.58), (0.65, 0.95))]
+    assert loud[0] > 0.05 and loud[2] > 0.05 and loud[1] < 0.01
+
+
+@pytest.mark.parametrize("speaker", ["auto", "all"])
+def test_several_speakers_need_a_point_each(speaker: str, pair: Path, second: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="chosen by a point"):
+        plan_render(pair, second, tmp_path / "out.mp4", RenderOptions(speaker=speaker), others=[SpeakerAudio(second, "390,110")])

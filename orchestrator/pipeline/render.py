@@ -41,7 +41,7 @@ from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
-from orchestrator.pipeline.speakers import SpeakerAudio, Voice, point_choice, speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
@@ -49,7 +49,6 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
-from preprocess.speaker import SpeakerChoice
 from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import FaceCrop, crop_face
 
@@ -160,6 +159,7 @@ def plan_render(
     """
     options = options or RenderOptions()
     options.check()
+    check_speakers(options.speaker, [other.speaker for other in others])
     encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
@@ -171,10 +171,7 @@ def plan_render(
     info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
-    if others:
-        choices: list[SpeakerChoice] = [point_choice(speaker, info) for speaker in (options.speaker, *(other.speaker for other in others))]
-    else:
-        choices = [speaker_choice(options.speaker, options.speaker_boxes, info)]
+    choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]
     tick = (watch or Watch()).tick
     speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
     voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))

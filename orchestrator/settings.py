@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     )
     face_landmarks: bool = Field(True, description="a face_landmarks model, where there is one, places crops and bounds what is pasted")
     face_enhancer: bool = Field(False, description="a face_enhancer model, where there is one, goes over every rendered face; a job may ask for it")
+    face_occluder: bool = Field(True, description="a face_occluder model, where there is one, keeps hands and microphones before the mouth")
     voice_activity: bool = Field(True, description="a voice_activity model, where there is one, keeps the mouth at rest where nobody speaks")
     transport: Transport = Field(
         "auto", description="how tensors reach Triton: auto, grpc or shared_memory; auto takes shared memory where Triton sees this host's"
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
     @property
     def optional_roles(self) -> frozenset[str]:
         """Optional roles that take part, where there is a model, when a render's options leave it open."""
-        return frozenset(role for role in ("face_landmarks", "face_enhancer", "voice_activity") if getattr(self, role))
+        return frozenset(role for role in ("face_landmarks", "face_enhancer", "face_occluder", "voice_activity") if getattr(self, role))
 
 
 def settings_table() -> str:

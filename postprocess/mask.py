@@ -53,3 +53,13 @@ def outline_mask(mask: NDArray[np.float32], outline: NDArray[np.float32], feathe
     cv2.fillConvexPoly(inside, np.round(room * 2**shift).astype(np.int32), (1.0,), cv2.LINE_AA, shift)
     soft = cv2.GaussianBlur(inside, (0, 0), feather * size_px / 2)
     return np.asarray(mask * soft, np.float32)
+
+
+_OCCLUSION_FEATHER = 0.012
+"""Width of the soft edge of what lies before a face, in 0..1 of the crop."""
+
+
+def visible_mask(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a (S, S) mask of what is face, 0..1, with a soft edge that ends where something else begins: nothing new bleeds over a finger."""
+    soft = cv2.GaussianBlur(np.asarray(mask, np.float32), (0, 0), _OCCLUSION_FEATHER * len(mask))
+    return np.asarray(np.clip(soft * 2.0 - 1.0, 0.0, 1.0), np.float32)

@@ -292,3 +292,50 @@ def save_musetalk(folder: Path, width: int = 8) -> Path:
     outputs = [(layer, f"hidden_states.{index}", (1, 1500, 384)) for index, layer in enumerate(layers)]
     net.save(folder / "whisper_encoder.onnx", [("input_features", (1, 80, 3000))], outputs)
     return folder
+
+
+def save_xseg(path: Path, name: str = "input", batch: int | str = "batch_size") -> Path:
+    """Write a network with XSeg's input and output that takes for face whatever is not green: BGR / 255, pixels last."""
+    net = Builder(12)
+    planar = net.add("Transpose", name, perm=[0, 3, 1, 2])
+    greenness = net.weight(np.array([-1.0, 2.0, -1.0], np.float32).reshape(1, 3, 1, 1))  # far above 0 for pure green alone
+    x = net.add("Conv", planar, greenness, net.weight(np.array([-0.6], np.float32)), kernel_shape=[1, 1])
+    x = net.add("Sigmoid", net.add("Mul", x, net.weight(np.array(-30.0, np.float32))))
+    x = net.add("Transpose", x, perm=[0, 2, 3, 1])
+    return net.save(path, [(name, (batch, 256, 256, 3))], [(x, "output", (batch, 256, 256, 1))], opset=13)
+
+
+def save_face_parser(path: Path, batch: int | str = "batch", width: int = 4) -> Path:
+    """Write a network with BiSeNet's input and outputs: 19 classes at full size, and two more heads."""
+    net = Builder(13)
+    x = net.conv("input", (3, width), 3, 8, 1)
+    heads = []
+    for _ in range(3):
+        y = net.conv(x, (width, 19), 1, relu=False)
+        heads.append(net.add("Resize", y, "", net.weight(np.array([1, 1, 8, 8], np.float32)), mode="linear"))
+    shape = (batch, 19, 512, 512)
+    return net.save(path, [("input", (batch, 3, 512, 512))], [(head, f"output{index}", shape) for index, head in enumerate(heads)], opset=13)
+
+
+def save_dull_wav2lip(path: Path, size_px: int = 96) -> Path:
+    """Write a network with Wav2Lip's inputs that shows what such generators do to a face: a blur, a tint, and a mouth as dark as the speech is loud.
+
+    The blur takes two pixels of three away; the tint is 7, 4 and -3 levels of red, green and blue.
+    """
+    net = Builder(14)
+    audio, picture, answer = WAV2LIP_NAMES
+    whole = net.add("Slice", picture, net.integers(3), net.integers(6), net.integers(1))
+    kernel = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]).astype(np.float32) / 256
+    blur = net.weight(np.tile(kernel, (3, 1, 1, 1)))
+    whole = net.add("Conv", whole, blur, kernel_shape=[5, 5], pads=[2] * 4, group=3)
+    whole = net.add("Add", whole, net.weight(np.array([-3, 4, 7], np.float32).reshape(1, 3, 1, 1) / 255))
+    y, x = (np.mgrid[:size_px, :size_px] + 0.5) / size_px
+    inside = np.exp(-((((x - 0.5) / 0.13) ** 2 + ((y - 0.72) / 0.06) ** 2) ** 4)).astype(np.float32)
+    level = net.add("Add", net.add("ReduceMean", audio, axes=[2, 3]), net.weight(np.array(3.5, np.float32)))
+    loud = net.add("Clip", level, *(net.weight(np.array(bound, np.float32)) for bound in (0, 1)))
+    share = net.add("Mul", net.add("Unsqueeze", loud, net.integers(2, 3)), net.weight(inside[None, None]))
+    kept = net.add("Sub", net.weight(np.array(1, np.float32)), share)
+    dark = net.weight(np.array([0.12, 0.08, 0.2], np.float32).reshape(1, 3, 1, 1))
+    out = net.add("Add", net.add("Mul", whole, kept), net.add("Mul", share, dark))
+    inputs = [(audio, ("batch_size", 1, 80, 16)), (picture, ("batch_size", 6, size_px, size_px))]
+    return net.save(path, inputs, [(out, answer, ("batch_size", 3, size_px, size_px))])

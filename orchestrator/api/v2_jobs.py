@@ -29,7 +29,6 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 """sync.so's status of each of our states."""
 
 _AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
-    "occlusion_detection_enabled": (False,),
     "model_mode": ("lips",),
 }
 """Values of options that ask for nothing but what is done anyway."""
@@ -55,6 +54,8 @@ def render_options(options: Options | None) -> RenderOptions:
     """
     given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
     given.pop("active_speaker_detection", None)
+    if "occlusion_detection_enabled" in given:
+        given.setdefault("face_occluder", given.pop("occlusion_detection_enabled"))
     chosen = {} if options is None or options.active_speaker_detection is None else _speaker(options.active_speaker_detection)
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")

@@ -92,7 +92,7 @@ class Options(RenderOptions):
     """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
     active_speaker_detection: ActiveSpeaker | None = Field(None, description="Which face speaks.")
-    occlusion_detection_enabled: bool | None = None
+    occlusion_detection_enabled: bool | None = Field(None, description="sync.so's name of face_occluder.")
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
     prompt: str | None = Field(None, description="Not supported.")
 

@@ -41,6 +41,7 @@ FACE_DETECTOR = "face_detector"
 LIP_SYNC = "lip_sync"
 FACE_LANDMARKS = "face_landmarks"
 FACE_ENHANCER = "face_enhancer"
+FACE_OCCLUDER = "face_occluder"
 AUDIO_ENCODER = "audio_encoder"
 VOICE_ACTIVITY = "voice_activity"
 
@@ -69,6 +70,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
         FACE_ENHANCER: RoleContract(
             inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
             outputs=(TensorSpec("enhanced", "UINT8", ("S", "S", 3)),),
+            parameters=("crop_template",),
+        ),
+        FACE_OCCLUDER: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("mask", "FP32", ("S", "S")),),
             parameters=("crop_template",),
         ),
         AUDIO_ENCODER: RoleContract(

@@ -116,6 +116,13 @@ class VideoInfo:
         sx, sy = SUBSAMPLING_XY[self.working_pix_fmt]
         return self.size_wh[0] // sx * sx, self.size_wh[1] // sy * sy
 
+    @property
+    def frame_bytes(self) -> int:
+        """Memory of a decoded frame in the working format and size."""
+        width, height = self.working_size_wh
+        sx, sy = SUBSAMPLING_XY[self.working_pix_fmt]
+        return width * height + 2 * (width // sx) * (height // sy)
+
 
 def probe_video(path: Path) -> VideoInfo:
     """Read a video's properties and check that the file is complete.

@@ -131,7 +131,7 @@ class VideoReader:
             yield self._twin(frame) if place + 1 < len(order) and order[place + 1] == wanted else frame
 
     def _shown_backwards(self, index: FrameIndex, order: NDArray[np.int64]) -> Iterator[DecodedFrame]:
-        piece = max(8, REVERSE_BUFFER_BYTES // self._frame_bytes())
+        piece = max(8, REVERSE_BUFFER_BYTES // self._info.frame_bytes)
         while len(order):
             here = int(np.searchsorted(-order, piece - int(order[0])))
             part, order = order[:here], order[here:]
@@ -223,11 +223,6 @@ class VideoReader:
         if (picture.width, picture.height) != (width, height):
             picture = _copied(picture, width, height)
         return flatten(picture, full_range=self._info.is_full_range) if is_laid_on_black else picture
-
-    def _frame_bytes(self) -> int:
-        width, height = self._info.working_size_wh
-        sx, sy = SUBSAMPLING_XY[self._info.working_pix_fmt]
-        return width * height + 2 * (width // sx) * (height // sy)
 
 
 def _stretches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -19,6 +19,7 @@ from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkN
 from orchestrator.models.lip_networks import EdTalk, Wav2Lip
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
 from orchestrator.models.network import Network
+from orchestrator.models.occluders import FaceParser, XSeg
 from orchestrator.models.options import PackOptions
 from orchestrator.models.prior_boxes import RetinaFace, UltraFace
 from orchestrator.models.sources import package_member
@@ -216,6 +217,24 @@ _ALL = (
         source="TencentARC/GFPGAN, sczhou/CodeFormer and their exports",
         reads="(RGB - 127.5) / 127.5, 512 px, FFHQ alignment; CodeFormer's weight (--weight, default 0.5)",
         fit=Enhancer.fit,
+    ),
+    Pack(
+        name="xseg",
+        role="face_occluder",
+        summary="XSeg at 256 px: what of a face nothing lies before",
+        licence="GPL-3.0 (DeepFaceLab); of other weights their publisher's",
+        source="iperov/DeepFaceLab's XSeg and its exports (dfl_xseg, xseg_1 to xseg_3)",
+        reads="BGR / 255, pixels last [N,256,256,3]; one number a pixel, 1 for the face",
+        fit=XSeg.fit,
+    ),
+    Pack(
+        name="face-parser",
+        role="face_occluder",
+        summary="BiSeNet face parsing at 512 px: skin, lips and nose are the face",
+        licence="MIT (zllrunning/face-parsing.PyTorch); CelebAMask-HQ, it was trained on, is non-commercial",
+        source="zllrunning/face-parsing.PyTorch, yakhyo/face-parsing (resnet18, resnet34)",
+        reads="RGB normalised as ImageNet, [N,3,512,512]; 19 classes of CelebAMask-HQ",
+        fit=FaceParser.fit,
     ),
     Pack(
         name="silero",

@@ -32,6 +32,13 @@ class Face:
     """(2, 3), to the lip model's crop."""
     mask: NDArray[np.float32]
     """(S, S), of the lip model's crop."""
+    visible: NDArray[np.float32] | None = None
+    """(S, S) of the same crop: 0 where something lies before the face; None where nothing was looked for."""
+
+    @property
+    def editable(self) -> NDArray[np.float32]:
+        """The mask, without what lies before the face."""
+        return self.mask if self.visible is None else np.asarray(self.mask * self.visible, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +79,5 @@ def _request(batch: list[tuple[Shown, tuple[FaceCrop, ...]]], enhancer: FaceEnha
 def _paste(frame: Shown, face: Face, crop: FaceCrop, patch: NDArray[np.uint8], colour: ColourMatrix) -> bool:
     """Put an enhanced face into its picture; returns whether it changed anything."""
     lip_to_crop = np.vstack([crop.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(face.frame_to_crop), [0, 0, 1]])
-    mask = warp(face.mask, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
+    mask = warp(face.editable, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
     return put_patch(frame.picture, crop, patch, mask, colour)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
@@ -85,6 +85,10 @@ class RenderOptions(BaseModel):
     face_enhancer: bool | None = Field(
         None, description="Whether rendered faces are enhanced; true needs a face_enhancer model. Unset: as the settings say."
     )
+    face_occluder: bool | None = Field(
+        None,
+        description="Whether hands and microphones before the mouth stay there; true needs a face_occluder model. Unset: as the settings say.",
+    )
     temperature: float = Field(USUAL_TEMPERATURE, ge=0, le=1, description="How far the mouth moves: 0 least, 0.5 as the lip model has it, 1 most.")
     voice_activity: bool | None = Field(
         None,
@@ -150,7 +154,12 @@ class RenderOptions(BaseModel):
     @property
     def optional_roles(self) -> dict[str, bool | None]:
         """What is asked of each optional role: it has to take part, must not, or (None) does as the settings say."""
-        return {FACE_LANDMARKS: self.face_landmarks, FACE_ENHANCER: self.face_enhancer, VOICE_ACTIVITY: self.voice_activity}
+        return {
+            FACE_LANDMARKS: self.face_landmarks,
+            FACE_ENHANCER: self.face_enhancer,
+            FACE_OCCLUDER: self.face_occluder,
+            VOICE_ACTIVITY: self.voice_activity,
+        }
 
     def check(self) -> None:
         """Check what no single field shows.

@@ -15,23 +15,43 @@ from preprocess.yuv import ColourMatrix, FaceCrop
 
 Images = NDArray[np.uint8]
 Item = TypeVar("Item")
+Patches = TypeVar("Patches")
 
 
-def ask_for_patches(items: Sequence[Item], ask: Callable[[Sequence[Item]], Future[Images]], batch_size: int) -> Future[list[Images]]:
-    """Return the future patches of n faces, asked for in requests of at most `batch_size`: an array (b, S, S, 3) each; none for no faces."""
+def ask_for_patches(items: Sequence[Item], ask: Callable[[Sequence[Item]], Future[Patches]], batch_size: int) -> Future[list[Patches]]:
+    """Return the future patches of n faces, asked for in requests of at most `batch_size`: an array of b rows each; none for no faces."""
     if not items:
-        nothing: Future[list[Images]] = Future()
+        nothing: Future[list[Patches]] = Future()
         nothing.set_result([])
         return nothing
     return Joined([ask(items[start : start + batch_size]) for start in range(0, len(items), batch_size)])
 
 
-def put_patch(picture: Picture, face_crop: FaceCrop, patch: Images, mask: NDArray[np.float32], colour: ColourMatrix) -> bool:
+def put_patch(
+    picture: Picture,
+    face_crop: FaceCrop,
+    patch: Images,
+    mask: NDArray[np.float32],
+    colour: ColourMatrix,
+    visible: NDArray[np.float32] | None = None,
+) -> bool:
     """Put what a model made of a crop into its picture, inside the mask, matched to the face in colour and sharpness.
 
-    Returns whether there was anything to change.
+    Args:
+        picture: the frame.
+        face_crop: what the model was given.
+        patch: (S, S, 3) uint8 RGB.
+        mask: (S, S) float32, where the patch may be used.
+        colour: of the frame.
+        visible: (S, S) float32, 0 where something lies before the face and stays there; None for nowhere.
+
+    Returns:
+        Whether there was anything to change.
     """
-    difference = mouth_difference(face_crop, matched_patch(face_crop.image, patch, mask), mask)
+    matched = matched_patch(face_crop.image, patch, mask)
+    if visible is not None:
+        mask = np.asarray(mask * visible, np.float32)
+    difference = mouth_difference(face_crop, matched, mask)
     if difference is None:
         return False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from

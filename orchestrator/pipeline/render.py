@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, VOICE_ACTIVITY, ModelDescription
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, ModelDescription
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.occluder import FaceOccluder
 from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import read_speech
@@ -35,12 +36,14 @@ from orchestrator.pipeline.analyse import Analysis, Extent, analyse
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.notes import render_notes
+from orchestrator.pipeline.occlusion import unoccluded
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.shots import Shot, Speaking
 from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
@@ -50,34 +53,20 @@ from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
 from preprocess.voice import Spans, spoken_s
-from preprocess.yuv import FaceCrop, crop_face
+from preprocess.yuv import crop_face
 
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
 
+GROUPS_UNDER_WAY = REQUESTS_IN_FLIGHT + 2
+"""Groups of frames that are held at a time: those awaited, one that waits to be sent, and one that is being decoded."""
 
-@dataclass(frozen=True, slots=True)
-class _Speaking:
-    """A face of an output frame, and what it says."""
-
-    face: Face
-    face_crop: FaceCrop
-    speech_window: NDArray[np.float32]
+CPU_FRAMES_BYTES, GPU_FRAMES_BYTES = 36 << 20, 512 << 20
+"""Memory of the frames under way. A model on a CPU gains nothing by large batches, and its host's memory is better spent on more jobs; one on a
+GPU is only kept busy by large batches, several of them waiting."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Shot:
-    """One output frame on its way through the stages."""
-
-    index: int
-    """Position in the output."""
-    frame: DecodedFrame
-    speaking: tuple[_Speaking, ...]
-    weight: float | None
-    """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
-
-
-DEFAULT_ROLES = frozenset({FACE_LANDMARKS, VOICE_ACTIVITY})
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY})
 """Optional roles that take part, where there is a model, when the options leave it open."""
 
 
@@ -89,11 +78,12 @@ class Models:
     lip_model: LipModel
     enhancer: FaceEnhancer | None
     voice_activity: VoiceActivity | None
+    occluder: FaceOccluder | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity) if part is not None]
+        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity, self.occluder) if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
@@ -213,6 +203,7 @@ def render(
         LipModel(client),
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
+        FaceOccluder(client) if FACE_OCCLUDER in used else None,
     )
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
@@ -331,7 +322,7 @@ def render_frames(
     windows = [
         speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
     ]
-    frames = _with_mouths(plan, analysis, shown, models.lip_model, windows, first_frame, watch)
+    frames = _with_mouths(plan, analysis, shown, models, windows, first_frame, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(faded(frames)) as pictures:
@@ -341,19 +332,29 @@ def render_frames(
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, lip_model: LipModel, windows: Sequence[Windows], first_frame: int, watch: Watch
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], first_frame: int, watch: Watch
 ) -> Generator[Shown]:
-    colour = stream_colour(plan.info)
+    colour, lip_model = stream_colour(plan.info), models.lip_model
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
         frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
-        batches = batched(frames, lambda shot: len(shot.speaking), lip_model.batch_size)
+        if models.occluder is not None:
+            frames = unoccluded(frames, models.occluder, lip_model.size_px, colour, watch)
+        batches = batched(frames, lambda shot: len(shot.speaking), frames_in_group(plan.info.frame_bytes, lip_model))
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
                 patches = chain.from_iterable(mouths)
                 for shot in batch:
-                    changed = [put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour) for one in shot.speaking]
+                    changed = [
+                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, one.face.visible) for one in shot.speaking
+                    ]
                     yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
+
+
+def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
+    """Return how many frames go together: the model's largest request, or as many as the memory for frames under way allows."""
+    budget = GPU_FRAMES_BYTES if "KIND_GPU" in lip_model.description.instance_kinds else CPU_FRAMES_BYTES
+    return max(1, min(lip_model.batch_size, budget // (GROUPS_UNDER_WAY * frame_bytes)))
 
 
 def _shots(
@@ -365,7 +366,7 @@ def _shots(
     lip_model: LipModel,
     windows: Sequence[Windows],
     first_frame: int,
-) -> Generator[_Shot]:
+) -> Generator[Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
 
     Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
@@ -374,14 +375,14 @@ def _shots(
     colour = stream_colour(plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
 
-    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> _Shot:
+    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
         speaking = []
         for track in analysis.tracks if index < shown.speech_frames else ():
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(_Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
-        return _Shot(index, frame, tuple(speaking), weight)
+                speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
+        return Shot(index, frame, tuple(speaking), weight)
 
     incoming = shown.incoming[first_frame:]
     second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
@@ -399,7 +400,7 @@ def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDA
     return Face(landmarks5, to_crop, own_mask * track.strength[source_index])
 
 
-def _generate(lip_model: LipModel, batch: list[_Shot]) -> Future[list[NDArray[np.uint8]]]:
+def _generate(lip_model: LipModel, batch: list[Shot]) -> Future[list[NDArray[np.uint8]]]:
     """Ask for the mouths of a batch's faces, in order."""
     speaking = [one for shot in batch for one in shot.speaking]
     return ask_for_patches(

@@ -17,8 +17,8 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.tracks import TrackCache
 from tests.bench.floor import decode_encode
-from tests.bench.script import run_script
-from tests.bench.workbench import CACHE_BYTES
+
+CACHE_BYTES = 1 << 30
 
 
 def main() -> None:
@@ -45,6 +45,8 @@ def _floor(video: str, out: str, preset: str, frame_count: int) -> dict[str, Any
 
 
 def _script(model: str, video: str, speech: str, boxes: str, out: str, preset: str) -> dict[str, Any]:
+    from tests.bench.script import run_script  # in the other processes its ONNX Runtime would count as memory of the product
+
     measured = _measured(lambda: run_script(Path(model), Path(video), Path(speech), Path(boxes), Path(out), preset))
     Path(out).unlink()
     return measured

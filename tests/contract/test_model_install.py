@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +26,7 @@ from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
 from orchestrator.settings import Settings
-from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_musetalk, save_wav2lip
+from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_face_parser, save_musetalk, save_wav2lip, save_xseg
 
 HOME = Settings().triton_home
 
@@ -359,3 +360,15 @@ def test_default_model_of_older_code_is_built_again_unless_an_operator_chose_it(
 def test_operators_own_model_is_never_missing(repository: Path, tmp_path: Path) -> None:
     install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
     assert not is_missing(find_pack("mouth-warp"), repository)
+
+
+@pytest.mark.parametrize(("pack", "save"), [("xseg", save_xseg), ("face-parser", save_face_parser)])
+def test_occluder_of_either_family_becomes_a_mask_of_the_face(pack: str, save: Callable[..., Path], repository: Path, tmp_path: Path) -> None:
+    """With a batch baked in at 1, as some exports have it; the wrong pack refuses the file."""
+    file = save(tmp_path / "occluder.onnx", batch=1)
+    version = install(pack, repository, file)
+    (output,) = version.card["outputs"]
+    assert (version.role, output["name"], output["dims"]) == ("face_occluder", "mask", [256, 256] if pack == "xseg" else [512, 512])
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
+    with pytest.raises(errors.UnsuitableModel, match="does not fit the pack"):
+        install("face-parser" if pack == "xseg" else "xseg", repository, file)

@@ -167,7 +167,7 @@ SEGMENT = GenerationSegment(start_time=0, end_time=1, audio_input=SegmentAudioIn
     [
         (GenerationOptions(prompt="happy"), "prompt"),
         (GenerationOptions(model_mode="head"), "model_mode"),
-        (GenerationOptions(occlusion_detection_enabled=True), "occlusion_detection_enabled"),
+        (GenerationOptions(occlusion_detection_enabled=True), "face_occluder"),
         (GenerationOptions(active_speaker_detection=ActiveSpeaker(auto_detect=True, coordinates=[10, 10])), "active_speaker_detection"),
         (GenerationOptions.construct(sync_mode="sideways"), "sync_mode"),
         (GenerationOptions.construct(sharpness=3), "sharpness"),

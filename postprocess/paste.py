@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.align import invert_affine, warp
+from preprocess.hdr import SdrCurve
 from preprocess.yuv import FaceCrop, YuvImage
 
 REPLACED_AT = 24.0
@@ -58,7 +59,7 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
     top, bottom = max(0, int(rows[0]) - 1), min(size_px, int(rows[-1]) + 2)
     left, right = max(0, int(columns[0]) - 1), min(size_px, int(columns[-1]) + 2)
     part = np.s_[top:bottom, left:right]
-    change_yuv = cv2.transform(difference[part], frame.colour.rgb_to_yuv)
+    change_yuv = cv2.transform(_signal_change(face_crop.image[part], difference[part], frame.colour.curve), frame.colour.rgb_to_yuv) * frame.unit
     from_part = np.vstack([invert_affine(face_crop.frame_to_crop), [0.0, 0.0, 1.0]]) @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
     corners = np.array([[-1, -1, 1], [right - left, -1, 1], [-1, bottom - top, 1], [right - left, bottom - top, 1]])
     for index, plane in enumerate(frame.planes):
@@ -73,7 +74,18 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
         change, weight, crop_sample = cv2.split(warp(changes, to_region, size_wh, cv2.BORDER_CONSTANT))
         region = plane[y1:y2, x1:x2]
         faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
-        np.copyto(region, np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_8U)))
+        if frame.bits == 8:
+            np.copyto(region, np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_8U)))
+        else:
+            edited = np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_16U))
+            np.copyto(region, np.minimum(edited, (1 << frame.bits) - 1))
+
+
+def _signal_change(image: NDArray[np.uint8], difference: NDArray[np.float32], curve: SdrCurve | None) -> NDArray[np.float32]:
+    """Return a change of an SDR picture as one of the stream's own signal, (h, w, 3) RGB."""
+    if curve is None:
+        return difference
+    return np.asarray(curve.from_sdr(image + difference) - curve.from_sdr(image), np.float32)
 
 
 def _bounds(points: NDArray[np.float64], shape_hw: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -5,13 +5,17 @@ subsampling goes through the same code.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.align import warp
+from preprocess.hdr import SdrCurve
+
+Plane = NDArray[np.unsignedinteger[Any]]
+"""Samples of 8 bits, or of 10 in 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,11 @@ class ColourMatrix:
     """(3, 4): RGB = M[:, :3] @ YUV + M[:, 3]."""
     rgb_to_yuv: NDArray[np.float32]
     """(3, 3), for differences of colours: the offset cancels."""
+    curve: SdrCurve | None = None
+    """How an HDR signal becomes one that models know; None for SDR."""
 
 
-@cache
-def colour_matrix(kr: float, kb: float, full_range: bool) -> ColourMatrix:
+def colour_matrix(kr: float, kb: float, full_range: bool, curve: SdrCurve | None = None) -> ColourMatrix:
     """Return the conversion for luma weights `kr`, `kb` (ITU-R BT.601: .299, .114; BT.709: .2126, .0722; BT.2020: .2627, .0593)."""
     kg = 1.0 - kr - kb
     forward = np.array(
@@ -40,18 +45,24 @@ def colour_matrix(kr: float, kb: float, full_range: bool) -> ColourMatrix:
     rgb_to_yuv = scale[:, None] * forward
     inverse = np.linalg.inv(rgb_to_yuv)
     yuv_to_rgb = np.hstack([inverse, (-inverse @ offset)[:, None]])
-    return ColourMatrix(yuv_to_rgb.astype(np.float32), rgb_to_yuv.astype(np.float32))
+    return ColourMatrix(yuv_to_rgb.astype(np.float32), rgb_to_yuv.astype(np.float32), curve)
 
 
 @dataclass(frozen=True, slots=True)
 class YuvImage:
-    """Views of one frame's planes, 8 bit, with 4:2:0, 4:2:2 or 4:4:4 chroma."""
+    """Views of one frame's planes, 8 or 10 bit, with 4:2:0, 4:2:2 or 4:4:4 chroma."""
 
-    planes: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
-    """Y (h, w), U and V (ceil(h / sy), ceil(w / sx)) uint8."""
+    planes: tuple[Plane, Plane, Plane]
+    """Y (h, w), U and V (ceil(h / sy), ceil(w / sx)), uint8 or, with 10 bits, uint16."""
     subsampling_xy: tuple[int, int]
     """Luma samples per chroma sample, across and down: (2, 2), (2, 1) or (1, 1)."""
     colour: ColourMatrix
+    bits: int = 8
+
+    @property
+    def unit(self) -> int:
+        """Steps of a sample to one of 8 bits."""
+        return 1 << (self.bits - 8)
 
     def luma_to_plane(self, plane: int) -> NDArray[np.float64]:
         """Return the (3, 3) map from luma px to the px of plane 0, 1 or 2 (pixel centres at whole numbers).
@@ -69,8 +80,8 @@ class FaceCrop:
 
     image: NDArray[np.uint8]
     """(S, S, 3) RGB."""
-    yuv: NDArray[np.uint8]
-    """(S, S, 3), the same pixels before conversion, full-resolution chroma."""
+    yuv: Plane
+    """(S, S, 3), the same pixels before conversion, full-resolution chroma, in the planes' own steps."""
     frame_to_crop: NDArray[np.float64]
     """(2, 3) affine, luma px of the frame to px of the crop."""
 
@@ -85,6 +96,15 @@ def crop_face(frame: YuvImage, frame_to_crop: NDArray[np.float64], size_px: int)
         warp(plane, (to_crop @ np.linalg.inv(frame.luma_to_plane(index)))[:2], (size_px, size_px), cv2.BORDER_REPLICATE)
         for index, plane in enumerate(frame.planes)
     ]
-    yuv = np.asarray(cv2.merge(channels), np.uint8)
-    image = np.asarray(cv2.transform(yuv, frame.colour.yuv_to_rgb), np.uint8)
-    return FaceCrop(image=image, yuv=yuv, frame_to_crop=frame_to_crop)
+    yuv = np.asarray(cv2.merge(channels), frame.planes[0].dtype)
+    return FaceCrop(image=_rgb(yuv, frame), yuv=yuv, frame_to_crop=frame_to_crop)
+
+
+def _rgb(yuv: Plane, frame: YuvImage) -> NDArray[np.uint8]:
+    """Return (h, w, 3) samples of a frame as 8-bit RGB; HDR as models know pictures."""
+    if frame.bits == 8 and frame.colour.curve is None:
+        return np.asarray(cv2.transform(yuv, frame.colour.yuv_to_rgb), np.uint8)
+    rgb = np.asarray(cv2.transform(yuv.astype(np.float32) / np.float32(frame.unit), frame.colour.yuv_to_rgb), np.float32)
+    if frame.colour.curve is not None:
+        return frame.colour.curve.to_sdr(rgb)
+    return np.asarray(np.rint(np.clip(rgb, 0, 255)), np.uint8)

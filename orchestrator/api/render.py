@@ -16,7 +16,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.guard import Aborted
 from orchestrator.api.health import Readiness
 from orchestrator.api.problems import Problem, ProblemDetails, error_responses, status_of, validation_sentence
-from orchestrator.api.uploads import Form
+from orchestrator.api.uploads import Form, form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobView, Segment
 from orchestrator.jobs.service import JobService
@@ -52,26 +52,15 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             200: {"content": dict.fromkeys(("video/mp4", "video/webm", "video/x-matroska"), _BINARY), "description": "The video, as it is rendered."},
             **error_responses(ProblemDetails, 401, 408, 413, 415, 422, 429, 500, 502, 503, 504, 507),
         },
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "required": ["video", "audio"],
-                            "properties": {
-                                "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
-                                "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
-                                **_OTHER_SPEAKERS_SCHEMA,
-                                **option_schemas,
-                            },
-                        }
-                    }
-                },
-            }
-        },
+        openapi_extra=form_body(
+            ("video", "audio"),
+            {
+                "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
+                "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+                **_OTHER_SPEAKERS_SCHEMA,
+                **option_schemas,
+            },
+        ),
     )
     async def post_render(request: Request) -> Response:
         """Render a video with lips that follow the speech. Closing the connection cancels the render."""

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import av
 from av.container import InputContainer
@@ -11,6 +13,7 @@ from av.video.stream import VideoStream
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
 from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
+from orchestrator.media.formats import PixelLayout
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
@@ -37,8 +40,21 @@ FULL_RANGE = 2
 SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)} | {
     "yuva420p": (2, 2),
     "yuva444p": (1, 1),
+    "yuv420p10le": (2, 2),
+    "yuv422p10le": (2, 1),
+    "yuv444p10le": (1, 1),
 }
 """Pixel formats that are edited and encoded as they are, with their luma samples per chroma sample, across and down."""
+
+
+_HDR: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
+"""FFmpeg's AVColorTransferCharacteristic of HDR."""
+
+
+@cache
+def bits_of(pix_fmt: str) -> int:
+    """Return how many bits the samples of a pixel format have."""
+    return PixelLayout.of(pix_fmt).bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +120,21 @@ class VideoInfo:
 
     @property
     def working_pix_fmt(self) -> str:
-        """The planar 8-bit YUV format the source is edited and encoded in: its own where that is one, else 4:2:0."""
+        """The planar YUV format the source is edited and encoded in: its own where that is one, else 4:2:0; 10 bits where it has more than 8."""
         if self.has_alpha:
             colours = "yuv444p" if self.pix_fmt.startswith("yuva444") else "yuv420p"
             return ALPHA_FORMATS[colours] if self.keeps_alpha else colours
-        return self.pix_fmt if self.pix_fmt in SUBSAMPLING_XY else "yuv420p"
+        if self.pix_fmt in SUBSAMPLING_XY:
+            return self.pix_fmt
+        if self.is_rgb or bits_of(self.pix_fmt) == 8:
+            return "yuv420p"
+        chroma = PixelLayout.of(self.pix_fmt).chroma
+        return "yuv444p10le" if chroma == 4 else "yuv422p10le" if chroma == 2 else "yuv420p10le"
+
+    @property
+    def hdr(self) -> Literal["pq", "hlg"] | None:
+        """The curve of an HDR source, None for SDR."""
+        return _HDR.get(self.colour.transfer)
 
     @property
     def working_size_wh(self) -> tuple[int, int]:
@@ -121,7 +147,7 @@ class VideoInfo:
         """Memory of a decoded frame in the working format and size."""
         width, height = self.working_size_wh
         sx, sy = SUBSAMPLING_XY[self.working_pix_fmt]
-        return width * height + 2 * (width // sx) * (height // sy)
+        return (width * height + 2 * (width // sx) * (height // sy)) * (2 if bits_of(self.working_pix_fmt) > 8 else 1)
 
 
 def probe_video(path: Path) -> VideoInfo:

@@ -15,9 +15,10 @@ from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import open_media, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
-from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, video_stream
+from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, bits_of, video_stream
 from orchestrator.media.times import MISSING_PTS
-from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
+from preprocess.hdr import sdr_curve
+from preprocess.yuv import ColourMatrix, Plane, YuvImage, colour_matrix
 
 REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
 """Decoded frames held while reading backwards. A longer group of pictures is decoded again for each piece that fits."""
@@ -243,15 +244,15 @@ def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     """Return a copy of a picture's upper left part."""
     copy = av.VideoFrame(width, height, picture.format.name)
     copy.pts, copy.time_base = picture.pts, picture.time_base
-    for target, source in zip(copy.planes, picture.planes, strict=True):
-        plane_view(target)[:] = plane_view(source)[: target.height, : target.width]
+    for target, source in zip(sample_views(copy), sample_views(picture), strict=True):
+        target[:] = source[: target.shape[0], : target.shape[1]]
     return copy
 
 
 def stream_colour(info: VideoInfo) -> ColourMatrix:
     """Return the colour matrix of a video; an untagged one follows the usual guess (BT.709 from 720 lines up, else BT.601)."""
     default = _LUMA_WEIGHTS[1] if min(info.size_wh) >= 720 else _LUMA_WEIGHTS[6]
-    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), info.is_full_range)
+    return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), info.is_full_range, sdr_curve(info.hdr) if info.hdr else None)
 
 
 def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
@@ -260,7 +261,15 @@ def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
     return samples.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
+def sample_views(picture: av.VideoFrame) -> list[Plane]:
+    """Return the (h, w) samples of every plane of a picture like `plane_view`: uint8, or uint16 where they have more than 8 bits."""
+    if bits_of(picture.format.name) == 8:
+        return [plane_view(plane) for plane in picture.planes]
+    wide = ((plane, np.frombuffer(memoryview(plane), np.uint16)) for plane in picture.planes)
+    return [samples.reshape(plane.height, plane.line_size // 2)[:, : plane.width] for plane, samples in wide]
+
+
 def plane_views(picture: av.VideoFrame, colour: ColourMatrix) -> YuvImage:
     """Return the planes of a frame over its own memory, without a copy; writing to them writes to the frame."""
-    y, u, v = (plane_view(plane) for plane in picture.planes[:3])
-    return YuvImage((y, u, v), SUBSAMPLING_XY[picture.format.name], colour)
+    y, u, v, *_ = sample_views(picture)
+    return YuvImage((y, u, v), SUBSAMPLING_XY[picture.format.name], colour, bits_of(picture.format.name))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import cv2
 
-from orchestrator.media.reader import plane_view
+from orchestrator.media.reader import sample_views
 from orchestrator.pipeline.enhance import Shown
 
 
@@ -28,7 +28,6 @@ def faded(shown: Generator[Shown]) -> Generator[Shown]:
 
 def _mixed(under: Shown, over: Shown, weight: float) -> Shown:
     under.picture.make_writable()
-    for below, above in zip(under.picture.planes, over.picture.planes, strict=True):
-        samples = plane_view(below)
-        samples[:] = cv2.addWeighted(samples, 1 - weight, plane_view(above), weight, 0)
+    for below, above in zip(sample_views(under.picture), sample_views(over.picture), strict=True):
+        below[:] = cv2.addWeighted(below, 1 - weight, above, weight, 0)
     return replace(under, is_edited=True)

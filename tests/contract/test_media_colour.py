@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
+from orchestrator.media.output import choose_output
 from orchestrator.media.probe import probe_video
-from orchestrator.media.reader import VideoReader, plane_views, stream_colour
+from orchestrator.media.reader import VideoReader, plane_views, sample_views, stream_colour
+from orchestrator.media.writer import Encoding
 
 RGB = np.array([[200, 40, 60], [30, 160, 90], [50, 70, 210], [128, 128, 128]], np.uint8)
 
@@ -34,3 +37,33 @@ def test_grey_source_does_not_claim_to_be_rgb(tmp_path: Path) -> None:
     info = probe_video(tmp_path / "grey.png")
     assert info.working_pix_fmt == "yuv420p"
     assert info.colour.matrix == 2, "unspecified; 0 would be RGB (ITU-T H.273), which no 4:2:0 stream may say"
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "working"),
+    [("yuv420p10le", "yuv420p10le"), ("yuv422p10le", "yuv422p10le"), ("yuv420p12le", "yuv420p10le"), ("yuv422p12le", "yuv422p10le")],
+)
+def test_more_than_eight_bits_stay_ten(pix_fmt: str, working: str, tmp_path: Path) -> None:
+    """A ramp finer than 8 bits, in HDR10's tags."""
+    path, shift = tmp_path / "ramp.mkv", 2 if "12" in pix_fmt else 0
+    ramp = np.tile(np.linspace(200, 800, 192).astype(np.uint16), (64, 1))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, pix_fmt
+        context = stream.codec_context
+        context.color_range, context.color_primaries, context.color_trc, context.colorspace = 1, 9, 16, 9
+        picture = av.VideoFrame(192, 64, pix_fmt)
+        for view, samples in zip(sample_views(picture), (ramp, None, None), strict=True):
+            view[:] = (512 if samples is None else samples) << shift
+        for number in range(2):
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    info = probe_video(path)
+    assert (info.pix_fmt, info.working_pix_fmt, info.hdr) == (pix_fmt, working, "pq")
+    assert (info.colour.range, info.colour.primaries, info.colour.transfer, info.colour.matrix) == (1, 9, 16, 9)
+    with VideoReader(info) as reader:
+        y, u, v = sample_views(next(reader.decode_from_start()).picture)
+    assert np.abs(y.astype(int) - ramp).max() <= (1 if shift else 0)
+    assert (u == 512).all() and (v == 512).all()
+    assert choose_output(Encoding(), info).pix_fmt == working and choose_output(Encoding(codec="hevc"), info).pix_fmt == working

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from postprocess.mask import paste_mask
 from postprocess.paste import mouth_difference, paste_back
+from preprocess.hdr import sdr_curve
 from preprocess.yuv import YuvImage, colour_matrix, crop_face
 
 SIZE_PX = 128
@@ -241,3 +242,54 @@ def test_mask_of_any_region_is_zero_at_the_edge_and_a_cosine_inside(region: tupl
     assert np.abs(np.diff(mask, axis=1)).max() <= np.pi / 2 / feather / size_px + 1e-6
     with pytest.raises(ValueError, match="read-only"):
         mask[0, 0] = 1
+
+
+def ten_bits(frame: YuvImage, low: NDArray[np.uint16] | None = None) -> YuvImage:
+    y, u, v = (plane.astype(np.uint16) * 4 for plane in frame.planes)
+    return YuvImage((y if low is None else y + low, u, v), frame.subsampling_xy, frame.colour, bits=10)
+
+
+def test_ten_bits_are_edited_as_eight_are_and_keep_their_low_bits() -> None:
+    low = np.random.default_rng(3).integers(0, 4, (240, 320), np.uint16)
+    eight, ten = textured_frame(), ten_bits(textured_frame(), low)
+    before = [plane.copy() for plane in ten.planes]
+    to_crop = placement(0.9, 7.0, (160.0, 120.0))
+    crops = [crop_face(frame, to_crop, SIZE_PX) for frame in (eight, ten)]
+    assert np.abs(crops[0].image.astype(int) - crops[1].image.astype(int)).max() <= 3
+    patch = np.minimum(crops[0].image, 225) + np.uint8(30)
+    for frame, crop in zip((eight, ten), crops, strict=True):
+        difference = mouth_difference(crop, patch, MASK)
+        assert difference is not None
+        paste_back(frame, crop, difference, MASK)
+    for plane, other, original, old in zip(ten.planes, eight.planes, before, textured_frame().planes, strict=True):
+        assert np.abs(plane.astype(int) / 4 - other.astype(int)).max() <= 2.5
+        changed = plane != original
+        assert 0.01 < changed.mean() < 0.5 and not changed[:40].any(), "what lies outside keeps its low bits"
+        assert (changed | (other == old)).mean() > 0.98
+
+
+def test_ten_bits_do_not_run_over() -> None:
+    frame = ten_bits(flat_frame((250, 128, 128)))
+    crop = crop_face(frame, placement(1.0, 0.0, (160.0, 120.0)), SIZE_PX)
+    patch = np.zeros_like(crop.image)
+    patch[::2] = 255
+    difference = mouth_difference(crop, patch, MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference, MASK)
+    assert int(frame.planes[0].max()) <= 1023 and int(frame.planes[0].min()) < 200
+
+
+def test_hdr_is_shown_to_the_model_as_sdr_and_changed_in_its_own_signal() -> None:
+    curve = sdr_curve("hlg")
+    hlg = colour_matrix(0.2627, 0.0593, full_range=False, curve=curve)
+    flat = ten_bits(flat_frame((110, 128, 128)))
+    frame = YuvImage(flat.planes, flat.subsampling_xy, hlg, bits=10)
+    crop = crop_face(frame, placement(1.0, 0.0, (160.0, 120.0)), SIZE_PX)
+    signal = (110 - 16) / 219 * 255
+    assert int(crop.image[64, 64, 0]) == int(curve.to_sdr(np.array([signal], np.float32))[0]) > signal
+    wanted = np.full_like(crop.image, int(crop.image[64, 64, 0]) - 40)
+    difference = mouth_difference(crop, wanted, MASK)
+    assert difference is not None
+    paste_back(frame, crop, difference, MASK)
+    again = crop_face(frame, placement(1.0, 0.0, (160.0, 120.0)), SIZE_PX)
+    assert abs(int(again.image[64, 64, 0]) - int(wanted[64, 64, 0])) <= 2

@@ -336,10 +336,11 @@ def _with_mouths(
 ) -> Generator[Shown]:
     colour, lip_model = stream_colour(plan.info), models.lip_model
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
+        group_size = frames_in_group(plan.info.frame_bytes, lip_model)
         frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
         if models.occluder is not None:
-            frames = unoccluded(frames, models.occluder, lip_model.size_px, colour, watch)
-        batches = batched(frames, lambda shot: len(shot.speaking), frames_in_group(plan.info.frame_bytes, lip_model))
+            frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
+        batches = batched(frames, lambda shot: len(shot.speaking), group_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:

@@ -31,6 +31,12 @@ WRITE_BYTES = 1 << 18
 """Data that is gathered before a thread writes and hashes it, bytes."""
 
 
+def form_body(required: Collection[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a route that reads a multipart form: its fields, by JSON schema."""
+    schema = {"type": "object", "additionalProperties": False, "required": list(required), "properties": dict(properties)}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """A file of a form, in the storage."""

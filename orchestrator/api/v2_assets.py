@@ -11,7 +11,7 @@ from pydantic import Field
 from orchestrator.api.answers import PLAYABLE
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses
-from orchestrator.api.uploads import StoredFile
+from orchestrator.api.uploads import StoredFile, form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView, listed, split
 from orchestrator.errors import MissingFile
@@ -59,29 +59,18 @@ def assets_router(context: Context) -> APIRouter:
         status_code=201,
         response_model=AssetView,
         responses=error_responses(V2Error, 401, 408, 413, 415, 422, 500, 507),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "required": ["file"],
-                            "properties": {
-                                "file": {"type": "string", "format": "binary"},
-                                "name": {
-                                    "type": "string",
-                                    "minLength": 1,
-                                    "maxLength": MAX_NAME_CHARACTERS,
-                                    "description": "Not the file's.",
-                                },
-                            },
-                        }
-                    }
+        openapi_extra=form_body(
+            ("file",),
+            {
+                "file": {"type": "string", "format": "binary"},
+                "name": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_NAME_CHARACTERS,
+                    "description": "Not the file's.",
                 },
-            }
-        },
+            },
+        ),
     )
     async def upload(request: Request) -> AssetView:
         """Upload a video, an image or a sound file."""

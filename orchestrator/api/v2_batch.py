@@ -10,6 +10,7 @@ from orchestrator.api.answers import json_line
 from orchestrator.api.batches import batch_jobs, batch_view, has_ended, outcome, read_items, start_batch
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.uploads import form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import BatchStatus, BatchView, Moment, Validated
 from orchestrator.errors import NotReady
@@ -31,29 +32,18 @@ def batch_router(context: Context) -> APIRouter:
         status_code=201,
         response_model=BatchView | Validated,
         responses=error_responses(V2Error, 401, 404, 408, 413, 415, 422, 429, 500, 507),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "required": ["input"],
-                            "properties": {
-                                "input": {
-                                    "type": "string",
-                                    "format": "binary",
-                                    "description": "JSON lines: {request_id, endpoint: /v2/generate, payload}. At most 500 lines and 5 MB.",
-                                },
-                                "webhook_url": {"type": "string", "description": "Called when every request has ended."},
-                                "dry_run": {"type": "string", "enum": ["true", "false"], "description": "Only check the file."},
-                            },
-                        }
-                    }
+        openapi_extra=form_body(
+            ("input",),
+            {
+                "input": {
+                    "type": "string",
+                    "format": "binary",
+                    "description": "JSON lines: {request_id, endpoint: /v2/generate, payload}. At most 500 lines and 5 MB.",
                 },
-            }
-        },
+                "webhook_url": {"type": "string", "description": "Called when every request has ended."},
+                "dry_run": {"type": "string", "enum": ["true", "false"], "description": "Only check the file."},
+            },
+        ),
     )
     async def create(request: Request) -> BatchView | Validated:
         """Check every line, then accept them all, or none."""

@@ -77,6 +77,8 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
         declared_s = Fraction(0)
         if stream.duration and stream.time_base and declares_its_length(container):
             declared_s = stream.duration * Fraction(stream.time_base)
+        elif container.duration and len(container.streams) == 1 and declares_its_length(container):
+            declared_s = Fraction(container.duration, av.time_base)  # Matroska has one length for all of its streams
         damaged = Counter[str]()
         pieces = _shifted(_resampled(container, stream, "mono", SAMPLE_RATE_HZ, damaged), offset_s, 1, SAMPLE_RATE_HZ)
         for samples in pieces:

@@ -1,22 +1,18 @@
 """YuNet and SCRFD as the `face_detector` role: detectors with one map of scores, boxes and points for each stride."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InvalidOption
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, map_grid
+from orchestrator.models.detection import candidate_rows, detector_config, finish_detector
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
+from orchestrator.models.picture import Picture, PictureNetwork, input_shape
 from orchestrator.models.pixels import Pixels
 from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
-
-DEFAULT_SIZE_PX = 384
-"""Side of the detector's input where the network takes any. A face has to be about 30 px wide in it: a twelfth of the frame's longer side."""
 
 STRIDES = (8, 16, 32)
 """Input pixels to a cell of each map."""
@@ -32,56 +28,8 @@ _SCRFD_EXPECTED = [
 ]
 
 
-def input_shape(network: Network, pack: str, expected: list[str], options: PackOptions) -> tuple[int, int]:
-    """Return height and width of the input of a network with one picture [N, 3, H, W].
-
-    The role's pictures are square. In an oblong input they lie at the top left, black beside or below.
-
-    Raises:
-        UnsuitableModel: the network has other inputs.
-        InvalidOption: the options ask for another size than the file has, or one that is no multiple of 32.
-    """
-    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4:
-        raise network.mismatch(pack, expected)
-    _, channels, height, width = network.inputs[0].shape
-    if isinstance(channels, int) and channels not in (0, 3):
-        raise network.mismatch(pack, expected)
-    fixed = [side for side in (height, width) if isinstance(side, int) and side > 0]
-    if fixed and options.size_px not in (None, min(fixed)):
-        raise InvalidOption(
-            f"{network.file} takes pictures of {min(fixed)} px and no others; leave out --size, or export it with free height and width."
-        )
-    usual = min(fixed, default=options.size_px or DEFAULT_SIZE_PX)
-    shape_hw = tuple(side if isinstance(side, int) and side > 0 else usual for side in (height, width))
-    if any(side % 32 or not 96 <= side <= 2048 for side in shape_hw):
-        wanted = "multiples of 32 between 96 and 2048"
-        raise InvalidOption(f"A detector's picture of {shape_hw[1]}x{shape_hw[0]} px cannot be used; sides (--size) have to be {wanted}.")
-    return shape_hw[0], shape_hw[1]
-
-
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The picture of a detector network and the role's square one in it."""
-
-    shape_hw: tuple[int, int]
-
-    @property
-    def size_px(self) -> int:
-        """Side of the role's picture."""
-        return min(self.shape_hw)
-
-    @property
-    def border_hw(self) -> tuple[int, int]:
-        """Black rows below and columns to the right of it."""
-        return self.shape_hw[0] - self.size_px, self.shape_hw[1] - self.size_px
-
-    def cells(self, stride: int, anchors: int = 1) -> NDArray[np.float32]:
-        """Return (n, 2) column and row of each cell of a map, each repeated for its anchors."""
-        return map_grid(self.shape_hw, stride, anchors)
-
-
-@dataclass(frozen=True, slots=True)
-class YuNet:
+class YuNet(PictureNetwork):
     """libfacedetection's YuNet (ShiqiYu/libfacedetection.train; also OpenCV's face_detection_yunet_2023mar)."""
 
     network: Network
@@ -104,13 +52,8 @@ class YuNet:
     def config(self) -> ModelConfig:
         return detector_config(self.picture.size_px, has_landmarks=True)
 
-    @property
-    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
-
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
+        outputs = self.see(graph, run)
         boxes, scores, points = [], [], []
         for stride in STRIDES:
             cells = self.picture.cells(stride)
@@ -124,9 +67,6 @@ class YuNet:
             points.append((outputs[f"kps_{stride}"].reshape(-1, count, 10) + np.tile(cells, 5)[None]) * float(stride))
         all_boxes, all_scores, all_points = (graph.concat(values, axis=1) for values in (boxes, scores, points))
         finish_detector(graph, all_boxes, all_scores, all_points, self.min_score, self.max_overlap)
-
-    def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         boxes, scores, points = [], [], []
@@ -143,7 +83,7 @@ class YuNet:
 
 
 @dataclass(frozen=True, slots=True)
-class Scrfd:
+class Scrfd(PictureNetwork):
     """InsightFace's SCRFD with five points (deepinsight/insightface, detection/scrfd)."""
 
     network: Network
@@ -185,13 +125,8 @@ class Scrfd:
     def config(self) -> ModelConfig:
         return detector_config(self.picture.size_px, has_landmarks=bool(self.points))
 
-    @property
-    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
-
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
+        outputs = self.see(graph, run)
         boxes, scores, points = [], [], []
         for index, stride in enumerate(STRIDES):
             centres = self.picture.cells(stride, anchors=2) * stride
@@ -203,9 +138,6 @@ class Scrfd:
                 points.append(outputs[self.points[index]].reshape(-1, count, 10) * float(stride) + np.tile(centres, 5)[None])
         joined = graph.concat(points, axis=1) if points else None
         finish_detector(graph, graph.concat(boxes, axis=1), graph.concat(scores, axis=1), joined, self.min_score, self.max_overlap)
-
-    def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         rows = []

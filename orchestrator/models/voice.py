@@ -68,7 +68,7 @@ class Silero:
             role="voice_activity",
             inputs=(Tensor("samples", "TYPE_FP32", (CHUNKS * CHUNK_SAMPLES + CONTEXT_SAMPLES,)),),
             outputs=(Tensor("voice", "TYPE_FP32", (CHUNKS,)),),
-            max_batch_size=4,
+            max_batch_size=8,
             queue_delay_us=1000,
             parameters={
                 "sample_rate_hz": str(SAMPLE_RATE_HZ),

@@ -27,9 +27,12 @@ REQUESTS_IN_FLIGHT = 2
 _Cropped = tuple[Shot, tuple[FaceCrop, ...]]
 
 
-def unoccluded(shots: Generator[Shot], occluder: FaceOccluder, size_px: int, colour: ColourMatrix, watch: Watch) -> Generator[Shot]:
-    """Yield the shots, each face with what of it is visible, (S, S) of the lip model's crop of `size_px`."""
-    batches = batched(_cropped(shots, occluder, colour), lambda cropped: len(cropped[1]), occluder.batch_size)
+def unoccluded(shots: Generator[Shot], occluder: FaceOccluder, size_px: int, group_size: int, colour: ColourMatrix, watch: Watch) -> Generator[Shot]:
+    """Yield the shots, each face with what of it is visible, (S, S) of the lip model's crop of `size_px`.
+
+    At most `group_size` frames go to the model together: they are held meanwhile.
+    """
+    batches = batched(_cropped(shots, occluder, colour), lambda cropped: len(cropped[1]), min(group_size, occluder.batch_size))
     with closing(batches), closing(in_flight(lambda batch: _request(batch, occluder), batches, REQUESTS_IN_FLIGHT, watch)) as results:
         for batch, answers in results:
             masks = chain.from_iterable(answers)

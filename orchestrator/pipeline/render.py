@@ -46,7 +46,7 @@ from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of,
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.shots import Shot, Speaking
-from orchestrator.pipeline.speakers import SpeakerAudio, Voice, point_choice, speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
@@ -54,7 +54,6 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
-from preprocess.speaker import SpeakerChoice
 from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import crop_face
 
@@ -152,6 +151,7 @@ def plan_render(
     """
     options = options or RenderOptions()
     options.check()
+    check_speakers(options.speaker, [other.speaker for other in others])
     encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
@@ -163,10 +163,7 @@ def plan_render(
     info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
-    if others:
-        choices: list[SpeakerChoice] = [point_choice(speaker, info) for speaker in (options.speaker, *(other.speaker for other in others))]
-    else:
-        choices = [speaker_choice(options.speaker, options.speaker_boxes, info)]
+    choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]
     tick = (watch or Watch()).tick
     speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
     voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
@@ -361,10 +358,11 @@ def _with_mouths(
 ) -> Generator[Shown]:
     colour, lip_model = stream_colour(plan.info), models.lip_model
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
+        group_size = frames_in_group(plan.info.frame_bytes, lip_model)
         frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, places)
         if models.occluder is not None:
-            frames = unoccluded(frames, models.occluder, lip_model.size_px, colour, watch)
-        batches = batched(frames, lambda shot: len(shot.speaking), frames_in_group(plan.info.frame_bytes, lip_model))
+            frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
+        batches = batched(frames, lambda shot: len(shot.speaking), group_size)
         shots = prefetch(batches, 1, "render-decode", watch)
         with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:

@@ -6,12 +6,20 @@ Needs the media and the measuring tool that lie beside the checkout in `../share
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import av
+import cv2
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.render import plan_render, render
+from tests.clips import SPEECH_RATE_HZ, write_wav
+from tests.integration.test_voice_activity import music
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -41,3 +49,39 @@ def test_lips_follow_the_speech_without_delay_and_open_as_far_as_peoples_do(
     assert measured["best_lag_frames"] == 0
     assert measured["corr_lag0"] >= least_correlation
     assert 0.04 <= measured["range_p5_p95"] <= 0.15
+    if presenter == "presenter_man_idle.mp4":  # its camera stands still
+        source, rendered = (movement(path, 60) for path in (SHARED / "media" / presenter, tmp_path / "out.mp4"))
+        assert jitter(rendered) <= 1.02 * jitter(source), "what is not edited does not shake"
+
+
+EYES_AND_BROWS = ((272, 354), (320, 358), (381, 357), (428, 354), (351, 362), (253, 329), (448, 329), (351, 322))
+"""Points of the presenter's upper face in his first frame, px."""
+
+
+def grey(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
+    with av.open(str(path)) as container:
+        for _, frame in zip(range(count), container.decode(video=0), strict=False):
+            yield np.asarray(frame.to_ndarray(format="gray8"), np.uint8)
+
+
+def movement(path: Path, count: int) -> NDArray[np.float32]:
+    """Follow the points through a video by optical flow; return how far each goes from frame to frame, (count - 1, n, 2) px."""
+    points = np.array(EYES_AND_BROWS, np.float32)[:, None]
+    moves = []
+    for one, other in pairwise(grey(path, count)):
+        found, status, _ = cv2.calcOpticalFlowPyrLK(one, other, points, np.empty_like(points), winSize=(21, 21))
+        assert status.all()
+        moves.append(found - points)
+        points = np.asarray(found, np.float32)
+    return np.asarray(np.stack(moves)[:, :, 0], np.float32)
+
+
+def jitter(moves: NDArray[np.float32]) -> float:
+    return float(np.abs(np.diff(moves, axis=0)).mean())
+
+
+def test_mouth_of_a_presenter_rests_in_music(client: TritonClient, tmp_path: Path) -> None:
+    """A closed mouth at rest is the source's own, so every frame passes through."""
+    track = write_wav(tmp_path / "music.wav", music(1.2), SPEECH_RATE_HZ)
+    report = render(plan_render(SHARED / "media" / "presenter_man_idle.mp4", track, tmp_path / "out.mp4"), client)
+    assert report.passed_through == ((0, report.frame_count),)

@@ -86,7 +86,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             )
             if not spec.is_live:
                 raise errors.InvalidOption(
-                    f"{spec.container.name} with this codec cannot be sent while it is rendered; ask for mp4 or webm, or for a job at /v2/generate."
+                    f"{spec.container.name} with these options cannot be sent while it is rendered; ask for mp4 or webm without smart, or use /v2."
                 )
             live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:

@@ -64,13 +64,13 @@ class JobSpec(BaseModel):
     def has_playlist(self) -> bool:
         """Whether the segments are fragments of MP4, which HLS plays."""
         encoding = self.options.encoding()
-        return segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
+        return not encoding.smart and segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
 
     @property
     def is_live(self) -> bool:
         """Whether the segments, one behind the other, are a stream of the container."""
         encoding = self.options.encoding()
-        return is_live(encoding.video_codec, encoding.container_name)
+        return not encoding.smart and is_live(encoding.video_codec, encoding.container_name)
 
     @classmethod
     def stored(cls, text: str) -> "JobSpec":

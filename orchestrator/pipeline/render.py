@@ -305,7 +305,14 @@ def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
     period_s = analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, speech_s)
     if options.sync_mode == "loop" and period_s < speech_s:
         period_s -= options.loop_crossfade_s
-    return Background(plan.info.path, channels_of_source(plan.info.path), options.background_audio, period_s, options.sync_mode != "silence")
+    return Background(
+        plan.info.path,
+        channels_of_source(plan.info.path),
+        options.background_audio,
+        period_s,
+        options.sync_mode != "silence",
+        plan.info.start_s,
+    )
 
 
 def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:

@@ -43,9 +43,18 @@ def open_media(path: Path) -> Iterator[InputContainer]:
         raise MissingFile(f"There is no file at {path}; check the path.")
     if path.stat().st_size == 0:
         raise UnreadableMedia(f"{path.name} is empty (0 bytes); upload it again.")
+    if _is_animated_webp(path):
+        raise UnreadableMedia(f"{path.name} is an animated WebP, which FFmpeg does not read here; convert it to MP4, GIF or APNG.")
     # "file:" keeps a name such as "concat:a|b" from being read as a protocol; titles in another encoding than UTF-8 are no concern here.
     with translate_errors(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace") as container:
         yield container
+
+
+def _is_animated_webp(path: Path) -> bool:
+    """Look for the animation flag in a WebP's first chunk (RFC 9649)."""
+    with path.open("rb") as file:
+        head = file.read(21)
+    return len(head) == 21 and head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 0x02)
 
 
 def declares_its_length(container: InputContainer) -> bool:

@@ -58,6 +58,8 @@ class VideoCodec:
     """Whether pictures are stored in another order than they are shown in, which Matroska has no decoding times for."""
     mp4_tag: str | None = None
     """Its four letters in MP4 and MOV, where FFmpeg's own choice would not do."""
+    in_band_tag: str | None = None
+    """The letters that stand for parameter sets in the packets, which copied and encoded pictures in one file need; None where that is not done."""
     stores_pixel_shape: bool = False
     """Whether the pictures themselves tell that their pixels are not square. Matroska would have to, and PyAV cannot say it to its muxer."""
     is_master: bool = False
@@ -113,6 +115,7 @@ CODECS: dict[CodecName, VideoCodec] = {
         Encoder("libx264", (*_YUV8, *_YUVJ, *_YUV10), PRESETS, (0, 51), 18, (*_YUV8, *_YUVJ, *_YUV10)),
         Encoder("h264_nvenc", ("yuv420p", "yuv444p"), _NVENC_PRESETS, (0, 51), 19),
         reorders=True,
+        in_band_tag="avc3",
         stores_pixel_shape=True,
     ),
     "hevc": VideoCodec(
@@ -124,6 +127,7 @@ CODECS: dict[CodecName, VideoCodec] = {
         Encoder("hevc_nvenc", ("yuv420p", "p010le", "yuv444p"), _NVENC_PRESETS, (0, 51), 20),
         reorders=True,
         mp4_tag="hvc1",  # Apple's players know no other
+        in_band_tag="hev1",
         stores_pixel_shape=True,
     ),
     "av1": VideoCodec(

@@ -103,6 +103,8 @@ class VideoInfo:
         """Whether time stamps may begin anew in mid-stream, as MPEG transport and program streams' do."""
         return self.container in ("mpegts", "mpeg")
 
+    start_s: Fraction = Fraction(0)
+    """How long after the file's own beginning its first picture is shown; an output begins with that picture, s."""
     has_alpha: bool = False
     """Whether something may show through the pictures. RGB whose first picture is opaque counts as opaque."""
     keeps_alpha: bool = False
@@ -198,6 +200,7 @@ def probe_video(path: Path) -> VideoInfo:
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
             container=container.format.name,
+            start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
@@ -213,6 +216,13 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         if av.stream.Disposition.attached_pic not in stream.disposition:
             return stream
     raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")
+
+
+def _start_s(container: InputContainer, frame: av.VideoFrame) -> Fraction:
+    if frame.pts is None or not frame.time_base or container.start_time is None:
+        return Fraction(0)
+    start_s = frame.pts * Fraction(frame.time_base) - Fraction(container.start_time, av.time_base)
+    return max(Fraction(0), start_s.limit_denominator(1_000_000))
 
 
 def _is_rgb(pix_fmt: str) -> bool:

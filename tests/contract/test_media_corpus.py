@@ -1,0 +1,200 @@
+"""Exotic, odd and broken files: each becomes a correct video or one of our errors, whatever is done to it."""
+
+import random
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from orchestrator.errors import InputError, UnreadableMedia
+from orchestrator.media.audio import read_speech, speech_samples
+from orchestrator.media.mix import Background, mixed
+from orchestrator.media.probe import probe_video
+from orchestrator.media.reader import VideoReader
+from orchestrator.pipeline.options import RenderOptions
+from tests.clips import Clip, Sound, make_clip, make_sound, number_of, numbered_planes, planes_of, write_wav
+from tests.contract.test_media_audio import onsets_s
+from tests.contract.test_media_reader import index_of
+from tests.contract.test_time import output, seen
+
+B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sound(tmp_path_factory.mktemp("speech") / "speech.wav", Sound(duration_s=Fraction(8, 5)))
+
+
+def grey(number: int) -> np.ndarray:
+    return np.repeat(numbered_planes(number, (96, 64))[0][:, :, None], 3, 2)
+
+
+def animation(path: Path, durations_ms: list[int]) -> Path:
+    """Write an animated picture with OpenCV, frames numbered from 0."""
+    moving = cv2.Animation()
+    moving.frames = [grey(number) for number in range(len(durations_ms))]
+    moving.durations = durations_ms
+    assert cv2.imwriteanimation(str(path), moving)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["face.png", "face.jpg", "face.webp", "face.bmp", "face.tiff", "face.avif", "face.mp4", "face.mkv", "face.avi", "face.ts"]
+)
+def test_one_picture_in_any_file_is_a_still(name: str, speech: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if path.suffix in (".mp4", ".mkv", ".avi", ".ts"):
+        make_clip(path, Clip(frame_count=1))
+    else:
+        assert cv2.imwrite(str(path), grey(0))
+    info = probe_video(path)
+    assert info.is_still and info.frame_rate == 25
+    output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
+    assert [number for _, number in seen(tmp_path / "out.mp4")] == [0] * 40
+
+
+@pytest.mark.parametrize("name", ["face.gif", "face.png"])
+def test_animated_picture_is_a_video_in_its_own_time(name: str, speech: Path, tmp_path: Path) -> None:
+    path = animation(tmp_path / name, [100, 200, 100, 100, 300, 100])
+    output(path, read_speech(speech).info, RenderOptions(frame_rate="20", sync_mode="loop"), tmp_path / "out.mp4")
+    expected = [0] * 2 + [1] * 4 + [2] * 2 + [3] * 2 + [4] * 6 + [5] * 2
+    assert [number for _, number in seen(tmp_path / "out.mp4")] == (expected * 2)[:32]
+
+
+def test_animated_webp_is_refused_by_name(tmp_path: Path) -> None:
+    path = animation(tmp_path / "face.webp", [100] * 4)
+    with pytest.raises(UnreadableMedia, match=r"animated WebP.*convert it to MP4"):
+        probe_video(path)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.ts", "clip.gif", "clip.webm", "clip.mov", "clip.jpg", "clip", "clip.wav"])
+def test_name_s_end_says_nothing(name: str, speech: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    make_clip(tmp_path / "real.mkv", Clip(b_frames=2, options=B_FRAMES)).rename(path)
+    output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
+    assert [number for _, number in seen(tmp_path / "out.mp4")] == [*range(30), *range(28, 18, -1)]
+
+
+def test_edit_list_that_cuts_the_beginning_off_is_heeded_both_ways(tmp_path: Path) -> None:
+    """An editor's trim without a new encode: the file has 30 frames, a player shows those from the eleventh on."""
+    path = make_clip(tmp_path / "clip.mp4", Clip(b_frames=2, options=B_FRAMES))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # version and flags, number of entries; then length, start and speed of the first
+    length, start = struct.unpack(">II", data[at : at + 8])
+    data[at : at + 8] = struct.pack(">II", length - 400, start + 10 * 512)
+    path.write_bytes(data)
+    info = probe_video(path)
+    index = index_of(info)
+    with VideoReader(info) as reader:
+        forwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()]
+        backwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_order(index, np.arange(len(index) - 1, -1, -1))]
+    assert forwards == [*range(10, 30)] and backwards == forwards[::-1]
+
+
+@pytest.mark.parametrize("sar", [Fraction(1, 100), Fraction(64, 45), Fraction(12, 11), Fraction(255, 1)])
+def test_shape_of_pixels_comes_out_as_players_see_it_in_the_source(sar: Fraction, speech: Path, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", Clip(sample_aspect_ratio=sar))
+    output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
+    believed = sar if Fraction(1, 10) < sar < 10 else 1  # FFmpeg takes a hundredfold stretch for damage
+    assert probe_video(path).sample_aspect_ratio == probe_video(tmp_path / "out.mp4").sample_aspect_ratio == believed
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_truncated_avi_is_refused(codec: str, share: float, tmp_path: Path) -> None:
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    data = make_clip(tmp_path / "clip.avi", Clip(codec=codec, pix_fmt=pix_fmt, options={})).read_bytes()
+    assert not probe_video(tmp_path / "clip.avi").is_still
+    (tmp_path / "cut.avi").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UnreadableMedia, match=r"truncated|cannot be read"):
+        probe_video(tmp_path / "cut.avi")
+
+
+@pytest.mark.parametrize("channel_count", [4, 6, 8])
+@pytest.mark.parametrize("level", [0.2, 0.9])
+def test_many_channels_become_two_without_clipping(channel_count: int, level: float, tmp_path: Path) -> None:
+    """All channels sound at once, the worst there is; what would not clip is not turned down."""
+    tone = np.tile(level * np.sin(2 * np.pi * 300 * np.arange(24_000) / 48_000)[:, None], (1, channel_count)).astype(np.float32)
+    path = write_wav(tmp_path / "many.wav", tone, 48_000)
+    info = read_speech(path).info
+    loudest = max(float(np.abs(samples).max()) for samples in speech_samples(info, "stereo", 48_000))
+    assert loudest <= 1.0
+    assert (info.gain == 1.0) == (level == 0.2) or loudest > 0.95
+    assert loudest > level
+
+
+def test_damaged_packets_of_the_speech_are_counted(tmp_path: Path) -> None:
+    path = make_sound(tmp_path / "speech.mp4", Sound("aac", 48_000, sample_format="fltp", duration_s=Fraction(20)))
+    assert read_speech(path).info.damaged_packet_count == 0
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 60] = random.Random(1).randbytes(60)
+    path.write_bytes(data)
+    info = read_speech(path).info
+    assert 1 <= info.damaged_packet_count <= 3 and info.duration_s > Fraction(198, 10)
+
+
+def test_sound_of_which_much_is_lost_is_refused_where_only_the_file_has_a_length(tmp_path: Path) -> None:
+    path = make_sound(tmp_path / "speech.mka", Sound("aac", 48_000, sample_format="fltp", duration_s=Fraction(20)))
+    assert abs(read_speech(path).info.duration_s - 20) < Fraction(1, 10)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableMedia, match="truncated"):
+        read_speech(path)
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv"])
+def test_source_s_own_sound_stays_with_its_pictures_where_these_begin_late(name: str, tmp_path: Path) -> None:
+    sound = Sound("aac", 48_000, sample_format="fltp", clicks_s=(Fraction(1, 4), Fraction(3, 4)), duration_s=Fraction(3, 2))
+    path = make_clip(tmp_path / name, Clip(first_tick=40), sound, sound_delay_s=Fraction(-1, 2))
+    info = probe_video(path)
+    assert abs(info.start_s - Fraction(1, 2)) <= Fraction(1024, 48_000) + Fraction(1, 1000), (
+        "MP4 counts from the encoder's first sample, which is not heard"
+    )
+    under = Background(path, 1, 0.0, Fraction(6, 5), repeats=False, pictures_start_s=info.start_s)
+    silence = np.zeros((1, 48_000), np.float32)
+    heard = np.concatenate(list(mixed(iter([silence]), under, "mono")), 1)[0]
+    np.testing.assert_allclose(onsets_s(heard, 48_000), [0.25], atol=0.005)
+
+
+CONTAINERS = {
+    "clip.mp4": Clip(b_frames=2, options=B_FRAMES, frame_count=16),
+    "clip.mkv": Clip(b_frames=2, options=B_FRAMES, frame_count=16),
+    "clip.avi": Clip(codec="mpeg4", options={}, frame_count=16),
+    "clip.ts": Clip(b_frames=2, options=B_FRAMES, frame_count=16, first_tick=35),
+    "clip.webm": Clip(codec="libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"}, frame_count=16),
+    "clip.gif": Clip(codec="gif", pix_fmt="rgb8", options={}, frame_count=16),
+    "clip.h264": Clip(options=B_FRAMES, b_frames=2, frame_count=16),
+    "clip.mpg": Clip(codec="mpeg2video", options={}, b_frames=2, frame_count=16),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_file_with_bits_that_flipped_is_a_whole_video_or_an_error_of_ours(name: str, speech: Path, tmp_path: Path) -> None:
+    """Fixed seeds: what does not end in an error is an output of exactly its length that decodes from beginning to end."""
+    whole, dice = make_clip(tmp_path / name, CONTAINERS[name]).read_bytes(), random.Random(name)
+    damaged, outcomes = tmp_path / f"damaged{Path(name).suffix}", set()
+    info = read_speech(speech).info
+    for attempt in range(10):
+        data = bytearray(whole)
+        for _ in range(dice.choice([1, 3, 30])):
+            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        if attempt == 9:
+            del data[dice.randrange(len(data) // 2) : dice.randrange(len(data) // 2, len(data))]
+        damaged.write_bytes(data)
+        out = tmp_path / f"{attempt}.mp4"
+        try:
+            shown, _ = output(damaged, info, RenderOptions(sync_mode="bounce"), out)
+        except InputError as exc:
+            assert str(exc).endswith(".") and damaged.name in str(exc)
+            outcomes.add(exc.code)
+            continue
+        with av.open(str(out)) as container:
+            assert len(list(container.decode(video=0))) == shown.frame_count
+            assert abs(shown.duration_s - info.duration_s) <= 1 / shown.clock.frame_rate / 2
+        outcomes.add("video")
+    assert outcomes <= {"video", "unreadable_media", "empty_stream", "missing_stream", "limit_exceeded"}
+    assert "video" in outcomes

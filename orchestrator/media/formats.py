@@ -21,6 +21,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 _YUV8 = ("yuv420p", "yuv422p", "yuv444p")
 _YUV10 = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
+_YUVA = ("yuva420p", "yuva444p", "yuva420p10le", "yuva422p10le", "yuva444p10le")
 _YUVJ = ("yuvj420p", "yuvj422p", "yuvj444p")
 
 
@@ -173,8 +174,8 @@ CODECS: dict[CodecName, VideoCodec] = {
         ("mkv",),
         Encoder(
             "ffv1",
-            (*_YUV8, *_YUV10, "yuva420p", "yuva444p", "yuva444p10le"),
-            lossless_pix_fmts=(*_YUV8, *_YUV10, "yuva420p", "yuva444p", "yuva444p10le"),
+            (*_YUV8, *_YUV10, *_YUVA),
+            lossless_pix_fmts=(*_YUV8, *_YUV10, *_YUVA),
             takes_bitrate=False,
         ),
         is_master=True,

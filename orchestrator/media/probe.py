@@ -40,6 +40,9 @@ FULL_RANGE = 2
 SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)} | {
     "yuva420p": (2, 2),
     "yuva444p": (1, 1),
+    "yuva420p10le": (2, 2),
+    "yuva422p10le": (2, 1),
+    "yuva444p10le": (1, 1),
     "yuv420p10le": (2, 2),
     "yuv422p10le": (2, 1),
     "yuv444p10le": (1, 1),
@@ -124,14 +127,16 @@ class VideoInfo:
     def working_pix_fmt(self) -> str:
         """The planar YUV format the source is edited and encoded in: its own where that is one, else 4:2:0; 10 bits where it has more than 8."""
         if self.has_alpha:
-            colours = "yuv444p" if self.pix_fmt.startswith("yuva444") else "yuv420p"
-            return ALPHA_FORMATS[colours] if self.keeps_alpha else colours
-        if self.pix_fmt in SUBSAMPLING_XY:
-            return self.pix_fmt
-        if self.is_rgb or bits_of(self.pix_fmt) == 8:
-            return "yuv420p"
-        chroma = PixelLayout.of(self.pix_fmt).chroma
-        return "yuv444p10le" if chroma == 4 else "yuv422p10le" if chroma == 2 else "yuv420p10le"
+            return ALPHA_FORMATS[self._colours] if self.keeps_alpha else self._colours
+        return self.pix_fmt if self.pix_fmt in SUBSAMPLING_XY else self._colours
+
+    @property
+    def _colours(self) -> str:
+        """The nearest planar YUV format without alpha."""
+        layout = PixelLayout.of(self.pix_fmt)
+        if self.is_rgb or layout.bits == 8:
+            return "yuv444p" if self.has_alpha and not self.is_rgb and layout.chroma == 4 else "yuv420p"
+        return "yuv444p10le" if layout.chroma == 4 else "yuv422p10le" if layout.chroma == 2 else "yuv420p10le"
 
     @property
     def hdr(self) -> Literal["pq", "hlg"] | None:

@@ -19,6 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from orchestrator.errors import EncodeError
+from orchestrator.media.alpha import copy_alpha
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.encoders import encoder_options, set_up
 from orchestrator.media.formats import PixelLayout
@@ -345,7 +346,10 @@ def _in_format(picture: av.VideoFrame, info: VideoInfo, pix_fmt: str) -> av.Vide
     """Return a picture as the encoder takes it, itself if it is so; matrix and range stay as they are."""
     if picture.format.name != pix_fmt:
         levels = "JPEG" if info.is_full_range else "MPEG"
-        picture = picture.reformat(format=pix_fmt, src_color_range=levels, dst_color_range=levels, interpolation="BICUBIC")
+        converted = picture.reformat(format=pix_fmt, src_color_range=levels, dst_color_range=levels, interpolation="BICUBIC")
+        if PixelLayout.of(pix_fmt).has_alpha:
+            copy_alpha(picture, converted)
+        picture = converted
     # ProRes takes its colours from each picture.
     picture.color_primaries, picture.color_trc, picture.colorspace = info.colour.primaries, info.colour.transfer, info.colour.matrix
     return picture

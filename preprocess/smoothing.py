@@ -71,12 +71,12 @@ class TrackSmoother:
         while self._known - self._given > self.look_ahead:
             yield self._give()
 
-    def cut(self) -> Iterator[SeenFrame]:
-        """End the shot, or the video: yield what is left of it."""
+    def cut(self, starts_shot: bool = True) -> Iterator[SeenFrame]:
+        """End every track: yield the frames that are left. Then comes a new shot, or only a jump in the same one."""
         while self._given < self._known:
             yield self._give()
         self._tracks = {}
-        self._starts_shot = True
+        self._starts_shot = self._starts_shot or starts_shot
 
     def _give(self) -> SeenFrame:
         frame = self._given

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.cuts import REACH, CutFinder
+from preprocess.cuts import REACH, CutFinder, Seam
 from preprocess.linking import Linker
 from preprocess.lookahead import LookAhead
 from preprocess.pose import Presence, PresenceGate
@@ -94,25 +94,25 @@ class Tracker:
             changes: of the frame, see `ChangeMeter`.
         """
         self._waiting.append(rows)
-        for starts_shot in self._cuts.push(changes):
-            self._link(starts_shot)
+        for seam in self._cuts.push(changes):
+            self._link(seam)
         yield from self._give(self._gated())
 
     def finish(self) -> Iterator[TrackedFrame]:
         """End the video: yield the frames that are left."""
-        for starts_shot in self._cuts.finish():
-            self._link(starts_shot)
+        for seam in self._cuts.finish():
+            self._link(seam)
         self._select(self._smoother.cut())
         for number, selection in enumerate(self._selections):
             self._chosen[number].extend(selection.finish())
         yield from self._give(self._gated())
         yield from self._faded_out(self._window.finish())
 
-    def _link(self, starts_shot: bool) -> None:
+    def _link(self, seam: Seam) -> None:
         rows = self._waiting.popleft()
-        if starts_shot:
+        if seam != Seam.NONE:
             self._linker.cut()
-            self._select(self._smoother.cut())
+            self._select(self._smoother.cut(starts_shot=seam == Seam.CUT))
         self._select(self._smoother.push(rows, self._linker.link(rows)))
 
     def _select(self, frames: Iterable[SeenFrame]) -> None:

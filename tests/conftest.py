@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import numpy as np
 import psutil
 import pytest
 
@@ -55,6 +57,22 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One second of a real face, 25 frames, 640 x 640."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     make_clip(path, duration_s=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pair(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip's person on the left, and mirrored and a little smaller on the right, 512 x 256, 25 frames."""
+    path = tmp_path_factory.mktemp("pair") / "pair.mp4"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 512, 256, "yuv420p"
+        for frame in source.decode(video=0):
+            both = np.full((256, 512, 3), 90, np.uint8)
+            both[:, :256] = frame.reformat(256, 256, format="rgb24").to_ndarray()
+            both[16:240, 272:496] = frame.reformat(224, 224, format="rgb24").to_ndarray()[:, ::-1]
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(both, format="rgb24")))
+        target.mux(stream.encode(None))
     return path
 
 

@@ -77,7 +77,7 @@ def playlist(view: JobView, segments: list[Segment], query: str) -> str:
         NotReady: there is no segment (yet, or no more).
     """
     if not view.spec.has_playlist:
-        raise InvalidOption("This codec in this container has no HLS playlist; wait for the result, or ask for h264 in mp4.")
+        raise InvalidOption("A video with these options has no HLS playlist; wait for the result, or ask for h264 in mp4 without smart.")
     if not segments:
         is_coming = view.state not in FINAL_STATES
         raise NotReady("No part of the video is rendered yet; ask again in a second." if is_coming else "The live video is over; get the result.")

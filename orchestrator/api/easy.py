@@ -222,7 +222,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         return
     with context.holds.holding() as hold:
         video, audio = _source(video_url, "video_url", context, hold), _source(audio_url, "audio_url", context, hold)
-        check_local(video, audio, context.media_limits)
+        check_local(video, [audio], context.media_limits)
         spec = JobSpec(
             video=str(video),
             audio=str(audio),

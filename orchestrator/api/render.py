@@ -16,18 +16,28 @@ from orchestrator.api.context import Context
 from orchestrator.api.guard import Aborted
 from orchestrator.api.health import Readiness
 from orchestrator.api.problems import Problem, ProblemDetails, error_responses, status_of, validation_sentence
-from orchestrator.api.uploads import form_body
+from orchestrator.api.uploads import Form, form_body
 from orchestrator.api.v2 import API_KEY
-from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView, Segment
+from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobView, Segment
 from orchestrator.jobs.service import JobService
 from orchestrator.media.formats import Container
 from orchestrator.media.limits import check_inputs
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.speakers import check_speakers
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 READ_BYTES = 1 << 18
 """Size of a piece of a segment on its way to the client, bytes."""
+
+
+_OTHER_SPEAKERS = {f"audio_{number}": f"speaker_{number}" for number in (2, 3, 4)}
+"""Fields of further speakers: a file with the speech, and a point on the face."""
+
+_OTHER_SPEAKERS_SCHEMA = {
+    **{file: {"type": "string", "format": "binary", "description": "Speech of one more speaker."} for file in _OTHER_SPEAKERS},
+    **{field: {"type": "string", "description": "X,Y or X,Y,FRAME: a point on his face, as speaker."} for field in _OTHER_SPEAKERS.values()},
+}
 
 
 def render_router(context: Context, readiness: Readiness) -> APIRouter:
@@ -47,6 +57,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             {
                 "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
                 "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+                **_OTHER_SPEAKERS_SCHEMA,
                 **option_schemas,
             },
         ),
@@ -54,15 +65,20 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
     async def post_render(request: Request) -> Response:
         """Render a video with lips that follow the speech. Closing the connection cancels the render."""
         await context.run(readiness.check)
-        async with context.uploads.form(request, ("video", "audio"), tuple(RenderOptions.model_fields)) as form:
+        files, fields = ("video", "audio", *_OTHER_SPEAKERS), (*RenderOptions.model_fields, *_OTHER_SPEAKERS.values())
+        async with context.uploads.form(request, files, fields) as form:
             missing = [name for name in ("video", "audio") if name not in form.files]
             if missing:
                 raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
-            options, video, audio = _options(form.fields), form.files["video"].path, form.files["audio"].path
-            await context.run(check_inputs, video, audio, context.media_limits)
+            others = _other_speakers(form)
+            options = _options({name: text for name, text in form.fields.items() if name in RenderOptions.model_fields})
+            check_speakers(options.speaker, [other.speaker for other in others])
+            video, audio = form.files["video"].path, form.files["audio"].path
+            await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
             spec = JobSpec(
                 video=str(video),
                 audio=str(audio),
+                others=tuple(others),
                 options=options,
                 interface="render",
                 owner=context.owner_name(request),
@@ -70,7 +86,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             )
             if not spec.is_live:
                 raise errors.InvalidOption(
-                    f"{spec.container.name} with this codec cannot be sent while it is rendered; ask for mp4 or webm, or for a job at /v2/generate."
+                    f"{spec.container.name} with these options cannot be sent while it is rendered; ask for mp4 or webm without smart, or use /v2."
                 )
             live = _LiveVideo(context, await context.run(context.service.submit, spec))
         try:
@@ -88,6 +104,24 @@ def forget_live_renders(service: JobService, served_by: str) -> None:
     for view in service.find(interface="render", limit=10_000):
         if view.spec.request.get("served_by") == served_by:
             service.delete(view.id)
+
+
+def _other_speakers(form: Form) -> list[JobSpeaker]:
+    """Return the further speakers of a form.
+
+    Raises:
+        Problem: one has a track and no point, or the other way round.
+    """
+    others = []
+    for file, field in _OTHER_SPEAKERS.items():
+        if (file in form.files) != (field in form.fields):
+            raise Problem(422, "invalid_option", f"{file} and {field} belong together: the speech as a file, and a point on the speaker's face.")
+        if file in form.files:
+            try:
+                others.append(JobSpeaker(audio=str(form.files[file].path), speaker=form.fields[field]))
+            except ValidationError as exc:
+                raise Problem(422, "invalid_option", f"{field}: {validation_sentence(exc)}") from exc
+    return others
 
 
 def _options(fields: Mapping[str, str]) -> RenderOptions:

@@ -12,10 +12,11 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.v2_schema import ActiveSpeaker, AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
 from orchestrator.errors import InvalidOption, MissingFile
-from orchestrator.jobs.model import JobSpec, JobState, JobView, Priority
+from orchestrator.jobs.model import JobSpeaker, JobSpec, JobState, JobView, Priority
 from orchestrator.media.limits import check_local
 from orchestrator.media.reach import check_url
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.speakers import check_speakers
 
 STATUS: Mapping[JobState, GenerationStatus] = {
     "queued": "PENDING",
@@ -94,7 +95,7 @@ def build_spec(
     context: Context,
     owner: str,
     *,
-    video: Path | None = None,
+    video: str | Path | None = None,
     audio: Path | None = None,
     priority: Priority = "interactive",
 ) -> JobSpec:
@@ -105,7 +106,7 @@ def build_spec(
         context: the service.
         owner: name of the API key.
         video: an uploaded video, in place of one in the request.
-        audio: an uploaded speech, in place of one in the request.
+        audio: an uploaded speech, before those in the request.
         priority: of the job.
 
     Raises:
@@ -116,26 +117,32 @@ def build_spec(
     if request.segments:
         raise InvalidOption("segments are not supported here; send one request a segment.")
     options = render_options(request.options)
-    sources: dict[str, str | Path] = {}
-    if video is not None:
-        sources["video"] = video
-    if audio is not None:
-        sources["audio"] = audio
+    speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, options.speaker)]
     for item in request.input:
-        if not isinstance(item, VideoInput | AudioInput):
+        if isinstance(item, VideoInput):
+            if video is not None:
+                raise InvalidOption("The request has more than one video; send one video and one audio.")
+            video = _source(item, context, owner)
+        elif isinstance(item, AudioInput):
+            speeches.append((_source(item, context, owner), item.speaker or ("" if speeches else options.speaker)))
+        else:
             raise InvalidOption("Text to speech is not done here; make the speech first, and send it as audio.")
-        if item.type in sources:
-            raise InvalidOption(f"The request has more than one {item.type}; send one video and one audio.")
-        sources[item.type] = _source(item, context, owner)
-    for kind in ("video", "audio"):
-        if kind not in sources:
-            raise InvalidOption(f"The request has no {kind}; send one video and one audio.")
-    check_local(sources["video"], sources["audio"], context.media_limits)
+    if video is None or not speeches:
+        raise InvalidOption(f"The request has no {'video' if video is None else 'audio'}; send one video and one audio.")
+    (speech, speaker), *others = speeches
+    if speaker != options.speaker:
+        if options.speaker != "auto":
+            raise InvalidOption("options and the first audio both say who speaks; give one speaker.")
+        options = options.model_copy(update={"speaker": speaker})
+        options.check()
+    check_speakers(speaker, [other_speaker for _, other_speaker in others])
+    check_local(video, [source for source, _ in speeches], context.media_limits)
     if request.webhookUrl is not None:
         check_url(request.webhookUrl, context.fetch_policy)
     return JobSpec(
-        video=str(sources["video"]),
-        audio=str(sources["audio"]),
+        video=str(video),
+        audio=str(speech),
+        others=tuple(JobSpeaker(audio=str(source), speaker=other_speaker) for source, other_speaker in others),
         options=options,
         interface="v2",
         client_code=request.externalId,

@@ -52,10 +52,11 @@ def models_router(context: Context, version: str) -> APIRouter:
 
 def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
     spec = build_spec(body, context, owner)
-    video, audio = _local(spec.video, context), _local(spec.audio, context)
-    check_inputs(video, audio, context.media_limits)
-    picture, speech = check_video(video, context.media_limits), check_audio(audio, context.media_limits)
-    frames = round((speech.duration_s or Fraction(0)) * (picture.frame_rate or 25))
+    video, *speeches = (_local(source, context) for source in spec.sources)
+    check_inputs(video, speeches, context.media_limits)
+    picture = check_video(video, context.media_limits)
+    duration_s = max(check_audio(speech, context.media_limits).duration_s or Fraction(0) for speech in speeches)
+    frames = round(duration_s * (picture.frame_rate or 25))
     return Cost(estimatedFrameCount=frames, estimatedGenerationCost=round(frames / _frames_per_s(context), 1))
 
 

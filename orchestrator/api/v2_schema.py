@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.speakers import Boxes
+from orchestrator.pipeline.speakers import Boxes, Speaker
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
@@ -62,7 +62,10 @@ class AudioInput(_Request):
     type: Literal["audio"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
     assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815
-    refId: str | None = Field(None, max_length=255, description="Only echoed: there is one speech a request.")  # noqa: N815
+    refId: str | None = Field(None, max_length=255, description="Only echoed.")  # noqa: N815
+    speaker: Speaker | None = Field(
+        None, description="X,Y or X,Y,FRAME: a point on the face of whoever says this; needed where there are several speeches. Not in sync.so."
+    )
 
 
 class TextInput(_Request):
@@ -104,7 +107,7 @@ class GenerateRequest(_Request):
     """A render to be made."""
 
     model: str = Field(min_length=1, max_length=128, description="A name from /v2/models, or one that stands for it.")
-    input: list[Input] = Field(max_length=16, description="One video and one audio.")
+    input: list[Input] = Field(max_length=16, description="One video and one audio; or an audio for each of several speakers.")
     options: Options | None = None
     segments: list[dict[str, Any]] | None = Field(None, description="Not supported.")
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")  # noqa: N815

@@ -41,6 +41,7 @@ JOBS = sa.Table(
     sa.Column("changed_at", sa.Double, nullable=False),
     sa.Column("video", sa.Text),  # local path, once there is one
     sa.Column("audio", sa.Text),
+    sa.Column("others", sa.Text),  # JSON list of the further speakers' tracks, as those
     sa.Column("stage", sa.String(16), nullable=False, default="queued"),
     sa.Column("done", sa.Integer, nullable=False, default=0),
     sa.Column("total", sa.Integer, nullable=False, default=0),
@@ -147,6 +148,7 @@ class Ledger:
                     changed_at=now,
                     video=None if is_url(spec.video) else spec.video,
                     audio=None if is_url(spec.audio) else spec.audio,
+                    others=json.dumps([None if is_url(other.audio) else other.audio for other in spec.others]),
                 )
             )
         return job_id, True
@@ -250,7 +252,7 @@ class Ledger:
     def uses(self, path: str, but: str = "") -> bool:
         """Tell whether a job other than `but` needs an input: one that is not finished, or whose result is kept."""
         query = sa.select(JOBS.c.id).where(
-            sa.or_(JOBS.c.video == path, JOBS.c.audio == path),
+            sa.or_(JOBS.c.video == path, JOBS.c.audio == path, JOBS.c.others.contains(json.dumps(path), autoescape=True)),
             sa.or_(JOBS.c.state.in_(ACTIVE_STATES), JOBS.c.has_result),
             JOBS.c.id != but,
         )
@@ -294,6 +296,11 @@ def _add_new_columns(connection: sa.Connection) -> None:
         if column.name not in there:
             kind = column.type.compile(connection.dialect)
             connection.execute(sa.text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+
+
+def local_inputs(row: Row) -> list[str | None]:
+    """Return a job's inputs in the order of `JobSpec.sources`; None for a URL that was not fetched yet."""
+    return [row["video"], row["audio"], *json.loads(row["others"] or "[]")]
 
 
 def is_url(source: str) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from orchestrator.media.formats import CONTAINERS, Container, is_live, segment_kind
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.speakers import Speaker
 
 JobState = Literal["queued", "running", "completed", "failed", "cancelled"]
 Stage = Literal["queued", "read", "analyse", "render", "finish"]
@@ -17,6 +18,17 @@ Priority = Literal["interactive", "batch"]
 
 FINAL_STATES: tuple[JobState, ...] = ("completed", "failed", "cancelled")
 """States that a job never leaves."""
+
+
+class JobSpeaker(BaseModel):
+    """One more speaker, with a track of his own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    audio: str
+    """As `JobSpec.audio`."""
+    speaker: Speaker
+    """`X,Y` or `X,Y,FRAME`, a point on his face."""
 
 
 class JobSpec(BaseModel):
@@ -28,6 +40,8 @@ class JobSpec(BaseModel):
     """Path of a file inside the data folder, or an http(s) URL, which the job fetches itself as its first step."""
     audio: str
     """As `video`."""
+    others: tuple[JobSpeaker, ...] = ()
+    """More speakers; the options choose the first one."""
     options: RenderOptions = RenderOptions()
     interface: Literal["v2", "easy", "render"] = "render"
     client_code: str | None = None
@@ -50,18 +64,23 @@ class JobSpec(BaseModel):
     def has_playlist(self) -> bool:
         """Whether the segments are fragments of MP4, which HLS plays."""
         encoding = self.options.encoding()
-        return segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
+        return not encoding.smart and segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
 
     @property
     def is_live(self) -> bool:
         """Whether the segments, one behind the other, are a stream of the container."""
         encoding = self.options.encoding()
-        return is_live(encoding.video_codec, encoding.container_name)
+        return not encoding.smart and is_live(encoding.video_codec, encoding.container_name)
 
     @classmethod
     def stored(cls, text: str) -> "JobSpec":
         """Return a spec as it was stored, maybe by another version of this program, whose fields may differ."""
         return cls.model_validate_json(text, extra="ignore")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every input: the video, the speech, and the speech of the others."""
+        return (self.video, self.audio, *(other.audio for other in self.others))
 
     @field_validator("video", "audio", mode="before")
     @classmethod

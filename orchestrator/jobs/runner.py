@@ -15,7 +15,7 @@ from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
-from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, Row, is_url
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, Row, is_url, local_inputs
 from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.progress import ProgressBoard
@@ -24,6 +24,7 @@ from orchestrator.media.limits import MediaLimits, check_inputs
 from orchestrator.media.writer import FULL, storage_error
 from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.segments import finished_segments
+from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
@@ -222,13 +223,14 @@ class Runner:
     def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
         spec = JobSpec.stored(row["spec"])
         self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
-        video, audio = (self._input(row, name, watch) for name in ("video", "audio"))
+        video, audio, *others = self._inputs(row, spec, watch)
         settings = self._settings
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
-        if is_url(spec.video) or is_url(spec.audio):  # else whoever submitted the job has checked them
-            check_inputs(video, audio, limits)
+        if any(is_url(source) for source in spec.sources):  # else whoever submitted the job has checked them
+            check_inputs(video, (audio, *others), limits)
         result = self._storage.result(row["id"], spec.container)
-        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits)
+        speakers = [SpeakerAudio(path, other.speaker) for path, other in zip(others, spec.others, strict=True)]
+        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers)
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,
@@ -242,11 +244,18 @@ class Runner:
         self._hooks.deliver(self._ledger.view(row["id"]), result)
         return {**asdict(report), "output": result.name}
 
-    def _input(self, row: Row, name: str, watch: Watch) -> Path:
-        """Return an input's local path, fetched first if it is a URL that was not fetched yet."""
-        if row[name] is not None:
-            return Path(row[name])
-        url = getattr(JobSpec.stored(row["spec"]), name)
+    def _inputs(self, row: Row, spec: JobSpec, watch: Watch) -> list[Path]:
+        """Return the local paths of a job's inputs, those fetched first that are URLs and were not fetched yet."""
+        known = local_inputs(row)
+        for place, source in enumerate(spec.sources):
+            if known[place] is None:
+                known[place] = str(self._fetched(source, watch))
+                video, audio, *others = known
+                values = {"video": video, "audio": audio, "others": json.dumps(others)}
+                self._ledger.change(row["id"], values, states=("running",), run=row["run"])
+        return [Path(path) for path in known if path is not None]
+
+    def _fetched(self, url: str, watch: Watch) -> Path:
         with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:
 
             def write(data: bytes) -> None:
@@ -255,9 +264,7 @@ class Runner:
 
             sink.name = self._hooks.fetch(url, write, lambda: watch.is_stopped) or "download"
             watch.check()
-            path = sink.commit()
-        self._ledger.change(row["id"], {name: str(path)}, states=("running",), run=row["run"])
-        return path
+            return sink.commit()
 
     def _settled(self, row: Row, outcome: dict[str, Any]) -> list[Next]:
         job_id, run = row["id"], row["run"]

@@ -18,13 +18,14 @@ from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
 from orchestrator.jobs.hooks import Hooks
-from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, is_url
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, is_url, local_inputs
 from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.pipeline.segments import finished_segments
+from orchestrator.pipeline.speakers import check_speakers
 from orchestrator.settings import Settings
 
 __all__ = ["Hooks", "JobService"]
@@ -100,10 +101,11 @@ class JobService:
             MissingFile: an input that is not a URL is not there.
         """
         spec.options.check()
+        check_speakers(spec.options.speaker, [other.speaker for other in spec.others])
         for role, is_asked_for in spec.options.optional_roles.items():
             if is_asked_for and not self.has_model(role):
                 raise InvalidOption(f"There is no {role} model here; leave the option {role} out.")
-        for source in (spec.video, spec.audio):
+        for source in spec.sources:
             if not is_url(source) and not Path(source).is_file():
                 raise MissingFile(f"There is no file {Path(source).name}; upload it again.")
         self.storage.check_space()
@@ -173,7 +175,7 @@ class JobService:
         row = self._ledger.row(job_id)
         self._ledger.remove(job_id)
         self.storage.remove_job(job_id)
-        for path in {row["video"], row["audio"]} - {None} if row is not None else ():
+        for path in {path for path in local_inputs(row) if path is not None} if row is not None else ():
             if not self._caretaker.needs(Path(path), but=job_id):
                 self.storage.remove_input(Path(path))
         self._notify()

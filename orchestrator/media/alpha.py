@@ -9,10 +9,19 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from orchestrator.media.formats import PixelLayout
+from orchestrator.media.planes import sample_views
+
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own VP8 and VP9 decoders do not look at the second stream in which WebM keeps alpha; these do."""
 
-ALPHA_FORMATS = {"yuv420p": "yuva420p", "yuv444p": "yuva444p"}
+ALPHA_FORMATS = {
+    "yuv420p": "yuva420p",
+    "yuv444p": "yuva444p",
+    "yuv420p10le": "yuva420p10le",
+    "yuv422p10le": "yuva422p10le",
+    "yuv444p10le": "yuva444p10le",
+}
 """Formats that pictures with alpha are edited in, by the format their colours are edited in."""
 
 _BLACK = {False: 16, True: 0}
@@ -57,25 +66,25 @@ def is_opaque(picture: av.VideoFrame) -> bool:
 
 
 def copy_alpha(source: av.VideoFrame, target: av.VideoFrame) -> None:
-    """Put a picture's alpha into one in yuva420p or yuva444p, which swscale made of it: from RGB it makes 254 of 255."""
-    if not source.format.name.startswith("yuva"):
-        _view(target.planes[3])[:] = source.reformat(target.width, target.height, format="rgba").to_ndarray()[:, :, 3]
+    """Put a picture's alpha into what swscale made of it, opaque as opaque: swscale makes 254 of RGB's 255, and 1020 of 1023 in 10 bits."""
+    if (source.width, source.height) != (target.width, target.height):
+        return  # scaled, too: what swscale made is as near as can be
+    is_planar = source.format.name.startswith("yuva")
+    alpha = sample_views(source)[3] if is_planar else source.reformat(format="rgba").to_ndarray()[:, :, 3]
+    most, wanted = ((1 << PixelLayout.of(name).bits) - 1 for name in (source.format.name if is_planar else "rgba", target.format.name))
+    sample_views(target)[3][:] = (2 * alpha.astype(np.int32) * wanted + most) // (2 * most)
 
 
 def flatten(picture: av.VideoFrame, *, full_range: bool) -> av.VideoFrame:
-    """Return a picture in yuva420p or yuva444p laid over black, without its alpha. Opaque samples are bit-identical."""
-    *colours, alpha = (_view(plane) for plane in picture.planes)
+    """Return a picture in one of `ALPHA_FORMATS` laid over black, without its alpha. Opaque samples are bit-identical."""
+    *colours, alpha = sample_views(picture)
     flat = av.VideoFrame(picture.width, picture.height, picture.format.name.replace("yuva", "yuv"))
     flat.pts, flat.time_base = picture.pts, picture.time_base
-    for target, source, black in zip(flat.planes, colours, (_BLACK[full_range], 128, 128), strict=True):
-        step = alpha.shape[0] // source.shape[0]
+    most, unit = (1023, 4) if alpha.dtype == np.uint16 else (255, 1)
+    for target, source, black in zip(sample_views(flat), colours, (_BLACK[full_range] * unit, 128 * unit, 128 * unit), strict=True):
         height, width = source.shape
-        covered = alpha.reshape(height, step, width, step).sum((1, 3), dtype=np.int32)
-        opaque = 255 * step * step
-        _view(target)[:] = black + (2 * (source.astype(np.int32) - black) * covered + opaque) // (2 * opaque)
+        down, across = alpha.shape[0] // height, alpha.shape[1] // width
+        covered = alpha.reshape(height, down, width, across).sum((1, 3), dtype=np.int32)
+        opaque = most * down * across
+        target[:] = black + (2 * (source.astype(np.int32) - black) * covered + opaque) // (2 * opaque)
     return flat
-
-
-def _view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
-    samples: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
-    return samples.reshape(plane.height, plane.line_size)[:, : plane.width]

@@ -80,7 +80,7 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
         elif container.duration and len(container.streams) == 1 and declares_its_length(container):
             declared_s = Fraction(container.duration, av.time_base)  # Matroska has one length for all of its streams
         damaged = Counter[str]()
-        pieces = _shifted(_resampled(container, stream, "mono", SAMPLE_RATE_HZ, damaged), offset_s, 1, SAMPLE_RATE_HZ)
+        pieces = shifted(_resampled(container, stream, "mono", SAMPLE_RATE_HZ, damaged), offset_s, 1, SAMPLE_RATE_HZ)
         for samples in pieces:
             stream_of_columns.push(samples[0])
             tick()
@@ -133,11 +133,11 @@ def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Itera
         UnreadableMedia: FFmpeg fails on the file.
     """
     channel_count = 1 if layout == "mono" else 2
-    for samples in _shifted(read_samples(speech.path, layout, sample_rate_hz), speech.offset_s, channel_count, sample_rate_hz):
+    for samples in shifted(read_samples(speech.path, layout, sample_rate_hz), speech.offset_s, channel_count, sample_rate_hz):
         yield samples if speech.gain == 1 else samples * np.float32(speech.gain)
 
 
-def _shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield samples with silence before them or without their beginning."""
     offset = round(offset_s * sample_rate_hz)
     for start in range(0, offset, sample_rate_hz):

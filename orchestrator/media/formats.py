@@ -21,6 +21,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 _YUV8 = ("yuv420p", "yuv422p", "yuv444p")
 _YUV10 = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
+_YUVA = ("yuva420p", "yuva444p", "yuva420p10le", "yuva422p10le", "yuva444p10le")
 _YUVJ = ("yuvj420p", "yuvj422p", "yuvj444p")
 
 
@@ -58,6 +59,8 @@ class VideoCodec:
     """Whether pictures are stored in another order than they are shown in, which Matroska has no decoding times for."""
     mp4_tag: str | None = None
     """Its four letters in MP4 and MOV, where FFmpeg's own choice would not do."""
+    in_band_tag: str | None = None
+    """The letters that stand for parameter sets in the packets, which copied and encoded pictures in one file need; None where that is not done."""
     stores_pixel_shape: bool = False
     """Whether the pictures themselves tell that their pixels are not square. Matroska would have to, and PyAV cannot say it to its muxer."""
     is_master: bool = False
@@ -113,6 +116,7 @@ CODECS: dict[CodecName, VideoCodec] = {
         Encoder("libx264", (*_YUV8, *_YUVJ, *_YUV10), PRESETS, (0, 51), 18, (*_YUV8, *_YUVJ, *_YUV10)),
         Encoder("h264_nvenc", ("yuv420p", "yuv444p"), _NVENC_PRESETS, (0, 51), 19),
         reorders=True,
+        in_band_tag="avc3",
         stores_pixel_shape=True,
     ),
     "hevc": VideoCodec(
@@ -124,6 +128,7 @@ CODECS: dict[CodecName, VideoCodec] = {
         Encoder("hevc_nvenc", ("yuv420p", "p010le", "yuv444p"), _NVENC_PRESETS, (0, 51), 20),
         reorders=True,
         mp4_tag="hvc1",  # Apple's players know no other
+        in_band_tag="hev1",
         stores_pixel_shape=True,
     ),
     "av1": VideoCodec(
@@ -169,8 +174,8 @@ CODECS: dict[CodecName, VideoCodec] = {
         ("mkv",),
         Encoder(
             "ffv1",
-            (*_YUV8, *_YUV10, "yuva420p", "yuva444p", "yuva444p10le"),
-            lossless_pix_fmts=(*_YUV8, *_YUV10, "yuva420p", "yuva444p", "yuva444p10le"),
+            (*_YUV8, *_YUV10, *_YUVA),
+            lossless_pix_fmts=(*_YUV8, *_YUV10, *_YUVA),
             takes_bitrate=False,
         ),
         is_master=True,

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -93,30 +94,33 @@ def check_audio(path: Path, limits: MediaLimits) -> MediaSummary:
     return summary
 
 
-def check_inputs(video: Path, audio: Path, limits: MediaLimits) -> None:
-    """Check both inputs of a render, and the length of what would come out.
+def check_inputs(video: Path, speeches: Sequence[Path], limits: MediaLimits) -> None:
+    """Check the inputs of a render, one speech or several that sound together, and the length of what would come out.
 
     Raises:
         InputError: see `check_video` and `check_audio`.
     """
-    picture, speech = check_video(video, limits), check_audio(audio, limits)
-    frames = (speech.duration_s or 0) * (picture.frame_rate or 25)
+    picture = check_video(video, limits)
+    duration_s = max(check_audio(speech, limits).duration_s or Fraction(0) for speech in speeches)
+    frames = duration_s * (picture.frame_rate or 25)
     if frames > limits.max_frames:
         raise too_many_frames(round(frames), limits)
 
 
-def check_local(video: str | Path, audio: str | Path, limits: MediaLimits) -> None:
+def check_local(video: str | Path, speeches: Sequence[str | Path], limits: MediaLimits) -> None:
     """Check those inputs of a render that are files already; one that is text is a URL that is yet to be fetched.
 
     Raises:
         InputError: see `check_video` and `check_audio`.
     """
-    if isinstance(video, Path) and isinstance(audio, Path):
-        check_inputs(video, audio, limits)
+    local = [speech for speech in speeches if isinstance(speech, Path)]
+    if isinstance(video, Path) and local:
+        check_inputs(video, local, limits)
     elif isinstance(video, Path):
         check_video(video, limits)
-    elif isinstance(audio, Path):
-        check_audio(audio, limits)
+    else:
+        for speech in local:
+            check_audio(speech, limits)
 
 
 def check_limits(path: Path, summary: MediaSummary, limits: MediaLimits) -> None:

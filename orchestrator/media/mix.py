@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import MissingStream
-from orchestrator.media.audio import channel_count, read_samples
+from orchestrator.media.audio import channel_count, read_samples, shifted
 
 MIX_RATE_HZ = 48_000
 """Sample rate of an output with several sounds in it."""
@@ -36,6 +36,8 @@ class Background:
     """Length of the source's pictures: when they are over, the sound begins again with its start."""
     repeats: bool
     """Whether it begins again; if not, silence follows."""
+    pictures_start_s: Fraction = Fraction(0)
+    """How long after the file's own beginning its first picture is shown; the sound before that is left out, s."""
 
 
 def channels_of_source(path: Path) -> int:
@@ -122,7 +124,8 @@ def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32
         left = round(background.period_s * MIX_RATE_HZ)
         if is_first or background.repeats:
             position = 0
-            for samples in read_samples(background.path, own, MIX_RATE_HZ):
+            sound = read_samples(background.path, own, MIX_RATE_HZ)
+            for samples in shifted(sound, -background.pictures_start_s, 1 if own == "mono" else 2, MIX_RATE_HZ):
                 piece = np.broadcast_to(samples[:, :left], (channels, min(left, samples.shape[1])))
                 yield piece * _fade(position, piece.shape[1], left, fades_in=not is_first, fades_out=background.repeats)
                 position += piece.shape[1]

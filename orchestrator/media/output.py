@@ -66,7 +66,7 @@ class Output:
     @property
     def is_live(self) -> bool:
         """Whether the segments, one behind the other, are a stream of the container."""
-        return is_live(self.encoding.video_codec, self.encoding.container_name)
+        return not self.encoding.smart and is_live(self.encoding.video_codec, self.encoding.container_name)
 
     @property
     def description(self) -> str:
@@ -106,9 +106,26 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
         raise InvalidOption(f"{codec.label} cannot keep every sample of {source}; give {' or '.join(able)}, or leave lossless out.")
     if found != wanted:
         notes.append(f"The pictures' format {source} was converted to {pix_fmt} for {codec.label}.")
+    if encoding.smart:
+        _refuse_unlike(encoding, info, pix_fmt)
     if info.sample_aspect_ratio != 1 and encoding.container_name in ("webm", "mkv") and not codec.stores_pixel_shape:
         raise InvalidOption(
             f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {encoding.container_name} cannot say here; "
             "give mp4 or mov as the container, or codec h264."
         )
     return Output(encoding, encoder, pix_fmt, keeps, tuple(notes))
+
+
+def _refuse_unlike(encoding: Encoding, info: VideoInfo, pix_fmt: str) -> None:
+    """Refuse to copy pictures of a source into an output that differs from it.
+
+    Raises:
+        InvalidOption: it does.
+    """
+    name = info.path.name
+    if info.codec != encoding.codec:
+        raise InvalidOption(f"smart copies pictures, but {name} is {info.codec} and the output {encoding.codec}; give that codec, or no smart.")
+    if not any(part in info.container for part in ("mov", "matroska")):
+        raise InvalidOption(f"smart copies from MP4, MOV and MKV, and {name} is {info.container}; remux it, or leave smart out.")
+    if (info.pix_fmt, info.size_wh) != (pix_fmt, info.working_size_wh) or info.is_interlaced:
+        raise InvalidOption(f"smart copies pictures, but those of {name} have to be converted ({info.pix_fmt}); leave smart out.")

@@ -40,6 +40,9 @@ FULL_RANGE = 2
 SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)} | {
     "yuva420p": (2, 2),
     "yuva444p": (1, 1),
+    "yuva420p10le": (2, 2),
+    "yuva422p10le": (2, 1),
+    "yuva444p10le": (1, 1),
     "yuv420p10le": (2, 2),
     "yuv422p10le": (2, 1),
     "yuv444p10le": (1, 1),
@@ -103,6 +106,8 @@ class VideoInfo:
         """Whether time stamps may begin anew in mid-stream, as MPEG transport and program streams' do."""
         return self.container in ("mpegts", "mpeg")
 
+    start_s: Fraction = Fraction(0)
+    """How long after the file's own beginning its first picture is shown; an output begins with that picture, s."""
     has_alpha: bool = False
     """Whether something may show through the pictures. RGB whose first picture is opaque counts as opaque."""
     keeps_alpha: bool = False
@@ -122,14 +127,16 @@ class VideoInfo:
     def working_pix_fmt(self) -> str:
         """The planar YUV format the source is edited and encoded in: its own where that is one, else 4:2:0; 10 bits where it has more than 8."""
         if self.has_alpha:
-            colours = "yuv444p" if self.pix_fmt.startswith("yuva444") else "yuv420p"
-            return ALPHA_FORMATS[colours] if self.keeps_alpha else colours
-        if self.pix_fmt in SUBSAMPLING_XY:
-            return self.pix_fmt
-        if self.is_rgb or bits_of(self.pix_fmt) == 8:
-            return "yuv420p"
-        chroma = PixelLayout.of(self.pix_fmt).chroma
-        return "yuv444p10le" if chroma == 4 else "yuv422p10le" if chroma == 2 else "yuv420p10le"
+            return ALPHA_FORMATS[self._colours] if self.keeps_alpha else self._colours
+        return self.pix_fmt if self.pix_fmt in SUBSAMPLING_XY else self._colours
+
+    @property
+    def _colours(self) -> str:
+        """The nearest planar YUV format without alpha."""
+        layout = PixelLayout.of(self.pix_fmt)
+        if self.is_rgb or layout.bits == 8:
+            return "yuv444p" if self.has_alpha and not self.is_rgb and layout.chroma == 4 else "yuv420p"
+        return "yuv444p10le" if layout.chroma == 4 else "yuv422p10le" if layout.chroma == 2 else "yuv420p10le"
 
     @property
     def hdr(self) -> Literal["pq", "hlg"] | None:
@@ -198,6 +205,7 @@ def probe_video(path: Path) -> VideoInfo:
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
             container=container.format.name,
+            start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
@@ -213,6 +221,13 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         if av.stream.Disposition.attached_pic not in stream.disposition:
             return stream
     raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")
+
+
+def _start_s(container: InputContainer, frame: av.VideoFrame) -> Fraction:
+    if frame.pts is None or not frame.time_base or container.start_time is None:
+        return Fraction(0)
+    start_s = frame.pts * Fraction(frame.time_base) - Fraction(container.start_time, av.time_base)
+    return max(Fraction(0), start_s.limit_denominator(1_000_000))
 
 
 def _is_rgb(pix_fmt: str) -> bool:

@@ -15,10 +15,12 @@ from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import open_media, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
+from orchestrator.media.planes import plane_view as plane_view  # noqa: PLC0414 (handed on)
+from orchestrator.media.planes import sample_views as sample_views  # noqa: PLC0414
 from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, bits_of, video_stream
 from orchestrator.media.times import MISSING_PTS
 from preprocess.hdr import sdr_curve
-from preprocess.yuv import ColourMatrix, Plane, YuvImage, colour_matrix
+from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
 
 REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
 """Decoded frames held while reading backwards. A longer group of pictures is decoded again for each piece that fits."""
@@ -253,20 +255,6 @@ def stream_colour(info: VideoInfo) -> ColourMatrix:
     """Return the colour matrix of a video; an untagged one follows the usual guess (BT.709 from 720 lines up, else BT.601)."""
     default = _LUMA_WEIGHTS[1] if min(info.size_wh) >= 720 else _LUMA_WEIGHTS[6]
     return colour_matrix(*_LUMA_WEIGHTS.get(info.colour.matrix, default), info.is_full_range, sdr_curve(info.hdr) if info.hdr else None)
-
-
-def plane_view(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
-    """Return the (h, w) uint8 samples of a plane over the frame's own memory, without a copy."""
-    samples: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
-    return samples.reshape(plane.height, plane.line_size)[:, : plane.width]
-
-
-def sample_views(picture: av.VideoFrame) -> list[Plane]:
-    """Return the (h, w) samples of every plane of a picture like `plane_view`: uint8, or uint16 where they have more than 8 bits."""
-    if bits_of(picture.format.name) == 8:
-        return [plane_view(plane) for plane in picture.planes]
-    wide = ((plane, np.frombuffer(memoryview(plane), np.uint16)) for plane in picture.planes)
-    return [samples.reshape(plane.height, plane.line_size // 2)[:, : plane.width] for plane, samples in wide]
 
 
 def plane_views(picture: av.VideoFrame, colour: ColourMatrix) -> YuvImage:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,9 +19,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from orchestrator.errors import EncodeError
+from orchestrator.media.alpha import copy_alpha
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.encoders import encoder_options, set_up
 from orchestrator.media.formats import PixelLayout
+from orchestrator.media.gops import GopReader, parameter_sets
 from orchestrator.media.output import Output
 from orchestrator.media.probe import FULL_RANGE, VideoInfo
 from orchestrator.media.sound import SpeechEncoder
@@ -61,11 +62,11 @@ class SegmentFile:
     """How many frames decoding is ahead of showing, by the encoder's choice."""
 
 
-class SegmentEncoder:
-    """Encodes one segment. `write` every picture, then `finish`, which may run on another thread; or `abandon`."""
+class _SegmentMaker:
+    """A segment that is being written: its file, its sound and its clock."""
 
     def __init__(self, path: Path, info: VideoInfo, clock: OutputClock, output: Output, speech: SpeechEncoder, index: int, first_frame: int) -> None:
-        """Open the encoder.
+        """Open the file.
 
         Args:
             path: file to write; complete only when `finish` returns.
@@ -97,23 +98,12 @@ class SegmentEncoder:
         options = {"movflags": flags, "fragment_index": str(index + 1)} if output.segment_kind == "mp4" else _LIVE_MATROSKA
         with translate_write_errors():
             self._container = av.open(str(path), "w", format=output.segment_muxer, options=options)
-            self._video = _add_video(self._container, info, clock, output)
+            self._video = self._add_video()
             self._audio = self._container.add_stream(output.sound.name, rate=speech.rate_hz, layout=speech.layout)
             speech.set_up(self._audio.codec_context)
 
-    def write(self, picture: av.VideoFrame) -> None:
-        """Encode the next picture. Its time follows from how many came before.
-
-        The encoder counts pictures, whatever their times, so its bits do not depend on these.
-        """
-        picture = _in_format(picture, self._info, self._output.pix_fmt)
-        picture.pts = self._first_frame + self._frame_count
-        picture.time_base = 1 / self._clock.frame_rate
-        picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
-        with translate_write_errors():
-            self._mux_video(self._video.encode(picture))
-            self._frame_count += 1
-        self.write_speech(self._clock.time_s(self._first_frame + self._frame_count))
+    def _add_video(self) -> VideoStream:
+        raise NotImplementedError
 
     def write_speech(self, until_s: Fraction | None) -> None:
         """Add the sound that begins before a time, or all that is left."""
@@ -123,15 +113,12 @@ class SegmentEncoder:
                 packet.stream = self._audio
                 self._container.mux(packet)
 
-    def finish(self) -> SegmentFile:
-        """Encode what the encoder still holds, and close the file."""
-        with translate_write_errors():
-            self._mux_video(self._video.encode(None))
-            self._container.close()
+    def _close(self) -> SegmentFile:
+        self._container.close()
         return SegmentFile(self._path, self._frame_count, self._delay_frames or 0)
 
     def abandon(self) -> None:
-        """Give the encoder back and delete the file."""
+        """Give back what is open and delete the file."""
         with suppress(av.FFmpegError):  # a file that cannot even be closed is deleted all the same
             self._container.close()
         self._path.unlink(missing_ok=True)
@@ -148,6 +135,98 @@ class SegmentEncoder:
             packet.duration, packet.time_base = self._clock.tick(decoded + 1) - self._clock.tick(decoded), self._clock.time_base
             self._packet_count += 1
             self._container.mux(packet)
+
+
+class SegmentEncoder(_SegmentMaker):
+    """Encodes one segment. `write` every picture, then `finish`, which may run on another thread; or `abandon`."""
+
+    def _add_video(self) -> VideoStream:
+        return _add_encoder(self._container, self._info, self._clock, self._output)
+
+    def write(self, picture: av.VideoFrame) -> None:
+        """Encode the next picture. Its time follows from how many came before.
+
+        The encoder counts pictures, whatever their times, so its bits do not depend on these.
+        """
+        picture = _in_format(picture, self._info, self._output.pix_fmt)
+        picture.pts = self._first_frame + self._frame_count
+        picture.time_base = 1 / self._clock.frame_rate
+        picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
+        with translate_write_errors():
+            self._mux_video(self._video.encode(picture))
+            self._frame_count += 1
+        self.write_speech(self._clock.time_s(self._first_frame + self._frame_count))
+
+    def finish(self) -> SegmentFile:
+        """Encode what the encoder still holds, and close the file."""
+        with translate_write_errors():
+            self._mux_video(self._video.encode(None))
+            return self._close()
+
+
+class SegmentCopier(_SegmentMaker):
+    """Makes one segment of a source's own packets, and closed groups only. `copy` them, then `finish`; or `abandon`."""
+
+    def __init__(
+        self,
+        path: Path,
+        info: VideoInfo,
+        clock: OutputClock,
+        output: Output,
+        speech: SpeechEncoder,
+        index: int,
+        first_frame: int,
+        source: GopReader,
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: as for `SegmentEncoder`, and so the next six.
+            info: the source.
+            clock: when the output's frames are shown.
+            output: how pictures and sound are stored.
+            speech: where the sound comes from.
+            index: which segment of the output this is.
+            first_frame: number of its first picture in the output.
+            source: where the packets come from.
+        """
+        self._source = source
+        super().__init__(path, info, clock, output, speech, index, first_frame)
+
+    def _add_video(self) -> VideoStream:
+        stream = self._container.add_stream_from_template(self._source.stream, opaque=True)
+        stream.time_base = self._clock.time_base
+        return stream
+
+    def copy(self, first_pts: int, frame_count: int, tick: Callable[[], None] = lambda: None) -> None:
+        """Copy packets from the one with a time stamp on, as many as there are frames.
+
+        Raises:
+            EncodeError: the source has not these packets again.
+        """
+        packets = []
+        for packet in self._source.packets(first_pts, frame_count):
+            tick()
+            packets.append(packet)
+        if len(packets) != frame_count:
+            raise EncodeError(f"Frames of {self._info.path.name} could not be copied: it does not read the same twice; leave smart out.")
+        order = sorted(packet.pts for packet in packets if packet.pts is not None)
+        places = [order.index(packet.pts) if packet.pts is not None else 0 for packet in packets]
+        self._delay_frames = max(decoded - shown for decoded, shown in enumerate(places))
+        for packet, shown in zip(packets, places, strict=True):
+            copied: Packet[Any] = Packet(bytes(packet))
+            copied.pts, copied.time_base = self._first_frame + shown, 1 / self._clock.frame_rate
+            copied.is_keyframe = packet.is_keyframe
+            copied.stream = self._video
+            with translate_write_errors():
+                self._mux_video([copied])
+            self._frame_count += 1
+            self.write_speech(self._clock.time_s(self._first_frame + self._frame_count))
+
+    def finish(self) -> SegmentFile:
+        """Close the file."""
+        with translate_write_errors():
+            return self._close()
 
 
 def assemble(
@@ -169,7 +248,7 @@ def assemble(
         video: VideoStream | None = None
         audio: AudioStream | None = None
         first_frame, sample = 0, -output.sound.priming_samples
-        lag_ticks = cache(clock.lag_ticks)
+        lag_ticks = clock.lag_ticks(max((segment.delay_frames for segment in segments), default=0))
         for segment in segments:
             with av.open(str(segment.path)) as source:
                 if video is None or audio is None:
@@ -180,14 +259,17 @@ def assemble(
                     _tell_alpha(video, output)
                     _describe(video.codec_context, info, output, output.container.muxer)
                 rate_hz, decoded = audio.codec_context.sample_rate, first_frame
-                for packet in source.demux():
-                    if not packet.size:
+                for found in source.demux():
+                    if not found.size:
                         continue
                     tick()
+                    packet: Packet[Any] = found
                     if packet.stream.type == "video":
+                        if output.encoding.smart and found.is_keyframe:
+                            packet = _with_parameter_sets(packet, source.streams.video[0])
                         # Matroska counts milliseconds: which frame is meant is sure, its time is not.
                         packet.pts = clock.tick(clock.nearest((packet.pts or 0) * Fraction(packet.time_base or 0)))
-                        packet.dts = clock.tick(decoded) - lag_ticks(segment.delay_frames)
+                        packet.dts = clock.tick(decoded) - lag_ticks
                         packet.duration = clock.tick(decoded + 1) - clock.tick(decoded)
                         packet.time_base, packet.stream = clock.time_base, video
                         decoded += 1
@@ -198,6 +280,13 @@ def assemble(
                         sample += count
                     target.mux(packet)
             first_frame += segment.frame_count
+
+
+def _with_parameter_sets(packet: "Packet[Any]", stream: VideoStream) -> "Packet[Any]":
+    """Return a key frame's packet with the parameter sets of its segment's header in it, so that a player may jump there."""
+    whole: Packet[Any] = Packet(parameter_sets(stream.codec_context.extradata or b"", stream.codec_context.name) + bytes(packet))
+    whole.pts, whole.time_base, whole.is_keyframe = packet.pts, packet.time_base, True
+    return whole
 
 
 def encoder_version() -> str:
@@ -257,13 +346,16 @@ def _in_format(picture: av.VideoFrame, info: VideoInfo, pix_fmt: str) -> av.Vide
     """Return a picture as the encoder takes it, itself if it is so; matrix and range stay as they are."""
     if picture.format.name != pix_fmt:
         levels = "JPEG" if info.is_full_range else "MPEG"
-        picture = picture.reformat(format=pix_fmt, src_color_range=levels, dst_color_range=levels, interpolation="BICUBIC")
+        converted = picture.reformat(format=pix_fmt, src_color_range=levels, dst_color_range=levels, interpolation="BICUBIC")
+        if PixelLayout.of(pix_fmt).has_alpha:
+            copy_alpha(picture, converted)
+        picture = converted
     # ProRes takes its colours from each picture.
     picture.color_primaries, picture.color_trc, picture.colorspace = info.colour.primaries, info.colour.transfer, info.colour.matrix
     return picture
 
 
-def _add_video(container: av.container.OutputContainer, info: VideoInfo, clock: OutputClock, output: Output) -> VideoStream:
+def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock: OutputClock, output: Output) -> VideoStream:
     stream = container.add_stream(output.encoder.name, rate=clock.frame_rate)
     assert isinstance(stream, VideoStream)
     stream.width, stream.height = info.working_size_wh
@@ -293,5 +385,7 @@ def _describe(context: VideoCodecContext, info: VideoInfo, output: Output, forma
     context.color_primaries = info.colour.primaries
     context.color_trc = info.colour.transfer
     context.colorspace = info.colour.matrix
-    if output.encoding.video_codec.mp4_tag is not None and format_name in ("mp4", "mov"):
-        context.codec_tag = output.encoding.video_codec.mp4_tag
+    codec = output.encoding.video_codec
+    tag = codec.in_band_tag if output.encoding.smart else codec.mp4_tag
+    if tag is not None and format_name in ("mp4", "mov"):
+        context.codec_tag = tag

@@ -32,6 +32,12 @@ GOP_S = 2
 MIN_BITRATE, MAX_BITRATE = 50_000, 800_000_000
 """Bits a second that can be asked for."""
 
+SMART_CONTAINERS: tuple[ContainerName, ...] = ("mp4", "mov")
+"""Where copied and encoded pictures can follow each other: their packets may bring parameter sets of their own."""
+
+OPENING_S = Fraction(1, 2)
+"""Length of an output's first segment, s: shorter than the others, so that it can be watched sooner."""
+
 MIN_SEGMENT_FRAMES = 8
 MAX_TAIL_FRAMES = 4
 """Frames at an output's end that get no segment of their own but join the one before: x264's delay differs for a handful of frames, and the
@@ -64,6 +70,8 @@ class Encoding:
     """None for the codec's usual one."""
     alpha: AlphaChoice = "auto"
     """Whether a source's alpha is kept (an error where the format cannot), laid over black, or kept where that can be."""
+    smart: bool = False
+    """Copy the source's own groups of pictures where nothing is edited."""
     thread_count: int = 0
     """Encoder threads; 0 for one per core, at most 16."""
 
@@ -85,6 +93,10 @@ class Encoding:
     def segment_frame_count(self, frame_rate: Fraction) -> int:
         """Return how many frames a segment has, and so how far key frames are apart at most."""
         return max(MIN_SEGMENT_FRAMES, round(GOP_S * frame_rate))
+
+    def opening_frame_count(self, frame_rate: Fraction) -> int:
+        """Return how many frames the first segment of an output has."""
+        return max(MIN_SEGMENT_FRAMES, round(OPENING_S * frame_rate))
 
     def __post_init__(self) -> None:
         for name, table in ((self.codec, CODECS), (self.container or "mp4", CONTAINERS)):
@@ -123,6 +135,9 @@ class Encoding:
             raise InvalidOption(
                 f"{codec.label} cannot be lossless; give {', '.join(name for name, row in CODECS.items() if row.software.lossless_pix_fmts)}."
             )
+        if self.smart and (codec.in_band_tag is None or self.container_name not in SMART_CONTAINERS):
+            able = ", ".join(name for name, row in CODECS.items() if row.in_band_tag)
+            raise InvalidOption(f"smart does not go with {codec.label} in {self.container_name}; give {able} in {' or '.join(SMART_CONTAINERS)}.")
         given = [name for name, is_given in (("crf", self.crf is not None), ("bitrate", self.bitrate), ("lossless", self.lossless)) if is_given]
         if len(given) > 1:
             raise InvalidOption(f"{' and '.join(given)} exclude each other; give one of them.")

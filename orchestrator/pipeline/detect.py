@@ -68,7 +68,7 @@ def find_faces(
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []
     windows = prefetch(_windows(reader, box, window_frames(rate), is_enough), 1, "analyse-decode", watch)
-    searches = in_flight(lambda window: _Search(window, detector, step_frames(rate)), windows, WINDOWS_IN_FLIGHT, watch)
+    searches = in_flight(lambda window: _Search(window, detector, step_frames(rate), watch.tick), windows, WINDOWS_IN_FLIGHT, watch)
     with closing(windows), closing(searches) as found:
         for window, faces in found:
             for picture, rows in zip(window, faces, strict=True):
@@ -100,11 +100,12 @@ def _windows(reader: VideoReader, box: Letterbox, count: int, is_enough: Callabl
 class _Search(Future[list[Rows]]):
     """The faces of a window, (n, 15 + 2 M) rows a frame, px of the letterboxed picture. Nothing here waits: a round begins when one has ended."""
 
-    def __init__(self, window: Sequence[_Picture], detector: FaceDetector, step: int) -> None:
+    def __init__(self, window: Sequence[_Picture], detector: FaceDetector, step: int, tick: Callable[[], None]) -> None:
         super().__init__()
         self.set_running_or_notify_cancel()
         self._pictures = window
         self._detector = detector
+        self._tick = tick
         changes = [0.0, *(change(one.thumb, other.thumb) for one, other in pairwise(window))]
         self._window = SparseWindow(changes, step)
         self._round: Future[list[NDArray[np.float32]]] | None = None
@@ -127,6 +128,7 @@ class _Search(Future[list[Rows]]):
     def _go_on(self, answered: Future[list[NDArray[np.float32]]]) -> None:
         # Runs on a thread of gRPC, which would swallow an error: it has to reach the future.
         try:
+            self._tick()  # a window takes several rounds
             self._window.put([rows[rows[:, 4] > 0] for batch in answered.result() for rows in batch])
             if self._is_cancelled:
                 raise RenderCancelled("The search for faces was given up.")

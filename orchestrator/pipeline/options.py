@@ -48,6 +48,11 @@ class RenderOptions(BaseModel):
     alpha: AlphaChoice = Field(
         "auto", description="A source's alpha: keep it (refused where the format has none), flatten it over black, or auto: keep where that can be."
     )
+    smart: bool = Field(
+        False,
+        description="Copy the video's own groups of pictures where nothing is edited, in place of encoding them again; "
+        "needs h264 or hevc in mp4 or mov, as the video is.",
+    )
     sync_mode: SyncMode = Field("bounce", description="What happens where the speech and the video differ in length.")
     frame_rate: Annotated[str, BeforeValidator(str)] = Field(
         "source",
@@ -117,6 +122,7 @@ class RenderOptions(BaseModel):
             lossless=self.lossless,
             encoder=self.encoder,
             alpha=self.alpha,
+            smart=self.smart,
         )
 
     @property

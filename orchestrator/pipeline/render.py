@@ -24,6 +24,7 @@ from orchestrator.inference.usage import model_use
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import read_speech
 from orchestrator.media.formats import container_of
+from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.output import Output, choose_output
@@ -38,13 +39,14 @@ from orchestrator.pipeline.enhance import Face, Shown, enhanced
 from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.occlusion import unoccluded
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.parts import Part, copies_in
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.shots import Shot, Speaking
-from orchestrator.pipeline.speakers import SpeakerAudio, Voice, point_choice, speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
 from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
@@ -52,7 +54,6 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
-from preprocess.speaker import SpeakerChoice
 from preprocess.voice import Spans, spoken_s
 from preprocess.yuv import crop_face
 
@@ -150,6 +151,7 @@ def plan_render(
     """
     options = options or RenderOptions()
     options.check()
+    check_speakers(options.speaker, [other.speaker for other in others])
     encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
@@ -161,10 +163,7 @@ def plan_render(
     info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)
-    if others:
-        choices: list[SpeakerChoice] = [point_choice(speaker, info) for speaker in (options.speaker, *(other.speaker for other in others))]
-    else:
-        choices = [speaker_choice(options.speaker, options.speaker_boxes, info)]
+    choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]
     tick = (watch or Watch()).tick
     speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
     voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
@@ -243,6 +242,7 @@ def render(
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
+        copied=folder.copied(),
         passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
@@ -269,13 +269,31 @@ def _render_segments(
     passed_through = folder.passed_through_count
     speech, *others = (voice.speech.info for voice in plan.voices)
     sound = SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis), others)
-    with SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch) as writer:
-        pictures = render_frames(plan, analysis, shown, models, spans, writer.first_frame, watch)
+    copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
+    with SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer:
+        is_rendered = np.arange(shown.frame_count) >= writer.first_frame
+        for copy in copies:
+            is_rendered[copy.first : copy.stop] = False
+        pictures = render_frames(plan, analysis, shown, models, spans, np.flatnonzero(is_rendered), watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
                 passed_through += not frame.is_edited
                 clock.advance(frame.index + 1, passed_through=passed_through, segment_count=len(folder.finished))
+        writer.copy_what_is_next()
+    clock.advance(shown.frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
+
+
+def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, watch: Watch) -> list[Part]:
+    """Return what of the output can be copied: whole groups of the source in which there is no face to speak, or nothing to be said."""
+    if not analysis.index.is_seekable:
+        return []
+    is_untouched = shown.incoming < 0
+    speaking = shown.source[: shown.speech_frames]
+    for track in analysis.tracks:
+        is_untouched[: len(speaking)] &= ~track.is_present[speaking]
+    gops = closed_gops(plan.info, analysis.index.pts, watch.tick)
+    return copies_in(shown.source, is_untouched, gops, plan.output.encoding.segment_frame_count(shown.clock.frame_rate))
 
 
 def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
@@ -287,7 +305,14 @@ def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
     period_s = analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, speech_s)
     if options.sync_mode == "loop" and period_s < speech_s:
         period_s -= options.loop_crossfade_s
-    return Background(plan.info.path, channels_of_source(plan.info.path), options.background_audio, period_s, options.sync_mode != "silence")
+    return Background(
+        plan.info.path,
+        channels_of_source(plan.info.path),
+        options.background_audio,
+        period_s,
+        options.sync_mode != "silence",
+        plan.info.start_s,
+    )
 
 
 def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:
@@ -313,10 +338,10 @@ def render_frames(
     shown: Timeline,
     models: Models,
     spans: Sequence[Spans | None],
-    first_frame: int = 0,
+    places: NDArray[np.int64] | None = None,
     watch: Watch | None = None,
 ) -> Generator[Shown]:
-    """Yield the output's frames in order from `first_frame` on.
+    """Yield the output's frames at (n,) rising `places`, or all.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
     frames under way is bounded.
@@ -325,7 +350,8 @@ def render_frames(
     windows = [
         speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
     ]
-    frames = _with_mouths(plan, analysis, shown, models, windows, first_frame, watch)
+    places = np.arange(shown.frame_count) if places is None else places
+    frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
     if models.enhancer is not None:
         frames = enhanced(frames, models.enhancer, colour, watch)
     with closing(faded(frames)) as pictures:
@@ -335,12 +361,12 @@ def render_frames(
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], first_frame: int, watch: Watch
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], places: NDArray[np.int64], watch: Watch
 ) -> Generator[Shown]:
     colour, lip_model = stream_colour(plan.info), models.lip_model
     with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
         group_size = frames_in_group(plan.info.frame_bytes, lip_model)
-        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, first_frame)
+        frames = _shots(reader, second_reader, plan, analysis, shown, lip_model, windows, places)
         if models.occluder is not None:
             frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
         batches = batched(frames, lambda shot: len(shot.speaking), group_size)
@@ -369,7 +395,7 @@ def _shots(
     shown: Timeline,
     lip_model: LipModel,
     windows: Sequence[Windows],
-    first_frame: int,
+    places: NDArray[np.int64],
 ) -> Generator[Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
 
@@ -388,12 +414,15 @@ def _shots(
                 speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
         return Shot(index, frame, tuple(speaking), weight)
 
-    incoming = shown.incoming[first_frame:]
+    incoming = shown.incoming[places]
     second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
-    for index, frame in enumerate(reader.decode_order(analysis.index, shown.source[first_frame:]), first_frame):
-        yield shot(index, frame)
-        if shown.incoming[index] >= 0:
-            yield shot(index, next(second), float(shown.incoming_weight[index]))
+    # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
+    stretches = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
+    for stretch in stretches:
+        for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
+            yield shot(index, frame)
+            if shown.incoming[index] >= 0:
+                yield shot(index, next(second), float(shown.incoming_weight[index]))
 
 
 def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:

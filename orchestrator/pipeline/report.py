@@ -28,6 +28,8 @@ class RenderReport:
     """Those among them that show a speaker's face which can be edited."""
     passed_through: tuple[tuple[int, int], ...]
     """Output frames that are the source's own, as ranges [first, behind the last): no face there, or the mouth at rest."""
+    copied: tuple[tuple[int, int], ...]
+    """Those among them that are the source's own packets, not encoded again, as ranges [first, behind the last)."""
     passed_through_because: Mapping[str, tuple[tuple[int, int], ...]]
     """The same ranges by reason: `after_speech`, `at_rest` (the mouth closed in silence), and of faces that are left alone `no_face`, `too_small`
     and `profile`."""

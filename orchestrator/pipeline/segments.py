@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.gops import GopReader
 from orchestrator.media.output import SEGMENT_SUFFIXES, Output
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import Picture
-from orchestrator.media.segment import SegmentEncoder, SegmentFile
+from orchestrator.media.segment import SegmentCopier, SegmentEncoder, SegmentFile
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import MAX_TAIL_FRAMES, MIN_SEGMENT_FRAMES, storage_error
+from orchestrator.media.writer import storage_error
+from orchestrator.pipeline.parts import Part, parts_of
 from orchestrator.pipeline.report import frame_ranges
 from orchestrator.pipeline.watch import Watch
 
@@ -35,6 +38,8 @@ class FinishedSegment:
     """Its frames that were edited, numbered from its own start, as ranges [first, behind the last)."""
 
     duration_s: Fraction
+    is_copied: bool = False
+    """Whether its pictures are the source's own packets."""
 
     @property
     def edited_count(self) -> int:
@@ -83,20 +88,31 @@ class SegmentFolder:
             start += segment.file.frame_count
         return flags
 
+    def copied(self) -> tuple[tuple[int, int], ...]:
+        """Return which frames of the finished segments are copied, as ranges [first, behind the last)."""
+        flags = [np.full(segment.file.frame_count, segment.is_copied) for segment in self.finished]
+        return frame_ranges(np.concatenate(flags)) if flags else ()
+
     def partial(self, index: int, suffix: str) -> Path:
         """Return where to write a segment whose name will end so: a name that no other attempt uses, should one still be at it."""
         return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}{suffix}.partial"
 
-    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
+    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction, *, is_copied: bool = False) -> None:
         """Put the next segment in place.
 
         Raises:
             StorageError: it cannot be put there.
         """
         place = self.path / f"{len(self.finished):05}{Path(file.path.stem).suffix}"
-        segment = FinishedSegment(SegmentFile(place, file.frame_count, file.delay_frames), frame_ranges(edited), duration_s)
+        segment = FinishedSegment(SegmentFile(place, file.frame_count, file.delay_frames), frame_ranges(edited), duration_s, is_copied)
         try:
-            about = {"frame_count": file.frame_count, "delay_frames": file.delay_frames, "edited": segment.edited, "duration_s": str(duration_s)}
+            about = {
+                "frame_count": file.frame_count,
+                "delay_frames": file.delay_frames,
+                "edited": segment.edited,
+                "duration_s": str(duration_s),
+                "is_copied": is_copied,
+            }
             self._place(segment.file.path.with_suffix(".json"), about)
             with file.path.open("rb") as written:
                 os.fsync(written.fileno())  # else a power cut leaves the name without the bytes
@@ -131,7 +147,7 @@ def finished_segments(path: Path) -> list[FinishedSegment]:
             break  # the folder is being deleted
         ranges = tuple((int(first), int(stop)) for first, stop in about["edited"])
         placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]))
-        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"])))
+        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"]), bool(about["is_copied"])))
     return segments
 
 
@@ -139,9 +155,6 @@ def _segment_at(path: Path, index: int) -> Path | None:
     files = (path / f"{index:05}{suffix}" for suffix in SEGMENT_SUFFIXES.values())
     return next((file for file in files if file.is_file()), None)
 
-
-FIRST_SEGMENT_S = Fraction(1, 2)
-"""Length of an output's first segment, s: shorter than the others, so that it can be watched sooner."""
 
 SERIAL_THREADS = 2
 """Encoder threads up to which a segment is finished before the next one begins: measured on two cores, overlapping gained nothing in time and
@@ -156,21 +169,27 @@ class SegmentWriter:
     """
 
     def __init__(
-        self, folder: SegmentFolder, info: VideoInfo, clock: OutputClock, speech: SpeechEncoder, output: Output, frame_count: int, watch: Watch
+        self,
+        folder: SegmentFolder,
+        info: VideoInfo,
+        clock: OutputClock,
+        speech: SpeechEncoder,
+        output: Output,
+        frame_count: int,
+        watch: Watch,
+        copies: Sequence[Part] = (),
     ) -> None:
         self._folder = folder
         self._info = info
         self._clock = clock
         self._output = output
-        self._is_serial = output.encoding.resolved_thread_count <= SERIAL_THREADS
-        self._segment_frames = output.encoding.segment_frame_count(clock.frame_rate)
-        self._first_segment_frames = min(self._segment_frames, max(MIN_SEGMENT_FRAMES, round(FIRST_SEGMENT_S * clock.frame_rate)))
-        self._frame_count = frame_count
+        encoding, rate = output.encoding, clock.frame_rate
+        self._parts = parts_of(frame_count, encoding.segment_frame_count(rate), copies, encoding.opening_frame_count(rate))
+        self._is_serial = encoding.resolved_thread_count <= SERIAL_THREADS
         self._watch = watch
         self._speech = speech
         self.first_frame = sum(segment.file.frame_count for segment in folder.finished)
         """Where writing begins."""
-        self._written = self.first_frame
         self._encoder: SegmentEncoder | None = None
         self._edited: list[bool] = []
         self._finisher = ThreadPoolExecutor(1, "segment-finish")
@@ -193,38 +212,63 @@ class SegmentWriter:
             self._finisher.shutdown()  # a segment that is being finished is kept
 
     def write(self, picture: Picture, is_edited: bool) -> None:
-        """Encode the next picture.
+        """Encode the next picture, that is the next of those that are not copied.
 
         Raises:
             EncodeError, StorageError: the output cannot be encoded or written.
             RenderError: the watch says that the render must not go on.
         """
         if self._encoder is None:
-            path = self._folder.partial(self._started, self._output.segment_suffix)
-            self._encoder = SegmentEncoder(path, self._info, self._clock, self._output, self._speech, self._started, self._written)
-            self._started += 1
+            self.copy_what_is_next()
+            self._encoder = SegmentEncoder(self._path(), self._info, self._clock, self._output, self._speech, self._started, self._part.first)
         self._encoder.write(picture)
         self._edited.append(is_edited)
-        self._written += 1
-        left = self._frame_count - self._written
-        if not left:
-            self._encoder.write_speech(None)
-        full = self._first_segment_frames if self._started == 1 else self._segment_frames
-        if not left or (len(self._edited) >= full and left > MAX_TAIL_FRAMES):
-            self._wait()
+        if len(self._edited) == self._part.frame_count:
             encoder, edited = self._encoder, np.array(self._edited, np.bool_)
             self._encoder, self._edited = None, []
-            duration_s = self._clock.time_s(self._written) - self._clock.time_s(self._written - len(edited))
-            self._finishing = self._finisher.submit(self._finish, encoder, edited, duration_s)
-            if self._watch.is_leaving or self._is_serial:
-                self._wait()
-                self._watch.checkpoint()
+            self._submit(encoder, edited)
 
-    def _finish(self, encoder: SegmentEncoder, edited: NDArray[np.bool_], duration_s: Fraction) -> None:
+    def copy_what_is_next(self) -> None:
+        """Copy the segments that are to be copied, up to the next picture that is encoded, or to the end.
+
+        Raises:
+            EncodeError, StorageError, UnreadableMedia: they cannot be read or written.
+            RenderError: the watch says that the render must not go on.
+        """
+        while self._started < len(self._parts) and (first_pts := self._part.source_pts) is not None:
+            with closing(GopReader(self._info)) as source:
+                copier = SegmentCopier(self._path(), self._info, self._clock, self._output, self._speech, self._started, self._part.first, source)
+                try:
+                    copier.copy(first_pts, self._part.frame_count, self._watch.tick)
+                except BaseException:
+                    copier.abandon()
+                    raise
+            self._submit(copier, np.zeros(self._part.frame_count, np.bool_))
+
+    @property
+    def _part(self) -> Part:
+        return self._parts[self._started]
+
+    def _path(self) -> Path:
+        return self._folder.partial(self._started, self._output.segment_suffix)
+
+    def _submit(self, maker: SegmentEncoder | SegmentCopier, edited: NDArray[np.bool_]) -> None:
+        """Have a segment finished, whose pictures are all written, while the next one begins."""
+        part, self._started = self._part, self._started + 1
+        if self._started == len(self._parts):
+            maker.write_speech(None)
+        self._wait()
+        self._finishing = self._finisher.submit(self._finish, maker, part, edited)
+        if self._watch.is_leaving or self._is_serial:
+            self._wait()
+            self._watch.checkpoint()
+
+    def _finish(self, maker: SegmentEncoder | SegmentCopier, part: Part, edited: NDArray[np.bool_]) -> None:
+        duration_s = self._clock.time_s(part.stop) - self._clock.time_s(part.first)
         try:
-            self._folder.add(encoder.finish(), edited, duration_s)
+            self._folder.add(maker.finish(), edited, duration_s, is_copied=part.source_pts is not None)
         except BaseException:
-            encoder.abandon()
+            maker.abandon()
             raise
         self._watch.tick()
 

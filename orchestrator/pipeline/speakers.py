@@ -63,17 +63,15 @@ class SpeakerAudio:
     """`X,Y` or `X,Y,FRAME`, a point on his face."""
 
 
-def point_choice(speaker: str, info: VideoInfo) -> FaceAt:
-    """Return one of several speakers.
+def check_speakers(speaker: str, others: Sequence[str]) -> None:
+    """Check that several speakers can be told apart.
 
     Raises:
-        InvalidOption: he is not chosen by a point inside the picture.
+        InvalidOption: there are others, and one of them all is not chosen by a point.
     """
-    if not _POINT.fullmatch(speaker):
-        raise InvalidOption(f"Each of several speakers is chosen by a point on his face, X,Y or X,Y,FRAME; {speaker!r} is none.")
-    choice = speaker_choice(speaker, None, info)
-    assert isinstance(choice, FaceAt)
-    return choice
+    for one in (speaker, *others) if others else ():
+        if not _POINT.fullmatch(one):
+            raise InvalidOption(f"Each of several speakers is chosen by a point on his face, X,Y or X,Y,FRAME; {one!r} is none.")
 
 
 Speaker = Annotated[str, AfterValidator(_known)]

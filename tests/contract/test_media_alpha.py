@@ -13,10 +13,12 @@ from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.formats import CodecName, ContainerName
 from orchestrator.media.output import choose_output
+from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.media.writer import Encoding
+from preprocess.yuv import Plane
 from tests.clips import make_sound, number_of, numbered_planes, planes_of
 from tests.contract.test_media_formats import movie, write_pictures
 
@@ -37,7 +39,12 @@ def picture(number: int, pix_fmt: str) -> av.VideoFrame:
         padded = np.zeros((plane.height, plane.line_size), np.uint8)
         padded[:, : plane.width] = samples
         plane.update(padded.tobytes())
-    return made if pix_fmt == "yuva420p" else made.reformat(format=pix_fmt)
+    if pix_fmt == "yuva420p":
+        return made
+    converted = made.reformat(format=pix_fmt)
+    if pix_fmt == "yuva444p10le":  # in which swscale makes 1020 of 255
+        sample_views(converted)[3][:] = np.round(alpha_of(number) * (1023 / 255))
+    return converted
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,14 @@ class Source:
     pix_fmt: str
     options: dict[str, str]
     is_exact: bool = True
-    """Whether the codec keeps every sample of alpha; GIF knows clear and opaque only."""
+    """Whether the codec keeps every sample of alpha."""
+    bits: int = 8
 
 
 SOURCES = [
     Source("clip.webm", "libvpx-vp9", "yuva420p", {"lossless": "1", "auto-alt-ref": "0"}),
     Source("clip8.webm", "libvpx", "yuva420p", {"auto-alt-ref": "0", "crf": "4", "b": "2M"}, is_exact=False),
-    Source("clip.mov", "prores_ks", "yuva444p10le", {"profile": "4444"}, is_exact=False),
+    Source("clip.mov", "prores_ks", "yuva444p10le", {"profile": "4444"}, is_exact=False, bits=10),
     Source("rgba.mov", "png", "rgba", {}),
     Source("clip.apng", "apng", "rgba", {"plays": "0"}),
     Source("still.png", "png", "rgba", {}),
@@ -79,9 +87,9 @@ def make(folder: Path, source: Source) -> Path:
     return path
 
 
-def frames(info: VideoInfo) -> list[tuple[NDArray[np.uint8], ...]]:
+def frames(info: VideoInfo) -> list[tuple[Plane, ...]]:
     with VideoReader(info) as reader:
-        return [planes_of(frame.picture) for frame in reader.decode_from_start()]
+        return [tuple(plane.copy() for plane in sample_views(frame.picture)) for frame in reader.decode_from_start()]
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +101,21 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> AudioInfo:
 def test_alpha_is_seen_and_kept_or_laid_over_black(tmp_path: Path, source: Source) -> None:
     info = probe_video(make(tmp_path, source))
     assert info.has_alpha
+    most, black = (1 << source.bits) - 1, 16 << (source.bits - 8)
     kept = frames(replace(info, keeps_alpha=True))
     assert len(kept) == (1 if source.name.startswith("still") else FRAMES)
     for number, planes in enumerate(kept):
-        difference = np.abs(planes[3].astype(int) - alpha_of(number))
+        assert planes[3].dtype == (np.uint8 if source.bits == 8 else np.uint16)
+        difference = np.abs(planes[3] * (255 / most) - alpha_of(number))
         assert difference.max() <= (0 if source.is_exact else 6)
     for number, (flat, whole) in enumerate(zip(frames(info), kept, strict=True)):
         assert len(flat) == 3
-        clear, opaque = whole[3] == 0, whole[3] == 255
+        clear, opaque = whole[3] == 0, whole[3] == most
         assert clear.any() and opaque.any()
-        assert (flat[0][clear] == 16).all() and np.array_equal(flat[0][opaque], whole[0][opaque])
-        middle = (16 + (whole[0].astype(float) - 16) * whole[3] / 255).round()
+        assert (flat[0][clear] == black).all() and np.array_equal(flat[0][opaque], whole[0][opaque])
+        middle = (black + (whole[0].astype(float) - black) * whole[3] / most).round()
         assert np.abs(flat[0] - middle).max() <= 1
-        assert (flat[1][:, :4] == 128).all() and np.array_equal(flat[1][:, -4:], whole[1][:, -4:]), number
+        assert (flat[1][:, :4] == black * 8).all() and np.array_equal(flat[1][:, -4:], whole[1][:, -4:]), number
 
 
 def test_frames_of_vp9_with_alpha_are_found_again_by_number(tmp_path: Path) -> None:
@@ -151,8 +161,9 @@ def test_output_has_the_sources_alpha(tmp_path: Path, speech: AudioInfo, codec: 
         planes = frames(replace(found, keeps_alpha=True))
         assert len(planes) == 13
         for number, (luma, _, _, alpha) in enumerate(planes):
-            assert np.abs(alpha.astype(int) - alpha_of(number)).max() <= (1 if codec == "prores_4444" else 0)
-            assert number_of(luma) == number
+            most = 255 if codec != "prores_4444" else 1023
+            assert np.array_equal(alpha, np.round(alpha_of(number) * (most / 255))), "ProRes compresses alpha without loss"
+            assert number_of((luma >> (2 if luma.dtype == np.uint16 else 0)).astype(np.uint8)) == number
 
 
 def test_alpha_that_cannot_be_kept_is_refused_where_asked_for_and_noted_where_not(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from orchestrator.errors import InputError, UnreadableMedia
 from orchestrator.media.audio import read_speech, speech_samples
+from orchestrator.media.mix import Background, mixed
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.pipeline.options import RenderOptions
 from tests.clips import Clip, Sound, make_clip, make_sound, number_of, numbered_planes, planes_of, write_wav
+from tests.contract.test_media_audio import onsets_s
 from tests.contract.test_media_reader import index_of
 from tests.contract.test_time import output, seen
 
@@ -142,6 +144,20 @@ def test_sound_of_which_much_is_lost_is_refused_where_only_the_file_has_a_length
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UnreadableMedia, match="truncated"):
         read_speech(path)
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv"])
+def test_source_s_own_sound_stays_with_its_pictures_where_these_begin_late(name: str, tmp_path: Path) -> None:
+    sound = Sound("aac", 48_000, sample_format="fltp", clicks_s=(Fraction(1, 4), Fraction(3, 4)), duration_s=Fraction(3, 2))
+    path = make_clip(tmp_path / name, Clip(first_tick=40), sound, sound_delay_s=Fraction(-1, 2))
+    info = probe_video(path)
+    assert abs(info.start_s - Fraction(1, 2)) <= Fraction(1024, 48_000) + Fraction(1, 1000), (
+        "MP4 counts from the encoder's first sample, which is not heard"
+    )
+    under = Background(path, 1, 0.0, Fraction(6, 5), repeats=False, pictures_start_s=info.start_s)
+    silence = np.zeros((1, 48_000), np.float32)
+    heard = np.concatenate(list(mixed(iter([silence]), under, "mono")), 1)[0]
+    np.testing.assert_allclose(onsets_s(heard, 48_000), [0.25], atol=0.005)
 
 
 CONTAINERS = {

@@ -64,7 +64,7 @@ def test_each_role_tells_pack_licence_device_provider_and_speed(triton: LocalTri
         assert (status.device, status.instance_count, status.max_batch_size, status.test_batch_size) == ("CPU", 2, 8, 8)
         assert status.execution_provider == "CPUExecutionProvider"
         assert status.provider_source == "reported by the backend, from a trial run"
-        assert status.operators["CPUExecutionProvider"] > 100
+        assert status.operators["CPUExecutionProvider"] > 50
         assert status.ms_per_item_batch_1 > 0 and status.ms_per_item_batch_max > 0
         assert status.execution_count >= 8, "one whole batch, two single items, three timed runs of each"
         assert status.notes == ()

@@ -25,7 +25,7 @@ def test_doctor_starts_triton_tests_every_role_and_shows_where_it_runs() -> None
 def test_doctor_prints_a_table_for_a_triton_elsewhere(triton: LocalTriton) -> None:
     done = lipsync("doctor", "--triton", triton.grpc_address)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "face_detector, lip_sync passed on Triton 2.51.0" in done.stdout
+    assert "face_detector, lip_sync, voice_activity passed on Triton 2.51.0" in done.stdout
     for words in ("pack", "centerface", "mouth-warp", "licence", "CPUExecutionProvider", "ms an item, batch 1"):
         assert words in done.stdout
 

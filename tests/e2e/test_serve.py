@@ -109,6 +109,17 @@ def test_bad_input_is_a_problem_with_a_stable_code(service: Service, clip: Path,
     assert not jobs_left(service)
 
 
+def test_further_speakers_are_further_files_with_a_point_each(service: Service, pair: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "short.wav", speech_like(0.5), SPEECH_RATE_HZ).read_bytes()
+    files = {"video": pair.read_bytes(), "audio": audio, "audio_2": audio}
+    fields = {"preset": "ultrafast", "speaker": "128,110", "speaker_2": "390,110"}
+    answer = service.http.post("/render", files=files, data=fields)
+    assert (answer.status_code, frame_count(answer.content)) == (200, 12)
+    for left_out, part in (("speaker_2", "belong together"), ("speaker", "chosen by a point")):
+        answer = service.http.post("/render", files=files, data={name: text for name, text in fields.items() if name != left_out})
+        assert (answer.status_code, part in answer.json()["detail"]) == (422, True)
+
+
 def test_video_without_a_face_is_answered_with_its_code(service: Service, speech: Path, tmp_path: Path) -> None:
     from tests.clips import make_clip
 

@@ -187,6 +187,21 @@ def test_options_that_ask_for_what_is_done_anyway_are_taken(service: Service, as
     service.http.delete(f"/v2/generate/{generation.id}")
 
 
+def test_two_speakers_say_their_own_audio_inputs(service: Service, site: str, assets: dict[str, str], pair: Path) -> None:
+    first = {"type": "audio", "assetId": assets["speech.wav"], "refId": "a", "speaker": "128,110"}
+    other = {"type": "audio", "url": f"{site}/speech.wav", "refId": "b", "speaker": "390,110,3"}
+
+    def asked() -> httpx.Response:
+        fields = {"model": "lipsync-2", "input": json.dumps([first, other])}
+        return service.http.post("/v2/generate", data=fields, files={"video": pair.read_bytes()})
+
+    job = service.ended(asked().raise_for_status().json()["id"])
+    assert (job["status"], job["error"], job["outputDuration"]) == ("COMPLETED", None, pytest.approx(1.52))
+    del other["speaker"]
+    refused = asked()
+    assert (refused.status_code, "chosen by a point" in refused.json()["message"]) == (422, True)
+
+
 def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: Service, assets: dict[str, str]) -> None:
     video, audio = {"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}
     good = {"model": "lipsync-2", "input": [video, audio]}

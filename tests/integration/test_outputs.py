@@ -89,6 +89,29 @@ def test_keyed_presenter_keeps_the_alpha_to_the_bit(small_clip: Path, short_spee
     assert 0 < changed.mean() < 0.2 and changed.any((1, 2)).sum() > 8
 
 
+def test_what_nobody_says_anything_in_is_copied(small_clip: Path, short_speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    """The speech ends with frame 15, and the source has a key frame every 8."""
+    with av.open(str(small_clip)) as source, av.open(str(tmp_path / "clip.mp4"), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"preset": "fast", "x264-params": "keyint=8:min-keyint=8:scenecut=0"})
+        stream.width = stream.height = 256
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(video=0):
+            frame.pict_type = av.video.frame.PictureType.NONE
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    reports = {}
+    for smart in (True, False):
+        out = tmp_path / f"{smart}.mp4"
+        options = RenderOptions(sync_mode="silence", smart=smart, preset="veryfast", crf=30)
+        reports[smart] = render(plan_render(tmp_path / "clip.mp4", short_speech, out, options), client)
+    assert (reports[True].copied, reports[False].copied) == (((16, 25),), ())
+    assert reports[True].frame_count == 25 and reports[True].passed_through[-1][1] == 25
+    copied, encoded, source_pictures = pictures(tmp_path / "True.mp4"), pictures(tmp_path / "False.mp4"), pictures(tmp_path / "clip.mp4")
+    assert np.array_equal(copied[16:], source_pictures[16:])
+    assert not np.array_equal(encoded[16:], source_pictures[16:])
+    assert np.abs(copied[:16].astype(int) - encoded[:16]).mean() < 1, "the rest is rendered as it would be"
+
+
 def test_output_that_cannot_be_is_refused_before_anything_is_read(small_clip: Path, short_speech: Path, tmp_path: Path) -> None:
     for name, options in (
         ("out.webm", RenderOptions(codec="h264")),

@@ -20,22 +20,6 @@ SIDE = 256
 
 
 @pytest.fixture(scope="module")
-def pair(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clip's person on the left, and mirrored and a little smaller on the right, 512 x 256, 25 frames."""
-    path = tmp_path_factory.mktemp("pair") / "pair.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 2 * SIDE, SIDE, "yuv420p"
-        for frame in source.decode(video=0):
-            both = np.full((SIDE, 2 * SIDE, 3), 90, np.uint8)
-            both[:, :SIDE] = frame.reformat(SIDE, SIDE, format="rgb24").to_ndarray()
-            both[16:240, SIDE + 16 : SIDE + 240] = frame.reformat(224, 224, format="rgb24").to_ndarray()[:, ::-1]
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(both, format="rgb24")))
-        target.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One second of speech."""
     return write_wav(tmp_path_factory.mktemp("speech") / "one.wav", speech_like(1.0), SPEECH_RATE_HZ)

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.errors import StorageFull
 from orchestrator.jobs.engine import engine_url, workflow_id
-from orchestrator.jobs.ledger import Ledger, database_url, is_url
-from orchestrator.jobs.model import JobSpec
+from orchestrator.jobs.ledger import Ledger, database_url, is_url, local_inputs
+from orchestrator.jobs.model import JobSpeaker, JobSpec
 
 
 @pytest.fixture
@@ -43,6 +43,15 @@ def test_input_belongs_to_the_jobs_that_need_it(ledger: Ledger) -> None:
     ledger.change("a", {"state": "completed", "has_result": True, "finished_at": 2.0})
     assert ledger.uses("/data/a.mp4")
     assert (ledger.finished_before(2.0), ledger.finished_before(3.0, has_result=True)) == (["b"], ["a"])
+
+
+def test_further_speakers_tracks_belong_to_their_job_too(ledger: Ledger) -> None:
+    others = (JobSpeaker(audio="/data/c_50%.wav", speaker="1,2"), JobSpeaker(audio="https://example.org/d.wav", speaker="3,4"))
+    ledger.insert("a", SPEC.model_copy(update={"others": others}), 10, None, 5)
+    row = ledger.row("a")
+    assert row is not None and local_inputs(row) == ["/data/a.mp4", None, "/data/c_50%.wav", None]
+    assert ledger.uses("/data/c_50%.wav")
+    assert not ledger.uses("/data/c_501.wav") and not ledger.uses("/data/c_50%.wav", but="a")
 
 
 def test_table_of_an_earlier_version_gets_the_columns_that_came_since(tmp_path: Path) -> None:

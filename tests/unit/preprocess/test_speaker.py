@@ -87,6 +87,19 @@ def test_speaker_follows_the_largest_face_of_each_shot_and_nothing_smears_across
     np.testing.assert_allclose(track.landmarks5[40:], np.broadcast_to(FACE * 1.1 + [310, 20], (40, 5, 2)), atol=1e-3)
 
 
+def test_jump_within_a_shot_smears_nothing_and_changes_nobody() -> None:
+    """A jump cut: both people sit a little elsewhere at once, and the other one is now the larger one."""
+    frames = [rows(row(10, 10, 100), row(300, 10, 96))] * 40 + [rows(row(26, 14, 96), row(310, 20, 100))] * 40
+    changes = changes_of(80)
+    changes[40] = 0.02
+    for before in range(1, REACH):
+        changes[40 - before, before:] = 0.02
+    found = follow(frames, changes, RATE)
+    assert found.cuts == () and found.tracks[0].is_present.all() and (found.tracks[0].strength == 1).all()
+    np.testing.assert_allclose(found.tracks[0].landmarks5[:40], np.broadcast_to(FACE + 10, (40, 5, 2)), atol=1e-3)
+    np.testing.assert_allclose(found.tracks[0].landmarks5[40:], np.broadcast_to(FACE * 0.96 + [26, 14], (40, 5, 2)), atol=1e-3)
+
+
 def test_gap_across_a_cut_is_not_bridged() -> None:
     frames = [rows(row(0, 0))] * 20 + [rows()] * 4 + [rows(row(6, 0))] * 20
     assert tracked(frames).is_present.all()

@@ -1,6 +1,6 @@
 """Whole tracks: a face's landmarks over all frames of a video, as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,7 @@ def follow(
     changes: NDArray[np.float32],
     frame_rate: float,
     choices: Sequence[SpeakerChoice] = (LargestFace(),),
+    tick: Callable[[], None] = lambda: None,
 ) -> Followed:
     """Follow the speakers of a whole video.
 
@@ -64,40 +65,56 @@ def follow(
         changes: for each frame (REACH,) float32, see `ChangeMeter`.
         frame_rate: frames a second.
         choices: see `Tracker`.
+        tick: called after each frame; what it raises ends the work.
     """
     tracker = Tracker(frame_rate, choices)
-    frames: list[TrackedFrame] = []
+    collected = _Collected(len(detections), len(choices))
     for rows, change in zip(detections, changes, strict=True):
-        frames.extend(tracker.push(rows, change))
-    frames.extend(tracker.finish())
-    cuts = tuple(frame.index for frame in frames if frame.starts_shot and frame.index)
-    return Followed(collect(frames, len(choices)), cuts, tracker.missing)
+        for frame in tracker.push(rows, change):
+            collected.add(frame)
+        tick()
+    for frame in tracker.finish():
+        collected.add(frame)
+    return Followed(collected.tracks(), tuple(collected.cuts), tracker.missing)
 
 
-def collect(frames: Sequence[TrackedFrame], speaker_count: int) -> tuple[FaceTrack, ...]:
-    """Return the tracks that frames, all of a video, show: at least one for each speaker."""
-    points = next((len(face.outline) for frame in frames for face in frame.faces), 0)
-    tracks: dict[tuple[int, int], FaceTrack] = {}
+class _Collected:
+    """Tracks as they grow, frame by frame."""
 
-    def track_of(speaker: int, slot: int) -> FaceTrack:
-        count = len(frames)
-        if (speaker, slot) not in tracks:
-            tracks[speaker, slot] = FaceTrack(
-                speaker,
-                np.zeros((count, 5, 2), np.float32),
-                np.zeros((count, points, 2), np.float32),
-                np.zeros(count, np.float32),
-                np.full(count, Presence.NO_FACE, np.uint8),
-            )
-        return tracks[speaker, slot]
+    def __init__(self, frame_count: int, speaker_count: int) -> None:
+        self._frame_count = frame_count
+        self._tracks: dict[tuple[int, int], FaceTrack] = {}
+        self._outline_points = 0
+        self.cuts: list[int] = []
+        for speaker in range(speaker_count):
+            self._track(speaker, 0)
 
-    for speaker in range(speaker_count):
-        track_of(speaker, 0)
-    for frame in frames:
+    def add(self, frame: TrackedFrame) -> None:
+        """Take the next frame."""
+        if frame.starts_shot and frame.index:
+            self.cuts.append(frame.index)
         for face in frame.faces:
-            track = track_of(face.speaker, face.slot)
+            self._outline_points = len(face.outline)
+            track = self._track(face.speaker, face.slot)
             track.presence[frame.index] = face.presence
             if face.presence == Presence.EDITABLE:
                 track.landmarks5[frame.index], track.outline[frame.index] = face.landmarks5, face.outline
                 track.strength[frame.index] = face.strength
-    return tuple(tracks[key] for key in sorted(tracks))
+
+    def tracks(self) -> tuple[FaceTrack, ...]:
+        """Return the tracks, at least one for each speaker."""
+        return tuple(self._track(*key) for key in sorted(self._tracks))
+
+    def _track(self, speaker: int, slot: int) -> FaceTrack:
+        """Return a track; one that nobody was seen on yet does not know how many points an outline has."""
+        count, track = self._frame_count, self._tracks.get((speaker, slot))
+        if track is None or track.outline.shape[1] != self._outline_points:
+            track = FaceTrack(
+                speaker,
+                np.zeros((count, 5, 2), np.float32),
+                np.zeros((count, self._outline_points, 2), np.float32),
+                np.zeros(count, np.float32),
+                np.full(count, Presence.NO_FACE, np.uint8),
+            )
+            self._tracks[speaker, slot] = track
+        return track

@@ -187,10 +187,14 @@ class _Followed:
         """Return who is so much larger, and stays, that he must be the speaker."""
         if len(window) < self._count or not self._area_count:
             return None
-        seen = {number: faces for number, faces in _by_track(window).items() if len(faces) == len(window) and number not in self._overtaken}
-        areas = {number: min(face.area for face in faces) for number, faces in seen.items() if number != self._track}
+        limit = MAX_AREA_RATIO * self._area_sum / self._area_count
+        areas: dict[int, float] = {}
+        for number, face in window[0].faces.items():
+            if face.area > limit and number != self._track and number not in self._overtaken:
+                faces = [frame.faces.get(number) for frame in window]
+                areas[number] = min(0.0 if seen is None else seen.area for seen in faces)
         largest = max(areas, key=lambda number: (areas[number], -number), default=None)
-        return largest if largest is not None and areas[largest] > MAX_AREA_RATIO * self._area_sum / self._area_count else None
+        return largest if largest is not None and areas[largest] > limit else None
 
 
 class _Everyone:

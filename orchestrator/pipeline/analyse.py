@@ -127,7 +127,7 @@ def analyse(
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
-    followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices)
+    followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices, watch.tick)
     for number in followed.missing:
         _refuse(choices[number], info, detections)
     shown = tuple(track.first(shown_count) for track in followed.tracks)

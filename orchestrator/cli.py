@@ -49,6 +49,7 @@ def render_command(
         list[str] | None,
         typer.Option(metavar="AUDIO@X,Y[,FRAME]", help="One more speaker: his speech, and a point on his face as for --speaker. May be repeated."),
     ] = None,
+    speaker_image: Annotated[Path | None, typer.Option(help="Picture of the speaker, in place of --speaker; needs a face_embedder model.")] = None,
     triton: TritonOption = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")] = False,
@@ -63,6 +64,7 @@ def render_command(
             out,
             options=options,
             others=[_speaker_audio(text) for text in speaker_audio or ()],
+            speaker_image=speaker_image,
             on_progress=on_progress,
             settings=read_settings(triton, device),
         )

@@ -31,12 +31,14 @@ def render(
     *,
     options: RenderOptions | None = None,
     others: Sequence[SpeakerAudio] = (),
+    speaker_image: Path | None = None,
     on_progress: OnProgress | None = None,
     settings: Settings | None = None,
 ) -> RenderReport:
     """Render `video` with lips that follow `audio` into the MP4 `out`.
 
-    `others` are more speakers, each with a track of his own; then `options`, too, choose theirs by a point.
+    `others` are more speakers, each with a track of his own; then `options`, too, choose theirs by a point. `speaker_image` is a picture of
+    the one speaker, in place of what the options choose.
 
     Starts the embedded Triton for the time of the call unless `settings.triton` names one that runs.
 
@@ -44,7 +46,7 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
     settings = settings or Settings()
-    plan = plan_render(video, audio, out, options, on_progress, others=others)
+    plan = plan_render(video, audio, out, options, on_progress, others=others, speaker_image=speaker_image)
     with open_triton(settings) as client:
         return render_plan(
             plan,

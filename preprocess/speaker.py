@@ -50,11 +50,18 @@ class FaceBoxes:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownTracks:
+    """In each frame the face whose track is one of a person's, as `preprocess.recognition` finds them; none where none is."""
+
+    tracks: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class EveryFace:
     """Whoever is seen."""
 
 
-SpeakerChoice = LargestFace | FaceAt | FaceBoxes | EveryFace
+SpeakerChoice = LargestFace | FaceAt | FaceBoxes | KnownTracks | EveryFace
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Selection:
         count = max(1, round(CHOICE_S * frame_rate))
         self._choice = choice
         self._held: list[SeenFrame] = []
-        self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes) else count)
+        self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes | KnownTracks) else count)
         self._followed = _Followed(count)
         self._everyone = _Everyone()
         self.is_found = not isinstance(choice, FaceAt)
@@ -107,6 +114,8 @@ class Selection:
             elif isinstance(self._choice, FaceBoxes):
                 box = self._choice.boxes[now.index] if now.index < len(self._choice.boxes) else None
                 faces = (None if box is None else _face_in(now, box),)
+            elif isinstance(self._choice, KnownTracks):
+                faces = (next((face for number, face in now.faces.items() if number in self._choice.tracks), None),)
             else:
                 faces = (self._followed.choose(window),)
             yield ChosenFrame(now.index, now.starts_shot, faces)

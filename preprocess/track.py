@@ -52,6 +52,37 @@ class _Gated:
     faces: dict[tuple[int, int], tuple[SeenFace, Presence]]
 
 
+class SeenFrames:
+    """From the detections of each frame to the faces in it by track, smoothed, `look_ahead` frames behind at most."""
+
+    def __init__(self, frame_rate: float) -> None:
+        self._cuts = CutFinder()
+        self._waiting: deque[NDArray[np.float32]] = deque()
+        """Detections of frames of which it is not known yet whether a shot begins with them."""
+        self._linker = Linker(max_gap_frames(frame_rate))
+        self._smoother = TrackSmoother(frame_rate)
+        self.look_ahead = REACH - 1 + self._smoother.look_ahead
+
+    def push(self, rows: NDArray[np.float32], changes: NDArray[np.float32]) -> Iterator[SeenFrame]:
+        """Take the next frame, see `Tracker.push`; yield the frames that are final now. To be run through to its end."""
+        self._waiting.append(rows)
+        for seam in self._cuts.push(changes):
+            yield from self._link(seam)
+
+    def finish(self) -> Iterator[SeenFrame]:
+        """End the video: yield the frames that are left."""
+        for seam in self._cuts.finish():
+            yield from self._link(seam)
+        yield from self._smoother.cut()
+
+    def _link(self, seam: Seam) -> Iterator[SeenFrame]:
+        rows = self._waiting.popleft()
+        if seam != Seam.NONE:
+            self._linker.cut()
+            yield from self._smoother.cut(starts_shot=seam == Seam.CUT)
+        yield from self._smoother.push(rows, self._linker.link(rows))
+
+
 class Tracker:
     """Follows speakers: fed with one frame's detections after the other, hands out frames as soon as they can no longer change.
 
@@ -66,11 +97,7 @@ class Tracker:
             frame_rate: frames a second.
             choices: the speakers. A face that several of them choose is the first one's.
         """
-        self._cuts = CutFinder()
-        self._waiting: deque[NDArray[np.float32]] = deque()
-        """Detections of frames of which it is not known yet whether a shot begins with them."""
-        self._linker = Linker(max_gap_frames(frame_rate))
-        self._smoother = TrackSmoother(frame_rate)
+        self._seen = SeenFrames(frame_rate)
         self._selections = [Selection(choice, frame_rate) for choice in choices]
         self._chosen: list[deque[ChosenFrame]] = [deque() for _ in choices]
         self._gates: dict[tuple[int, int], PresenceGate] = {}
@@ -78,7 +105,7 @@ class Tracker:
         self._window: LookAhead[_Gated] = LookAhead(self._fade_frames + 1)
         self._faded: dict[tuple[int, int], int] = {}
         """For each face, frames since it was last left alone in this shot."""
-        self.look_ahead = REACH - 1 + self._smoother.look_ahead + max(1, round(CHOICE_S * frame_rate)) + self._fade_frames
+        self.look_ahead = self._seen.look_ahead + max(1, round(CHOICE_S * frame_rate)) + self._fade_frames
         """Frames that are known behind one before it is final, at most."""
 
     @property
@@ -93,27 +120,16 @@ class Tracker:
             rows: (n, 15 + 2 M) float32 x1 y1 x2 y2 score, five points and M points of an outline, px of the coded frame.
             changes: of the frame, see `ChangeMeter`.
         """
-        self._waiting.append(rows)
-        for seam in self._cuts.push(changes):
-            self._link(seam)
+        self._select(self._seen.push(rows, changes))
         yield from self._give(self._gated())
 
     def finish(self) -> Iterator[TrackedFrame]:
         """End the video: yield the frames that are left."""
-        for seam in self._cuts.finish():
-            self._link(seam)
-        self._select(self._smoother.cut())
+        self._select(self._seen.finish())
         for number, selection in enumerate(self._selections):
             self._chosen[number].extend(selection.finish())
         yield from self._give(self._gated())
         yield from self._faded_out(self._window.finish())
-
-    def _link(self, seam: Seam) -> None:
-        rows = self._waiting.popleft()
-        if seam != Seam.NONE:
-            self._linker.cut()
-            self._select(self._smoother.cut(starts_shot=seam == Seam.CUT))
-        self._select(self._smoother.push(rows, self._linker.link(rows)))
 
     def _select(self, frames: Iterable[SeenFrame]) -> None:
         for frame in frames:

@@ -339,3 +339,13 @@ def save_dull_wav2lip(path: Path, size_px: int = 96) -> Path:
     out = net.add("Add", net.add("Mul", whole, kept), net.add("Mul", share, dark))
     inputs = [(audio, ("batch_size", 1, 80, 16)), (picture, ("batch_size", 6, size_px, size_px))]
     return net.save(path, inputs, [(out, answer, ("batch_size", 3, size_px, size_px))])
+
+
+def save_embedder(path: Path, size: int, name: str = "input.1", batch: int | str = "None", width: int = 4) -> Path:
+    """Write a network with the input and output of ArcFace (512 numbers, any batch) or SFace (128, batch 1)."""
+    net = Builder(15)
+    x = net.conv(name, (3, width), 3, 4, 1)
+    x = net.conv(x, (width, width), 3, 4, 1)
+    x = net.add("Flatten", x, axis=1)
+    x = net.add("MatMul", x, net.weight(net.random.standard_normal((width * 49, size), np.float32)))
+    return net.save(path, [(name, (batch, 3, 112, 112))], [(x, "683", (batch, size))], opset=13)

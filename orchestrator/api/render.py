@@ -21,7 +21,7 @@ from orchestrator.api.v2 import API_KEY
 from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobView, Segment
 from orchestrator.jobs.service import JobService
 from orchestrator.media.formats import Container
-from orchestrator.media.limits import check_inputs
+from orchestrator.media.limits import check_inputs, check_video
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.speakers import check_speakers
 
@@ -57,6 +57,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             {
                 "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
                 "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+                "speaker_image": {"type": "string", "format": "binary", "description": "Picture of the speaker, in place of speaker."},
                 **_OTHER_SPEAKERS_SCHEMA,
                 **option_schemas,
             },
@@ -65,7 +66,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
     async def post_render(request: Request) -> Response:
         """Render a video with lips that follow the speech. Closing the connection cancels the render."""
         await context.run(readiness.check)
-        files, fields = ("video", "audio", *_OTHER_SPEAKERS), (*RenderOptions.model_fields, *_OTHER_SPEAKERS.values())
+        files, fields = ("video", "audio", "speaker_image", *_OTHER_SPEAKERS), (*RenderOptions.model_fields, *_OTHER_SPEAKERS.values())
         async with context.uploads.form(request, files, fields) as form:
             missing = [name for name in ("video", "audio") if name not in form.files]
             if missing:
@@ -75,10 +76,14 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             check_speakers(options.speaker, [other.speaker for other in others])
             video, audio = form.files["video"].path, form.files["audio"].path
             await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
+            portrait = form.files.get("speaker_image")
+            if portrait is not None:
+                await context.run(check_video, portrait.path, context.media_limits)
             spec = JobSpec(
                 video=str(video),
                 audio=str(audio),
                 others=tuple(others),
+                speaker_image=None if portrait is None else str(portrait.path),
                 options=options,
                 interface="render",
                 owner=context.owner_name(request),

@@ -42,6 +42,7 @@ LIP_SYNC = "lip_sync"
 FACE_LANDMARKS = "face_landmarks"
 FACE_ENHANCER = "face_enhancer"
 FACE_OCCLUDER = "face_occluder"
+FACE_EMBEDDER = "face_embedder"
 AUDIO_ENCODER = "audio_encoder"
 VOICE_ACTIVITY = "voice_activity"
 
@@ -77,6 +78,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
             outputs=(TensorSpec("mask", "FP32", ("S", "S")),),
             parameters=("crop_template",),
         ),
+        FACE_EMBEDDER: RoleContract(
+            inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)),),
+            outputs=(TensorSpec("embedding", "FP32", ("D",)),),
+            parameters=("crop_template",),
+        ),
         AUDIO_ENCODER: RoleContract(
             inputs=(TensorSpec("audio", "FP32", ("A", "B")),),
             outputs=(TensorSpec("features", "FP32", ("F", "D")),),
@@ -99,8 +105,8 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`;
-    `T` chunks of sound."""
+    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`, as
+    embeddings have; `T` chunks of sound."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis."""
     max_batch_size: int

@@ -148,7 +148,7 @@ class Ledger:
                     changed_at=now,
                     video=None if is_url(spec.video) else spec.video,
                     audio=None if is_url(spec.audio) else spec.audio,
-                    others=json.dumps([None if is_url(other.audio) else other.audio for other in spec.others]),
+                    others=json.dumps([None if is_url(source) else source for source in spec.sources[2:]]),
                 )
             )
         return job_id, True

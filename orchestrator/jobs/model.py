@@ -42,6 +42,8 @@ class JobSpec(BaseModel):
     """As `video`."""
     others: tuple[JobSpeaker, ...] = ()
     """More speakers; the options choose the first one."""
+    speaker_image: str | None = None
+    """Picture of the one speaker, in place of what the options choose; as `video`."""
     options: RenderOptions = RenderOptions()
     interface: Literal["v2", "easy", "render"] = "render"
     client_code: str | None = None
@@ -79,8 +81,9 @@ class JobSpec(BaseModel):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Every input: the video, the speech, and the speech of the others."""
-        return (self.video, self.audio, *(other.audio for other in self.others))
+        """Every input: the video, the speech, the speech of the others, and the picture of the speaker where there is one."""
+        portrait = () if self.speaker_image is None else (self.speaker_image,)
+        return (self.video, self.audio, *(other.audio for other in self.others), *portrait)
 
     @field_validator("video", "audio", mode="before")
     @classmethod

@@ -224,13 +224,14 @@ class Runner:
         spec = JobSpec.stored(row["spec"])
         self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
         video, audio, *others = self._inputs(row, spec, watch)
+        portrait = others.pop() if spec.speaker_image is not None else None
         settings = self._settings
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if any(is_url(source) for source in spec.sources):  # else whoever submitted the job has checked them
             check_inputs(video, (audio, *others), limits)
         result = self._storage.result(row["id"], spec.container)
         speakers = [SpeakerAudio(path, other.speaker) for path, other in zip(others, spec.others, strict=True)]
-        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers)
+        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait)
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import FACE_EMBEDDER
 from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
@@ -25,7 +26,7 @@ from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.pipeline.segments import finished_segments
-from orchestrator.pipeline.speakers import check_speakers
+from orchestrator.pipeline.speakers import check_speaker_image, check_speakers
 from orchestrator.settings import Settings
 
 __all__ = ["Hooks", "JobService"]
@@ -102,6 +103,10 @@ class JobService:
         """
         spec.options.check()
         check_speakers(spec.options.speaker, [other.speaker for other in spec.others])
+        if spec.speaker_image is not None:
+            check_speaker_image(spec.options.speaker, spec.options.speaker_boxes, len(spec.others))
+            if not self.has_model(FACE_EMBEDDER):
+                raise InvalidOption(f"There is no {FACE_EMBEDDER} model here (pack arcface) to know a speaker by; leave out speaker_image.")
         for role, is_asked_for in spec.options.optional_roles.items():
             if is_asked_for and not self.has_model(role):
                 raise InvalidOption(f"There is no {role} model here; leave the option {role} out.")

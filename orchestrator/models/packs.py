@@ -13,6 +13,7 @@ from orchestrator.models.anchor_free import Scrfd, YuNet
 from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.dinet import Dinet
+from orchestrator.models.embedders import ArcFace, SFace
 from orchestrator.models.enhancers import Enhancer
 from orchestrator.models.ensemble import Ensemble
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
@@ -235,6 +236,24 @@ _ALL = (
         source="zllrunning/face-parsing.PyTorch, yakhyo/face-parsing (resnet18, resnet34)",
         reads="RGB normalised as ImageNet, [N,3,512,512]; 19 classes of CelebAMask-HQ",
         fit=FaceParser.fit,
+    ),
+    Pack(
+        name="arcface",
+        role="face_embedder",
+        summary="ArcFace of InsightFace (w600k_r50, w600k_mbf): tells people apart",
+        licence="non-commercial research (weights)",
+        source="deepinsight/insightface python-package: buffalo_l w600k_r50.onnx, buffalo_s w600k_mbf.onnx",
+        reads="(RGB - 127.5) / 127.5, 112 px, InsightFace's alignment; 512 numbers",
+        fit=ArcFace.fit,
+    ),
+    Pack(
+        name="sface",
+        role="face_embedder",
+        summary="SFace of the OpenCV zoo: tells people apart",
+        licence="Apache-2.0",
+        source="OpenCV zoo face_recognition_sface_2021dec.onnx",
+        reads="RGB 0..255, 112 px, InsightFace's alignment; 128 numbers",
+        fit=SFace.fit,
     ),
     Pack(
         name="silero",

@@ -17,6 +17,7 @@ from orchestrator.media.reader import FrameIndex, VideoReader
 from orchestrator.media.times import FrameClock, SourceTimes, source_times
 from orchestrator.pipeline.detect import FoundFrame, find_faces
 from orchestrator.pipeline.progress import OnProgress, StageClock
+from orchestrator.pipeline.recognise import Person
 from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -85,12 +86,13 @@ def analyse(
     on_progress: OnProgress | None = None,
     choices: Sequence[SpeakerChoice] = (LargestFace(),),
     *,
+    person: Person | None = None,
     watch: Watch | None = None,
     tracks: TrackCache | None = None,
 ) -> Analysis:
     """Find and follow the speakers' faces over as much of the video as a render shows.
 
-    A speaker who is chosen by a later frame is looked for up to there.
+    A speaker who is chosen by a later frame is looked for up to there. A `person` is looked for in place of the first choice.
 
     Raises:
         InvalidOption: a speaker is chosen by a frame that the video does not have.
@@ -127,6 +129,8 @@ def analyse(
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
+    if person is not None:
+        choices = [person.find(info, detections, watch), *choices[1:]]
     followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices, watch.tick)
     for number in followed.missing:
         _refuse(choices[number], info, detections)

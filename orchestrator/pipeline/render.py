@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, ModelDescription
+from orchestrator.inference.contract import FACE_EMBEDDER, FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, ModelDescription
+from orchestrator.inference.embedder import FaceEmbedder
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.occluder import FaceOccluder
@@ -42,11 +44,12 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.parts import Part, copies_in
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.progress import OnProgress, StageClock
+from orchestrator.pipeline.recognise import Person, read_reference
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.shots import Shot, Speaking
-from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speaker_image, check_speakers, speaker_choice
 from orchestrator.pipeline.speech import Windows, check_temperature, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
@@ -81,11 +84,13 @@ class Models:
     enhancer: FaceEnhancer | None
     voice_activity: VoiceActivity | None
     occluder: FaceOccluder | None
+    embedder: FaceEmbedder | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        optional = [part.description for part in (self.lip_model.encoder, self.enhancer, self.voice_activity, self.occluder) if part is not None]
+        parts = (self.lip_model.encoder, self.enhancer, self.voice_activity, self.occluder, self.embedder)
+        optional = [part.description for part in parts if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
@@ -102,6 +107,8 @@ class RenderPlan:
     limits: MediaLimits
     read_s: float
     """Time it took to read the inputs, s."""
+    portrait: NDArray[np.uint8] | None = None
+    """(h, w, 3) RGB, a picture of the speaker; None where the options choose him."""
 
     @property
     def speech_s(self) -> Fraction:
@@ -131,6 +138,7 @@ def plan_render(
     watch: Watch | None = None,
     limits: MediaLimits = UNLIMITED,
     others: Sequence[SpeakerAudio] = (),
+    speaker_image: Path | None = None,
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -143,6 +151,7 @@ def plan_render(
         watch: ends the reading when it is told to stop.
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
         others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
+        speaker_image: a picture of the one speaker, in place of the options' choice.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
@@ -152,8 +161,10 @@ def plan_render(
     options = options or RenderOptions()
     options.check()
     check_speakers(options.speaker, [other.speaker for other in others])
+    if speaker_image is not None:
+        check_speaker_image(options.speaker, options.speaker_boxes, len(others))
     encoding = options.encoding(container_of(out))
-    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
+    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others), speaker_image and speaker_image.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
@@ -174,7 +185,7 @@ def plan_render(
     speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
-    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s)
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, None if speaker_image is None else read_reference(speaker_image))
 
 
 def render(
@@ -210,14 +221,17 @@ def render(
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
         FaceOccluder(client) if FACE_OCCLUDER in used else None,
+        _embedder(client) if plan.portrait is not None else None,
     )
     check_temperature(models.lip_model, options.temperature)
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
+    person = None if plan.portrait is None or models.embedder is None else Person.of(plan.portrait, models.detector, models.embedder)
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
-        analysis = analyse(info, models.detector, extent, on_progress, [voice.choice for voice in plan.voices], watch=watch, tracks=tracks)
+        choices = [voice.choice for voice in plan.voices]
+        analysis = analyse(info, models.detector, extent, on_progress, choices, person=person, watch=watch, tracks=tracks)
         analyse_s = analyse_clock.elapsed_s
         faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
         shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
@@ -326,6 +340,7 @@ def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str,
         "program": version("lipsync-triton"),
         "encoder": encoder_version(),
         "speakers": [str(voice.choice) for voice in plan.voices[1:]],
+        "portrait": None if plan.portrait is None else sha256(plan.portrait.tobytes()).hexdigest(),
         "options": plan.options.model_dump(mode="json"),
         "output": plan.output.description,
         "encoder_threads": plan.output.encoding.resolved_thread_count,
@@ -463,6 +478,16 @@ def _roles_used(client: TritonClient, options: RenderOptions, by_default: frozen
         elif is_asked_for:
             raise InvalidOption(f"There is no {role} model on {client.address}; install one with `lipsync models install`, or do without.")
     return used
+
+
+def _embedder(client: TritonClient) -> FaceEmbedder:
+    """Raises InvalidOption where there is no model."""
+    if not client.is_model_ready(FACE_EMBEDDER):
+        raise InvalidOption(
+            f"There is no {FACE_EMBEDDER} model on {client.address} to know a speaker by his picture; install one with "
+            "`lipsync models install arcface --from FILE`, or choose him by a point."
+        )
+    return FaceEmbedder(client)
 
 
 def _spoken_s(voices: Sequence[Voice], spans: Sequence[Spans | None]) -> float | None:

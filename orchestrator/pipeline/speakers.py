@@ -74,6 +74,16 @@ def check_speakers(speaker: str, others: Sequence[str]) -> None:
             raise InvalidOption(f"Each of several speakers is chosen by a point on his face, X,Y or X,Y,FRAME; {one!r} is none.")
 
 
+def check_speaker_image(speaker: str, boxes: Sequence[Box | None] | None, other_count: int) -> None:
+    """Check that a picture of the speaker is all that chooses him.
+
+    Raises:
+        InvalidOption: something else does, too, or there are other speakers.
+    """
+    if speaker != "auto" or boxes is not None or other_count:
+        raise InvalidOption("speaker_image says who speaks, alone: leave out speaker, speaker_boxes and further speakers.")
+
+
 Speaker = Annotated[str, AfterValidator(_known)]
 """`auto`, `all`, `X,Y` or `X,Y,FRAME`, px of the picture as shown, frames counted from 0."""
 

@@ -26,7 +26,7 @@ from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
 from orchestrator.settings import Settings
-from tests.networks import FACEFUSION_NAMES, save_edtalk, save_enhancer, save_face_parser, save_musetalk, save_wav2lip, save_xseg
+from tests.networks import FACEFUSION_NAMES, save_edtalk, save_embedder, save_enhancer, save_face_parser, save_musetalk, save_wav2lip, save_xseg
 
 HOME = Settings().triton_home
 
@@ -372,3 +372,13 @@ def test_occluder_of_either_family_becomes_a_mask_of_the_face(pack: str, save: C
     assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
     with pytest.raises(errors.UnsuitableModel, match="does not fit the pack"):
         install("face-parser" if pack == "xseg" else "xseg", repository, file)
+
+
+@pytest.mark.parametrize(("pack", "size", "name", "batch"), [("arcface", 512, "input.1", "None"), ("sface", 128, "data", 1)])
+def test_embedder_of_either_family_gives_directions(pack: str, size: int, name: str, batch: int | str, repository: Path, tmp_path: Path) -> None:
+    version = install(pack, repository, save_embedder(tmp_path / "embedder.onnx", size, name, batch))
+    (output,) = version.card["outputs"]
+    assert (version.role, output["name"], output["dims"]) == ("face_embedder", "embedding", [size])
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
+    with pytest.raises(errors.UnsuitableModel, match="does not fit the pack"):
+        install("sface" if pack == "arcface" else "arcface", repository, tmp_path / "embedder.onnx")

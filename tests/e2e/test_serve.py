@@ -120,6 +120,12 @@ def test_further_speakers_are_further_files_with_a_point_each(service: Service, 
         assert (answer.status_code, part in answer.json()["detail"]) == (422, True)
 
 
+def test_picture_of_the_speaker_without_a_model_for_it_is_refused(service: Service, clip: Path, speech: Path) -> None:
+    files = {"video": clip.read_bytes(), "audio": speech.read_bytes(), "speaker_image": clip.read_bytes()}
+    answer = service.http.post("/render", files=files)
+    assert (answer.status_code, "face_embedder" in answer.json()["detail"]) == (422, True)
+
+
 def test_video_without_a_face_is_answered_with_its_code(service: Service, speech: Path, tmp_path: Path) -> None:
     from tests.clips import make_clip
 

@@ -7,12 +7,14 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from deploy.local.server import LocalTriton
-from orchestrator.errors import InvalidOption
+from orchestrator.errors import InvalidOption, NoFaceFound
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import VOICE_ACTIVITY
 from orchestrator.inference.faces import FaceDetector
+from orchestrator.jobs.model import JobSpec
 from orchestrator.media.probe import probe_video
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
@@ -22,7 +24,8 @@ from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.networks import save_enhancer
+from tests.jobs import is_over, options, wait_for, working
+from tests.networks import save_embedder, save_enhancer
 
 HOME = Settings().triton_home
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
@@ -37,6 +40,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonClient]:
     for name in ("centerface", "mouth-warp", "facemesh468"):
         install_pack(find_pack(name), repository, HOME, None)
     install_pack(find_pack("gfpgan"), repository, HOME, str(save_enhancer(folder / "enhancer.onnx")))
+    install_pack(find_pack("arcface"), repository, HOME, str(save_embedder(folder / "embedder.onnx", 512)))
     with LocalTriton.start(HOME, repository, config_name="cpu") as server, TritonClient(server.grpc_address) as client:
         yield client
 
@@ -107,3 +111,37 @@ def test_asking_for_a_role_that_no_model_fills_is_refused(client: TritonClient, 
             render(plan_render(clip, short_speech, out, LOSSLESS.model_copy(update={role: True})), client)
     assert not out.exists()
     assert set(render(plan_render(clip, short_speech, out, LOSSLESS), client).models) == {"face_detector", "lip_sync", "voice_activity"}
+
+
+def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
+    """The network is a stand-in that keeps what a picture looks like: the mirrored person on the right is another one to it."""
+    with av.open(str(pair)) as container:
+        both = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    for side, kept in (("left", both[:, :256]), ("right", both[:, 256:])):
+        Image.fromarray(np.ascontiguousarray(kept)).save(tmp_path / f"{side}.png")
+    Image.fromarray(both).save(tmp_path / "both.png")
+    Image.fromarray(np.full_like(both, 90)).save(tmp_path / "nobody.png")
+    changed = {}
+    for side in ("left", "right"):
+        plan = plan_render(pair, short_speech, tmp_path / f"{side}.mp4", PLAIN, speaker_image=tmp_path / f"{side}.png")
+        report = render(plan, full)
+        assert report.models["face_embedder"].inference_count > 1
+        with av.open(str(pair)) as source, av.open(str(tmp_path / f"{side}.mp4")) as out:
+            pairs = zip(source.decode(video=0), out.decode(video=0), strict=False)
+            changed[side] = np.any([one.to_ndarray()[:256] != other.to_ndarray()[:256] for one, other in pairs], axis=0)
+    spec = JobSpec(video=str(pair), audio=str(short_speech), speaker_image=str(tmp_path / "right.png"), options=PLAIN)
+    with working(options(tmp_path / "data"), full) as service:
+        job = wait_for(service, service.submit(spec).id, is_over)
+        assert service.result(job.id).read_bytes() == (tmp_path / "right.mp4").read_bytes()
+    assert changed["left"][:, :256].any() and not changed["left"][:, 256:].any()
+    assert changed["right"][:, 256:].any() and not changed["right"][:, :256].any()
+    for name, error, sentence in (("both", InvalidOption, "shows 2 faces"), ("nobody", NoFaceFound, "shows no face")):
+        with pytest.raises(error, match=sentence):
+            render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=tmp_path / f"{name}.png"), full)
+    with pytest.raises(InvalidOption, match="says who speaks, alone"):
+        plan_render(pair, short_speech, tmp_path / "x.mp4", RenderOptions(speaker="all"), speaker_image=tmp_path / "left.png")
+
+
+def test_picture_of_the_speaker_needs_a_model(client: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="lipsync models install arcface"):
+        render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=pair), client)

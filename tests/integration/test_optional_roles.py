@@ -24,7 +24,8 @@ from orchestrator.pipeline.render import plan_render, render
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.jobs import is_over, options, wait_for, working
+from tests.jobs import is_over, wait_for, working
+from tests.jobs import options as job_settings
 from tests.networks import save_embedder, save_enhancer
 
 HOME = Settings().triton_home
@@ -130,7 +131,7 @@ def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_s
             pairs = zip(source.decode(video=0), out.decode(video=0), strict=False)
             changed[side] = np.any([one.to_ndarray()[:256] != other.to_ndarray()[:256] for one, other in pairs], axis=0)
     spec = JobSpec(video=str(pair), audio=str(short_speech), speaker_image=str(tmp_path / "right.png"), options=PLAIN)
-    with working(options(tmp_path / "data"), full) as service:
+    with working(job_settings(tmp_path / "data"), full) as service:
         job = wait_for(service, service.submit(spec).id, is_over)
         assert service.result(job.id).read_bytes() == (tmp_path / "right.mp4").read_bytes()
     assert changed["left"][:, :256].any() and not changed["left"][:, 256:].any()

@@ -21,6 +21,9 @@ from orchestrator.models.repository import missing_roles
 from orchestrator.session import open_triton
 from orchestrator.settings import Settings
 
+PIPED_COLUMNS = 200
+"""Width of the table where no terminal says its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -138,7 +141,8 @@ def _print(checks: list[Check], found: SelfTest | None) -> None:
         table.add_column(role, overflow="fold")
     for label, value in _ROWS:
         table.add_row(label, *(str(value(role)) for role in found.roles.values()))
-    Console(highlight=False).print(table, markup=False)
+    # Into a file or a pipe, as wide as its words: rich would fold them into 80 columns.
+    Console(highlight=False, width=None if console.is_terminal else PIPED_COLUMNS).print(table, markup=False)
     for gpu, share in found.gpu_utilisation.items():
         console.print(f"{gpu}: utilisation up to {share:.0%} during the test", markup=False)
     for note in found.notes:

@@ -255,6 +255,7 @@ def assemble(
                     # `opaque` keeps the reader's codec, since libdav1d has no encoder of its name.
                     video = target.add_stream_from_template(source.streams.video[0], opaque=True)
                     audio = target.add_stream_from_template(source.streams.audio[0])
+                    audio.codec_context.layout = "mono" if audio.codec_context.channels == 1 else "stereo"  # Matroska counts channels only
                     video.time_base = clock.time_base
                     _tell_alpha(video, output)
                     _describe(video.codec_context, info, output, output.container.muxer)

@@ -47,7 +47,7 @@ from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.shots import Shot, Speaking
 from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
-from orchestrator.pipeline.speech import Windows, find_speech, speech_windows
+from orchestrator.pipeline.speech import Windows, check_temperature, find_speech, speech_windows
 from orchestrator.pipeline.timeline import Timeline, frame_order, lay_out, shows_whole_source, speech_frame_count
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -207,6 +207,7 @@ def render(
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
         FaceOccluder(client) if FACE_OCCLUDER in used else None,
     )
+    check_temperature(models.lip_model, options.temperature)
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         analyse_clock = StageClock("analyse", 0, None)

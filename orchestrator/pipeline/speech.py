@@ -38,6 +38,19 @@ def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> 
     return speech_spans(voice, voice_activity.chunk_samples / voice_activity.sample_rate_hz)
 
 
+def check_temperature(lip_model: LipModel, temperature: float) -> None:
+    """Check that a lip model can move its mouth by another amount than usual.
+
+    Raises:
+        InvalidOption: it is asked to, and reads features whose strength says nothing about the mouth.
+    """
+    if lip_model.encoder is not None and temperature != USUAL_TEMPERATURE:
+        raise InvalidOption(
+            f"The lip model on Triton hears speech through {lip_model.encoder.front_end} features, which do not tell how far the mouth moves; "
+            "leave temperature out, or install a lip model that reads mel windows."
+        )
+
+
 def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = None, temperature: float = USUAL_TEMPERATURE) -> Windows:
     """Return the windows of a track for a lip model.
 
@@ -50,19 +63,15 @@ def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = No
         temperature: how far the mouth moves, 0 to 1.
 
     Raises:
-        InvalidOption: the lip model reads features whose strength says nothing about the mouth, and another temperature is asked for.
+        InvalidOption: see `check_temperature`.
         UnreadableMedia: the track cannot be read again.
         InferenceError: Triton failed to encode it.
     """
+    check_temperature(lip_model, temperature)
     encoder = lip_model.encoder
     if encoder is None:
         mel = with_temperature(_heard_mel(speech.mel, lip_model.loud_level_db, spans), temperature)
         return lambda time: mel_window(mel, time, lip_model.window_start_s)
-    if temperature != USUAL_TEMPERATURE:
-        raise InvalidOption(
-            f"The lip model on Triton hears speech through {encoder.front_end} features, which do not tell how far the mouth moves; "
-            "leave temperature out, or install a lip model that reads mel windows."
-        )
     waveform = np.concatenate([samples[0] for samples in speech_samples(speech.info, "mono", SAMPLE_RATE_HZ)])
     if spans is not None:
         waveform *= speech_gain(spans, len(waveform), SAMPLE_RATE_HZ)

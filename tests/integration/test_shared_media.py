@@ -17,8 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.inference.client import TritonClient
+from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.render import plan_render, render
-from tests.clips import SPEECH_RATE_HZ, write_wav
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.integration.test_voice_activity import music
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -78,6 +79,22 @@ def movement(path: Path, count: int) -> NDArray[np.float32]:
 
 def jitter(moves: NDArray[np.float32]) -> float:
     return float(np.abs(np.diff(moves, axis=0)).mean())
+
+
+def test_what_is_not_a_presenters_mouth_is_the_sources_to_the_bit(client: TritonClient, tmp_path: Path) -> None:
+    source, audio = SHARED / "media" / "presenter_man_idle.mp4", write_wav(tmp_path / "speech.wav", speech_like(0.48), SPEECH_RATE_HZ)
+    render(plan_render(source, audio, tmp_path / "out.mkv", RenderOptions(codec="ffv1")), client)
+    changed = np.zeros((1080 * 3 // 2, 720), np.bool_)
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mkv")) as after:
+        frames = list(zip(after.decode(video=0), before.decode(video=0), strict=False))
+    for edited, untouched in frames:
+        changed |= edited.to_ndarray() != untouched.to_ndarray()
+    assert len(frames) == 12
+    rows, columns = np.flatnonzero(changed[:1080].any(1)), np.flatnonzero(changed[:1080].any(0))
+    assert rows.min() > 360 and rows.max() < 600, "below the eyes and above the collar"
+    assert columns.min() > 220 and columns.max() < 480
+    chroma_rows = np.flatnonzero(changed[1080:].reshape(2, 540, 360).any((0, 2)))
+    assert chroma_rows.min() > 180 and chroma_rows.max() < 300
 
 
 def test_mouth_of_a_presenter_rests_in_music(client: TritonClient, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a video file is: sizes, clock and colour, read from its header, and whether the file is all there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -108,6 +108,8 @@ class VideoInfo:
 
     start_s: Fraction = Fraction(0)
     """How long after the file's own beginning its first picture is shown; an output begins with that picture, s."""
+    tone_mapped_from: ColourTags | None = None
+    """The source's own colour where it is HDR and made SDR; `colour` is then `BT709`."""
     has_alpha: bool = False
     """Whether something may show through the pictures. RGB whose first picture is opaque counts as opaque."""
     keeps_alpha: bool = False
@@ -126,6 +128,8 @@ class VideoInfo:
     @property
     def working_pix_fmt(self) -> str:
         """The planar YUV format the source is edited and encoded in: its own where that is one, else 4:2:0; 10 bits where it has more than 8."""
+        if self.tone_mapped_from is not None:
+            return "yuv420p"
         if self.has_alpha:
             return ALPHA_FORMATS[self._colours] if self.keeps_alpha else self._colours
         return self.pix_fmt if self.pix_fmt in SUBSAMPLING_XY else self._colours
@@ -142,6 +146,16 @@ class VideoInfo:
     def hdr(self) -> Literal["pq", "hlg"] | None:
         """The curve of an HDR source, None for SDR."""
         return _HDR.get(self.colour.transfer)
+
+    @property
+    def as_sdr(self) -> "VideoInfo":
+        """The same source, made SDR."""
+        return replace(self, colour=BT709, tone_mapped_from=self.colour)
+
+    @property
+    def as_hdr(self) -> "VideoInfo":
+        """The same source as it is in the file."""
+        return self if self.tone_mapped_from is None else replace(self, colour=self.tone_mapped_from, tone_mapped_from=None)
 
     @property
     def working_size_wh(self) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from orchestrator.media.planes import plane_view as plane_view  # noqa: PLC0414 
 from orchestrator.media.planes import sample_views as sample_views  # noqa: PLC0414
 from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, bits_of, video_stream
 from orchestrator.media.times import MISSING_PTS
+from orchestrator.media.tone import to_sdr
 from preprocess.hdr import sdr_curve
 from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
 
@@ -207,25 +208,13 @@ class VideoReader:
 
     def _prepare(self, picture: av.VideoFrame) -> av.VideoFrame:
         """Return the picture in the working format and size, itself if it has them."""
+        prepared = _in_working_format(picture, self._info.as_hdr)
+        if self._info.tone_mapped_from is None:
+            return prepared
+        shown = to_sdr(plane_views(prepared, stream_colour(self._info.as_hdr)))
+        shown.pts, shown.time_base = picture.pts, picture.time_base
         width, height = self._info.working_size_wh
-        is_laid_on_black = self._info.has_alpha and not self._info.keeps_alpha
-        wanted = ALPHA_FORMATS[self._info.working_pix_fmt] if is_laid_on_black else self._info.working_pix_fmt
-        if picture.format.name != wanted or (picture.width, picture.height) != self._info.size_wh:
-            # Another size is a change in mid-stream; the output has one size.
-            # swscale's own default for RGB is BT.601; what is YUV keeps the matrix it has.
-            converted = picture.reformat(
-                *self._info.size_wh,
-                format=wanted,
-                dst_colorspace="ITU709" if self._info.is_rgb else None,
-                dst_color_range="MPEG" if self._info.is_rgb else None,
-            )
-            converted.pts, converted.time_base = picture.pts, picture.time_base
-            if self._info.has_alpha:
-                copy_alpha(picture, converted)
-            picture = converted
-        if (picture.width, picture.height) != (width, height):
-            picture = _copied(picture, width, height)
-        return flatten(picture, full_range=self._info.is_full_range) if is_laid_on_black else picture
+        return shown if (shown.width, shown.height) == (width, height) else _copied(shown, width, height)
 
 
 def _stretches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -240,6 +229,28 @@ def _stretches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         start, move = stop, int(changes[change]) + 2
     if start < len(order):
         yield order[start:]
+
+
+def _in_working_format(picture: av.VideoFrame, info: VideoInfo) -> av.VideoFrame:
+    width, height = info.working_size_wh
+    is_laid_on_black = info.has_alpha and not info.keeps_alpha
+    wanted = ALPHA_FORMATS[info.working_pix_fmt] if is_laid_on_black else info.working_pix_fmt
+    if picture.format.name != wanted or (picture.width, picture.height) != info.size_wh:
+        # Another size is a change in mid-stream; the output has one size.
+        # swscale's own default for RGB is BT.601; what is YUV keeps the matrix it has.
+        converted = picture.reformat(
+            *info.size_wh,
+            format=wanted,
+            dst_colorspace="ITU709" if info.is_rgb else None,
+            dst_color_range="MPEG" if info.is_rgb else None,
+        )
+        converted.pts, converted.time_base = picture.pts, picture.time_base
+        if info.has_alpha:
+            copy_alpha(picture, converted)
+        picture = converted
+    if (picture.width, picture.height) != (width, height):
+        picture = _copied(picture, width, height)
+    return flatten(picture, full_range=info.is_full_range) if is_laid_on_black else picture
 
 
 def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:

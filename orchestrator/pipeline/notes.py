@@ -36,6 +36,8 @@ def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
 def _picture_notes(info: VideoInfo) -> Iterator[str]:
     if info.is_interlaced:
         yield "The source is interlaced; it was deinterlaced, one frame for each."
+    if info.tone_mapped_from:
+        yield f"The source is HDR ({(info.as_hdr.hdr or '').upper()}); it was converted to SDR (BT.709), highlights rolled off."
     if info.hdr:
         yield f"The source is HDR ({info.hdr.upper()}); its colours and tags were kept, and the models saw it as SDR."
     if info.working_pix_fmt != info.pix_fmt:

@@ -1,7 +1,7 @@
 """What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
 
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -59,6 +59,9 @@ class RenderOptions(BaseModel):
         max_length=32,
         description="Frames a second of the result: `source` (a variable frame rate is converted to the nearest constant one), `keep` (frames keep "
         "their own times), or a number or fraction such as 25, 29.97 or 30000/1001.",
+    )
+    hdr: Literal["keep", "sdr"] = Field(
+        "keep", description="Whether an HDR source stays HDR, with 10 bits, or becomes SDR, which outputs that have 8 bits do anyway."
     )
     audio_offset: float = Field(
         0.0, ge=-36_000, le=36_000, description="Seconds by which the speech begins later; below 0, seconds of it that are left out."

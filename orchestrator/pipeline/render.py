@@ -28,7 +28,7 @@ from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.output import Output, choose_output
-from orchestrator.media.probe import VideoInfo, probe_video
+from orchestrator.media.probe import VideoInfo, bits_of, probe_video
 from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
 from orchestrator.media.segment import assemble, encoder_version
 from orchestrator.media.sound import SpeechEncoder
@@ -159,7 +159,11 @@ def plan_render(
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    info = info.as_sdr if info.hdr and options.hdr == "sdr" else info
     output = choose_output(encoding, info)
+    if info.hdr and bits_of(output.pix_fmt) == 8:
+        info = info.as_sdr
+        output = choose_output(encoding, info)
     info = replace(info, keeps_alpha=output.keeps_alpha)
     if options.background_audio is not None:
         channels_of_source(video)

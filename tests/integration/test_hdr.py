@@ -74,3 +74,26 @@ def test_ten_bit_hdr_is_kept_and_its_mouth_moves_as_in_sdr(codec: str, hdr: Path
         original = curve.to_sdr(levels(source)).astype(int)
         moved, expected = as_sdr - original, (luma_of(sdr).astype(int) - luma_of(small_clip)[:15].astype(int)) * 255 / 219
         assert np.abs(moved - expected).mean() < 0.5 and np.corrcoef(moved[5].ravel(), expected[5].ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("asked", [{"hdr": "sdr", "preset": "ultrafast", "crf": 10}, {"codec": "vp9", "preset": "ultrafast", "crf": 10}])
+def test_hdr_becomes_sdr_where_asked_for_and_where_the_output_has_eight_bits(
+    asked: dict[str, object], hdr: Path, small_clip: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    speech = write_wav(tmp_path / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    out = tmp_path / ("out.webm" if "codec" in asked else "out.mp4")
+    report = render(plan_render(hdr, speech, out, RenderOptions.model_validate(asked)), client)
+    info = probe_video(out)
+    assert info.pix_fmt == "yuv420p" and info.hdr is None
+    assert (info.colour.range, info.colour.transfer, info.colour.matrix) == (1, 1, 1)
+    assert any("converted to SDR" in note for note in report.notes) and report.face_frame_count == 10
+
+    def rgb_of(path: Path) -> NDArray[np.float64]:
+        with av.open(str(path)) as container:
+            return np.asarray(
+                next(container.decode(video=0)).reformat(format="rgb24", src_colorspace="ITU709" if path == out else None).to_ndarray(), float
+            )
+
+    # The clip was put on HLG's curve with its own RGB as BT.2020's: grey comes back, colours are BT.2020's.
+    found, original = rgb_of(out)[:60], rgb_of(small_clip)[:60]
+    assert abs(found.mean() - original.mean()) < 6 and np.corrcoef(found.ravel(), original.ravel())[0, 1] > 0.98

@@ -1,4 +1,4 @@
-"""The command line: `lipsync render | serve | triton | models | doctor | bench`."""
+"""The command line: `lipsync render | serve | triton | models | doctor | bench | tune`."""
 
 import json
 import signal
@@ -22,6 +22,7 @@ from orchestrator.cli_bench import bench
 from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_models import models
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, with_render_flags
+from orchestrator.cli_tune import tune_command
 from orchestrator.errors import InvalidOption, RenderError
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress, Progress
@@ -34,6 +35,7 @@ app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=T
 app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor_command)
+app.command("tune")(tune_command)
 _stderr = Console(stderr=True)
 
 

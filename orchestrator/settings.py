@@ -48,7 +48,12 @@ class Settings(BaseSettings):
     webhook_secret: str = Field("", description="signs webhooks; empty sends them unsigned")
     log_format: Literal["text", "json"] = Field("text", description="how the service logs; json is one object a line")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")
-    max_concurrent_renders: int = Field(2, ge=1, le=64, description="renders the service runs at a time; further ones wait")
+    max_concurrent_renders: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="renders the service runs at a time, further ones wait; unset is what `lipsync tune` measured, else by cores and memory",
+    )
     host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
     port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
     public_url: str | None = Field(

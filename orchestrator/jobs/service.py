@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
+from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
 from orchestrator.jobs.hooks import Hooks
@@ -56,7 +57,7 @@ class JobService:
         self._runner = Runner(self._host, settings, client, hooks, self.storage, self._ledger, self._metrics, self._notify)
         work = Work(self._runner.attempt, self._runner.settle, self._runner.deliver)
         url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
-        self._engine = Engine(url, self._host, settings.max_concurrent_renders, work)
+        self._engine = Engine(url, self._host, concurrent_renders(settings), work)
         self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks.is_kept, settings.retention_s, settings.history_s)
         self._lock = contextlib.ExitStack()
         self._is_running = False

@@ -35,6 +35,9 @@ MIN_BITRATE, MAX_BITRATE = 50_000, 800_000_000
 SMART_CONTAINERS: tuple[ContainerName, ...] = ("mp4", "mov")
 """Where copied and encoded pictures can follow each other: their packets may bring parameter sets of their own."""
 
+OPENING_S = Fraction(1, 2)
+"""Length of an output's first segment, s: shorter than the others, so that it can be watched sooner."""
+
 MIN_SEGMENT_FRAMES = 8
 MAX_TAIL_FRAMES = 4
 """Frames at an output's end that get no segment of their own but join the one before: x264's delay differs for a handful of frames, and the
@@ -90,6 +93,10 @@ class Encoding:
     def segment_frame_count(self, frame_rate: Fraction) -> int:
         """Return how many frames a segment has, and so how far key frames are apart at most."""
         return max(MIN_SEGMENT_FRAMES, round(GOP_S * frame_rate))
+
+    def opening_frame_count(self, frame_rate: Fraction) -> int:
+        """Return how many frames the first segment of an output has."""
+        return max(MIN_SEGMENT_FRAMES, round(OPENING_S * frame_rate))
 
     def __post_init__(self) -> None:
         for name, table in ((self.codec, CODECS), (self.container or "mp4", CONTAINERS)):

@@ -6,6 +6,7 @@ may stand in them: see `TENSORRT_PARAMETERS`.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,27 @@ class ModelConfig:
 
     def _shapes(self, batch: int) -> str:
         return ",".join(f"{tensor.name}:{'x'.join(map(str, (batch, *tensor.dims)))}" for tensor in self.inputs)
+
+
+def batching_of(config: str) -> tuple[int, int] | None:
+    """Return the instance count and the queue delay, us, of a configuration that was written here; None for one without, as of an ensemble."""
+    count, delay = _COUNT.search(config), _DELAY.search(config)
+    return (int(count[2]), int(delay[2])) if count and delay else None
+
+
+def with_batching(config: str, instance_count: int, queue_delay_us: int) -> str:
+    """Return a configuration that was written here with another instance count and queue delay.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if batching_of(config) is None:
+        raise ValueError("expected a configuration with an instance group and dynamic batching")
+    return _DELAY.sub(rf"\g<1>{queue_delay_us}", _COUNT.sub(rf"\g<1>{instance_count}", config))
+
+
+_COUNT = re.compile(r"(instance_group \[ \{ count: )(\d+)")
+_DELAY = re.compile(r"(max_queue_delay_microseconds: )(\d+)")
 
 
 def _quoted(text: str) -> str:

@@ -26,17 +26,22 @@ class Part:
         return self.first + self.frame_count
 
 
-def parts_of(frame_count: int, segment_frames: int, copies: Sequence[Part] = ()) -> list[Part]:
-    """Cut an output into segments of `segment_frames`, but for what is copied. A handful of frames at an end joins the segment before."""
+def parts_of(frame_count: int, segment_frames: int, copies: Sequence[Part] = (), opening_frames: int | None = None) -> list[Part]:
+    """Cut an output into segments of `segment_frames`, but for what is copied. A handful of frames at an end joins the segment before.
+
+    `opening_frames` is how long the output's first segment is, if it is encoded; None for no shorter than the others.
+    """
+    opening = segment_frames if opening_frames is None else min(opening_frames, segment_frames)
     parts: list[Part] = []
     for copy in copies:
-        parts += [*_encoded(parts[-1].stop if parts else 0, copy.first, segment_frames), copy]
-    return [*parts, *_encoded(parts[-1].stop if parts else 0, frame_count, segment_frames)]
+        parts += [*_encoded(parts[-1].stop if parts else 0, copy.first, segment_frames, opening), copy]
+    return [*parts, *_encoded(parts[-1].stop if parts else 0, frame_count, segment_frames, opening)]
 
 
-def _encoded(first: int, stop: int, segment_frames: int) -> Iterator[Part]:
+def _encoded(first: int, stop: int, segment_frames: int, opening_frames: int) -> Iterator[Part]:
     while first < stop:
-        count = segment_frames if stop - first - segment_frames > MAX_TAIL_FRAMES else stop - first
+        wanted = segment_frames if first else opening_frames
+        count = wanted if stop - first - wanted > MAX_TAIL_FRAMES else stop - first
         yield Part(first, count)
         first += count
 

@@ -183,8 +183,9 @@ class SegmentWriter:
         self._info = info
         self._clock = clock
         self._output = output
-        self._parts = parts_of(frame_count, output.encoding.segment_frame_count(clock.frame_rate), copies)
-        self._is_serial = output.encoding.resolved_thread_count <= SERIAL_THREADS
+        encoding, rate = output.encoding, clock.frame_rate
+        self._parts = parts_of(frame_count, encoding.segment_frame_count(rate), copies, encoding.opening_frame_count(rate))
+        self._is_serial = encoding.resolved_thread_count <= SERIAL_THREADS
         self._watch = watch
         self._speech = speech
         self.first_frame = sum(segment.file.frame_count for segment in folder.finished)

@@ -36,7 +36,7 @@ def _cheap(bench: Workbench, size: str, preset: str) -> Figure:
     product, floor = side_by_side(
         effort.rounds,
         lambda: timed(lambda: bench.render(bench.client, video, speech, options)),
-        lambda: timed(lambda: decode_encode(video, bench.folder / "floor.mp4", options.encoding(), frames)),
+        lambda: timed(lambda: decode_encode(video, speech, bench.folder / "floor.mp4", options.encoding(), frames)),
     )
     detail = {
         "product_ms_per_frame": [round(1e3 * seconds / frames, 2) for seconds in product],
@@ -58,7 +58,7 @@ def _dear(bench: Workbench) -> Figure:
         lambda: timed(lambda: bench.render(bench.dear_client, video, speech, options)),
         lambda: frames * call_for(model, min(2.0, effort.model_s), frames),
     )
-    floor_s = timed(lambda: decode_encode(video, bench.folder / "floor.mp4", options.encoding(), frames))
+    floor_s = timed(lambda: decode_encode(video, speech, bench.folder / "floor.mp4", options.encoding(), frames))
     detail = {
         "model": "Wav2Lip's shape, 96 px, 36 M parameters, random weights",
         "product_ms_per_frame": [round(1e3 * seconds / frames, 2) for seconds in product],

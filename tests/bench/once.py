@@ -38,8 +38,8 @@ def _render(address: str, video: str, speech: str, out: str, preset: str, tracks
     return measured
 
 
-def _floor(video: str, out: str, preset: str, frame_count: int) -> dict[str, Any]:
-    measured = _measured(lambda: decode_encode(Path(video), Path(out), Encoding(preset=preset), frame_count))
+def _floor(video: str, speech: str, out: str, preset: str, frame_count: int) -> dict[str, Any]:
+    measured = _measured(lambda: decode_encode(Path(video), Path(speech), Path(out), Encoding(preset=preset), frame_count))
     Path(out).unlink()
     return measured
 

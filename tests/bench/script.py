@@ -15,9 +15,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from orchestrator.media.audio import read_samples, read_speech
+from orchestrator.media.audio import read_speech
 from preprocess.face_track import FaceTrack
 from preprocess.mel import mel_window
+from tests.bench.floor import encode_speech
 from tests.bench.media import FRAME_RATE
 from tests.bench.scores import Figure
 from tests.bench.workbench import Workbench, ratios, side_by_side
@@ -114,10 +115,4 @@ def _encode_again(temporary: Path, speech: Path, out: Path, preset: str) -> None
             frame.pts, frame.time_base, frame.pict_type = index, Fraction(1, FRAME_RATE), av.video.frame.PictureType.NONE
             target.mux(stream.encode(frame))
         target.mux(stream.encode(None))
-        position = 0
-        for samples in read_samples(speech, "mono", 16_000):
-            piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            piece.sample_rate, piece.time_base, piece.pts = 16_000, Fraction(1, 16_000), position
-            position += samples.shape[1]
-            target.mux(audio.encode(piece))
-        target.mux(audio.encode(None))
+        encode_speech(target, audio, speech)

@@ -143,6 +143,8 @@ def test_parts_cover_an_output_once() -> None:
     assert parts_of(104, 50) == [Part(0, 50), Part(50, 54)]
     assert parts_of(105, 50) == [Part(0, 50), Part(50, 50), Part(100, 5)]
     copies = [Part(60, 20, 7), Part(80, 60, 9)]
+    assert parts_of(105, 50, opening_frames=12) == [Part(0, 12), Part(12, 50), Part(62, 43)], "the first one is there soon"
+    assert parts_of(16, 50, opening_frames=12) == [Part(0, 16)] and parts_of(60, 50, [Part(0, 60, 1)], 12) == [Part(0, 60, 1)]
     parts = parts_of(200, 50, copies)
     assert [part.first for part in parts] == list(np.cumsum([0, *(part.frame_count for part in parts)])[:-1]) and parts[-1].stop == 200
     assert [part for part in parts if part.source_pts is not None] == copies

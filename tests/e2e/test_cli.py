@@ -116,3 +116,21 @@ def test_setting_that_cannot_be_used_is_a_code_and_a_sentence(monkeypatch: pytes
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("invalid_option: A setting cannot be used: LIPSYNC_PORT: ")
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--speaker", "128,110", "--speaker-audio", "other.wav"), "AUDIO@X,Y"),
+        (("--speaker-audio", "{speech}@390,110"), "chosen by a point"),
+        (("--speaker", "128,110", "--speaker-audio", "{speech}@here"), "chosen by a point"),
+        (("--speaker", "left"), "--speaker: "),
+    ],
+)
+def test_speakers_that_cannot_be_told_apart_are_refused_before_anything_is_started(
+    arguments: tuple[str, ...], sentence: str, clip: Path, speech: Path, tmp_path: Path
+) -> None:
+    given = [argument.replace("{speech}", str(speech)) for argument in arguments]
+    refused = lipsync("render", "--video", clip, "--audio", speech, "-o", tmp_path / "out.mp4", *given)
+    assert (refused.returncode, "invalid_option: " in refused.stderr, sentence in refused.stderr) == (1, True, True), refused.stderr
+    assert not (tmp_path / "out.mp4").exists()

@@ -1,0 +1,57 @@
+"""How many renders this host runs at a time: what was set, else what `lipsync tune` measured, else what cores and memory allow."""
+
+import json
+import os
+from pathlib import Path
+
+from orchestrator.media.writer import Encoding
+from orchestrator.settings import Settings
+
+JOB_MEMORY_BYTES = 450 << 20
+"""What one render up to 1080p takes at most with the default encoder (`make bench`, figure d); at 2160p it is about four times as much."""
+
+TUNED_FILE = "tuned.json"
+"""In the data folder: what `lipsync tune` measured on this host."""
+
+LEAST_RENDERS = 2
+"""So that a short job need not wait until a long one is done, where there is memory for both."""
+
+
+def concurrent_renders(settings: Settings) -> int:
+    """Return how many renders run at a time; the setting wins."""
+    if settings.max_concurrent_renders is not None:
+        return settings.max_concurrent_renders
+    measured = tuned_renders(settings.data)
+    wanted = measured if measured is not None else renders_by_cores(len(os.sched_getaffinity(0)))
+    return within_memory(wanted, available_bytes())
+
+
+def renders_by_cores(cores: int) -> int:
+    """Return how many renders fill so many cores: an encoder fills as many as it has threads, and one more render fills the gaps."""
+    return max(LEAST_RENDERS, cores // Encoding().resolved_thread_count + 1)
+
+
+def within_memory(count: int, memory_bytes: int) -> int:
+    """Return how many of so many renders have the memory they may take; one always runs."""
+    return max(1, min(count, memory_bytes // JOB_MEMORY_BYTES))
+
+
+def tuned_renders(data: Path) -> int | None:
+    """Return what was measured on a machine with as many cores, None if nothing was."""
+    try:
+        tuned = json.loads((data / TUNED_FILE).read_text())
+        return int(tuned["concurrent_renders"]) if tuned["cores"] == len(os.sched_getaffinity(0)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Return the memory that can be had: the system's, or what the container's limit (cgroup v2) leaves."""
+    meminfo = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines())
+    free = int(meminfo["MemAvailable"].split()[0]) << 10
+    try:
+        limit = (root / "sys/fs/cgroup/memory.max").read_text().strip()
+        used = int((root / "sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - used))

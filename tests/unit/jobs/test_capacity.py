@@ -1,0 +1,59 @@
+"""How many renders run at a time."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.jobs import capacity
+from orchestrator.jobs.capacity import JOB_MEMORY_BYTES, TUNED_FILE, available_bytes, concurrent_renders, renders_by_cores, within_memory
+from orchestrator.settings import Settings
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def tuned(data: Path, count: int, cores: int = CORES) -> None:
+    (data / TUNED_FILE).write_text(json.dumps({"concurrent_renders": count, "cores": cores}))
+
+
+@pytest.fixture(autouse=True)
+def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 64 * JOB_MEMORY_BYTES)
+
+
+def test_what_was_measured_here_is_taken_unless_a_number_is_set(tmp_path: Path) -> None:
+    assert concurrent_renders(Settings(data=tmp_path)) == renders_by_cores(CORES)
+    tuned(tmp_path, 5)
+    assert concurrent_renders(Settings(data=tmp_path)) == 5
+    assert concurrent_renders(Settings(data=tmp_path, max_concurrent_renders=1)) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cores": 1}', json.dumps({"concurrent_renders": "many", "cores": CORES})])
+def test_damaged_record_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / TUNED_FILE).write_text(text)
+    assert concurrent_renders(Settings(data=tmp_path)) == renders_by_cores(CORES)
+
+
+def test_what_was_measured_with_other_cores_does_not_count(tmp_path: Path) -> None:
+    tuned(tmp_path, 7, CORES + 1)
+    assert concurrent_renders(Settings(data=tmp_path)) == renders_by_cores(CORES)
+
+
+def test_renders_never_take_more_memory_than_there_is_and_one_always_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned(tmp_path, 8)
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_MEMORY_BYTES + 1)
+    assert concurrent_renders(Settings(data=tmp_path)) == 3
+    assert within_memory(8, 0) == 1
+
+
+def test_container_limit_bounds_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       8000 kB\nMemAvailable:   4000 kB\n")
+    assert available_bytes(tmp_path) == 4000 << 10
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.current").write_text("1000000\n")
+    for limit, expected in (("max", 4000 << 10), ("3000000", 2_000_000), ("500000", 0)):
+        (group / "memory.max").write_text(f"{limit}\n")
+        assert available_bytes(tmp_path) == expected

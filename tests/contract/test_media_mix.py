@@ -64,7 +64,7 @@ def test_background_begins_again_with_the_pictures_and_no_click(tmp_path: Path) 
     loud=st.lists(st.floats(0.0, 3.0), min_size=24, max_size=24),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_limiter_keeps_every_sample_below_the_ceiling_and_touches_no_quiet_one(lengths: list[int], loud: list[float], seed: int) -> None:
     total = sum(lengths)
     samples = np.random.default_rng(seed).uniform(-1, 1, (2, total)).astype(np.float32)

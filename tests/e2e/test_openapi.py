@@ -41,7 +41,7 @@ def excluded_checks(label: str) -> list[Any]:
 def explore(operation: Any, mode: GenerationMode, excluded: list[Any]) -> None:
     """Call an operation with made-up requests of a kind: as documented, or not."""
 
-    @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @settings(max_examples=12, database=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
         case.call_and_validate(headers={"x-api-key": KEY}, excluded_checks=excluded, timeout=60)

@@ -53,7 +53,7 @@ def leftovers(storage: Path) -> list[str]:
     return [path.name for path in (storage / "incoming").iterdir()]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     video=st.binary(max_size=2000) | st.sampled_from([b"\r\n--", b"x" * (WRITE_BYTES + 1), b"\r\n" * WRITE_BYTES]),
     model=st.text(st.characters(codec="utf-8"), max_size=50),
@@ -120,7 +120,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.lists(st.sampled_from(PIECES) | st.binary(max_size=5), max_size=30).map(b"".join))
 def test_whatever_arrives_is_a_form_or_a_refusal_and_leaves_nothing_half_done(body: bytes, tmp_path: Path) -> None:
     uploads = Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 2)

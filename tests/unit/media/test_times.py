@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.media.times import MISSING_PTS, STANDARD_RATES, SourceTimes, exact_rate, source_times
@@ -89,7 +89,6 @@ def test_long_gap_is_a_pause_but_in_mpeg_streams_a_new_clock() -> None:
     assert seconds(times(pts, may_jump=True))[-1] == Fraction(49, 25)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.just(MISSING_PTS), st.integers(-(10**7), 10**7)), min_size=1, max_size=60), st.booleans())
 def test_times_begin_at_zero_and_never_fall(pts: list[int], may_jump: bool) -> None:
     ticks = times(pts, may_jump=may_jump).ticks

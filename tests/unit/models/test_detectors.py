@@ -155,7 +155,7 @@ def chooser() -> onnxruntime.InferenceSession:
 
 
 @given(seed=st.integers(0, 2**32 - 1), crowding=st.floats(5, 400))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_choice_is_the_textbooks_greedy_one(chooser: onnxruntime.InferenceSession, seed: int, crowding: float) -> None:
     random = np.random.default_rng(seed)
     corners = random.uniform(0, crowding, (2, 300, 2))

@@ -5,7 +5,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import InvalidOption
@@ -43,31 +43,26 @@ def walk(source_count: int, count: int) -> list[int]:
     return places
 
 
-@settings(deadline=None)
 @given(*counts)
 def test_bounce_walks_back_and_forth_over_the_source(source_count: int, speech_frames: int) -> None:
     assert shown("bounce", source_count, speech_frames) == walk(source_count, speech_frames)
 
 
-@settings(deadline=None)
 @given(*counts)
 def test_loop_begins_again_at_the_first_frame(source_count: int, speech_frames: int) -> None:
     assert shown("loop", source_count, speech_frames) == (list(range(source_count)) * (speech_frames // source_count + 1))[:speech_frames]
 
 
-@settings(deadline=None)
 @given(*counts)
 def test_cut_off_lasts_as_long_as_the_shorter(source_count: int, speech_frames: int) -> None:
     assert shown("cut_off", source_count, speech_frames) == list(range(min(source_count, speech_frames)))
 
 
-@settings(deadline=None)
 @given(*counts)
 def test_silence_shows_the_whole_video_and_holds_its_last_frame(source_count: int, speech_frames: int) -> None:
     assert shown("silence", source_count, speech_frames) == [*range(source_count), *[source_count - 1] * (speech_frames - source_count)]
 
 
-@settings(deadline=None)
 @given(*counts)
 def test_remap_spreads_the_video_evenly_over_the_speech(source_count: int, speech_frames: int) -> None:
     frames = shown("remap", source_count, speech_frames)
@@ -107,14 +102,12 @@ def test_an_hour_has_the_exact_number_of_frames() -> None:
     assert speech_frame_count(Fraction(1, 1000), Fraction(25)) == 1
 
 
-@settings(deadline=None)
 @given(st.fractions(0, 7200), rates)
 def test_output_is_never_more_than_half_a_frame_off_its_sound(duration_s: Fraction, frame_rate: Fraction) -> None:
     count = speech_frame_count(duration_s, frame_rate)
     assert count == 1 or abs(count / frame_rate - duration_s) <= 1 / frame_rate / 2
 
 
-@settings(deadline=None)
 @given(lengths_ms, rates)
 def test_converted_frame_is_the_one_on_screen_in_the_middle_of_its_time(lengths: list[int], rate: Fraction) -> None:
     source = variable(lengths)
@@ -126,7 +119,6 @@ def test_converted_frame_is_the_one_on_screen_in_the_middle_of_its_time(lengths:
     assert abs(len(at_rate(source, rate)) / rate - source.duration_s) <= 1 / rate / 2 or len(at_rate(source, rate)) == 1
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), rates, rates)
 def test_constant_source_is_converted_to_any_rate_without_drift(frame_count: int, own: Fraction, rate: Fraction) -> None:
     frames = at_rate(constant(frame_count, own), rate)
@@ -136,7 +128,6 @@ def test_constant_source_is_converted_to_any_rate_without_drift(frame_count: int
         assert frame / own <= middle and (frame == frame_count - 1 or middle < (frame + 1) / own)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(SYNC_MODES), lengths_ms, st.fractions(Fraction(1, 100), 10), rates)
 def test_every_mode_has_its_length_at_any_rate(mode: SyncMode, lengths: list[int], speech_s: Fraction, rate: Fraction) -> None:
     source = variable(lengths)
@@ -146,7 +137,6 @@ def test_every_mode_has_its_length_at_any_rate(mode: SyncMode, lengths: list[int
     assert laid_out.source.min() >= 0 and laid_out.source.max() < len(source)
 
 
-@settings(deadline=None)
 @given(lengths_ms, st.fractions(Fraction(1, 10), 4), rates)
 def test_source_of_which_only_the_beginning_was_looked_at_is_laid_out_alike(lengths: list[int], speech_s: Fraction, rate: Fraction) -> None:
     """What lies behind the speech's end makes no difference, where the rate is given."""
@@ -183,7 +173,6 @@ def test_kept_frames_last_as_long_as_in_the_source_forwards_and_backwards() -> N
     assert kept("remap", "0.64", LENGTHS) == [(frame, 2 * start) for frame, start in once]
 
 
-@settings(deadline=None)
 @given(st.sampled_from(SYNC_MODES), lengths_ms, st.fractions(Fraction(1, 100), 10))
 def test_kept_times_rise_and_end_with_the_speech(mode: SyncMode, lengths: list[int], speech_s: Fraction) -> None:
     source = variable(lengths)

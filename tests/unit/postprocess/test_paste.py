@@ -136,7 +136,7 @@ def odd_frame(subsampling: tuple[int, int], seed: int = 6) -> YuvImage:
     return YuvImage((y, u, v), subsampling, BT709)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(0.3, 3.0),
     st.floats(-180, 180),

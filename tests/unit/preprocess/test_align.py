@@ -63,7 +63,7 @@ def test_identity_changes_nothing() -> None:
     assert np.array_equal(warp(image, np.eye(2, 3), (50, 40), cv2.BORDER_REPLICATE), image)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.08, 3.0), st.floats(-180, 180), st.floats(-300, 300), st.floats(-300, 300))
 def test_warp_of_a_ramp_is_the_ramp_read_through_the_inverse(scale: float, angle_deg: float, x: float, y: float) -> None:
     """A linear ramp is kept exactly by linear interpolation and by area means alike, so any shift shows."""

@@ -79,7 +79,7 @@ def test_change_is_0_of_the_same_and_1_of_pictures_without_anything_in_common() 
     assert changes[2].tolist() == [changes[2][0]] * REACH
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_changes_of_the_first_frames_do_not_know_of_the_others(count: int, seed: int) -> None:
     noise = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def test_features_are_what_librosa_gives_with_wav2lips_parameters() -> None:
     np.testing.assert_allclose(mel_of(NOISE), expected, atol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, len(NOISE)), max_size=6))
 def test_result_does_not_depend_on_how_the_waveform_was_cut(cuts: list[int]) -> None:
     stream = MelStream()

@@ -63,7 +63,7 @@ def test_short_windows_end_with_a_detection() -> None:
         assert len(found) == count and asked[-1] == count - 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 29), st.floats(0, 6))
 def test_whatever_moves_no_point_is_far_from_where_it_was_last_or_next_seen(seed: int, count: int, speed: float) -> None:
     noise = np.random.default_rng(seed)

@@ -65,7 +65,7 @@ def assert_same(one: list[TrackedFrame], other: list[TrackedFrame]) -> None:
 video = st.lists(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200), st.integers(5, 150), st.floats(0.3, 1.0)), max_size=3), max_size=90)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(video, st.sets(st.integers(4, 80), max_size=3), st.integers(0, 60), st.sampled_from([LargestFace(), EveryFace()]))
 def test_what_is_final_does_not_depend_on_what_comes_later(
     faces: list[list[tuple[int, int, int, float]]], cuts: set[int], known: int, choice: SpeakerChoice

@@ -109,7 +109,7 @@ def test_straight_movement_is_kept_to_its_very_ends(frame_rate: float, count: in
     np.testing.assert_allclose(track.landmarks5.reshape(count, 10), truth[:, 5:], atol=1e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200), st.integers(5, 150), st.floats(0.3, 1.0)), max_size=3), max_size=25))
 def test_whatever_is_detected_the_track_stays_among_the_detections(faces: list[list[tuple[int, int, int, float]]]) -> None:
     frames = [rows(*(row(x, y, size, score) for x, y, size, score in frame)) for frame in faces]

@@ -13,8 +13,8 @@ from orchestrator.inference.client import INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import self_test
 from orchestrator.models.repository import missing_roles
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import OnProgress
-from orchestrator.pipeline.render import plan_render
 from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio

@@ -27,8 +27,10 @@ from orchestrator.inference.loadtest import Load, run_load
 from orchestrator.inference.selftest import output_of
 from orchestrator.jobs.capacity import LEAST_RENDERS, TUNED_FILE, available_bytes, within_memory
 from orchestrator.models.config import CONFIG_FILES, Device, batching_of, with_batching
+from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import REQUESTS_IN_FLIGHT, plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.session import check_repository, device_config
 from orchestrator.settings import Settings

@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs.model import JobSpec, JobView
 from orchestrator.jobs.service import Hooks, JobService
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings
 
 

@@ -22,7 +22,8 @@ from orchestrator.jobs.progress import ProgressBoard
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.limits import MediaLimits, check_inputs
 from orchestrator.media.writer import FULL, storage_error
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache

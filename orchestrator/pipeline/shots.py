@@ -1,13 +1,22 @@
 """Output frames on their way to the lip model."""
 
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.media.reader import DecodedFrame
+from orchestrator.inference.faces import LipModel
+from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
+from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.enhance import Face
-from preprocess.yuv import FaceCrop
+from orchestrator.pipeline.plan import RenderPlan
+from orchestrator.pipeline.speech import Windows
+from orchestrator.pipeline.timeline import Timeline
+from postprocess.mask import outline_mask, paste_mask
+from preprocess.align import frame_to_crop_matrix
+from preprocess.face_track import FaceTrack
+from preprocess.yuv import FaceCrop, crop_face
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +38,49 @@ class Shot:
     speaking: tuple[Speaking, ...]
     weight: float | None
     """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
+
+
+def cut_shots(
+    reader: VideoReader,
+    second_reader: VideoReader,
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    lip_model: LipModel,
+    windows: Sequence[Windows],
+    places: NDArray[np.int64],
+) -> Generator[Shot]:
+    """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
+
+    Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
+    both mouths move alike.
+    """
+    colour = stream_colour(plan.info)
+    mask = paste_mask(lip_model.size_px, lip_model.paste_region)
+
+    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
+        speaking = []
+        for track in analysis.tracks if index < shown.speech_frames else ():
+            if track.is_present[frame.index]:
+                face = _face_of(track, frame.index, lip_model, mask)
+                face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
+                speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
+        return Shot(index, frame, tuple(speaking), weight)
+
+    incoming = shown.incoming[places]
+    second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
+    # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
+    stretches = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
+    for stretch in stretches:
+        for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
+            yield shot(index, frame)
+            if shown.incoming[index] >= 0:
+                yield shot(index, next(second), float(shown.incoming_weight[index]))
+
+
+def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:
+    """Return where a track's face is in a source frame, with what of the lip model's `mask` may be changed there."""
+    landmarks5, outline = track.landmarks5[source_index], track.outline[source_index]
+    to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
+    own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
+    return Face(landmarks5, to_crop, own_mask * track.strength[source_index])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import LipModel
 from orchestrator.pipeline.concurrency import in_flight
-from orchestrator.pipeline.render import REQUESTS_IN_FLIGHT
+from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 
 Images = Sequence[NDArray[np.uint8]]
 

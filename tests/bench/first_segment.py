@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from tests.bench.scores import Figure
 from tests.bench.workbench import Workbench
 

@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.inference.client import TritonClient
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.tracks import TrackCache
 from tests.bench.floor import decode_encode
 

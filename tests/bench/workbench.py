@@ -25,7 +25,8 @@ from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
 from orchestrator.pipeline.analyse import Extent, analyse
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.session import device_config

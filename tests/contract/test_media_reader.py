@@ -282,6 +282,14 @@ def test_detectors_picture_shows_the_frame_scaled(made: Made) -> None:
     np.testing.assert_allclose(image[4:12, ::8, 1].astype(float), np.clip(green, 0, 255)[4:12, ::8], atol=4)
 
 
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le", "yuv444p", "gbrp"])
+def test_detectors_picture_does_not_depend_on_threads(pix_fmt: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (721, 1081, 3), np.uint8)
+    frame = DecodedFrame(0, av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format=pix_fmt), is_key=True)
+    threaded = frame.picture.reformat(384, 256, format="rgb24", interpolation="AREA", threads=3).to_ndarray()
+    assert np.array_equal(frame.scaled_rgb((384, 256)), threaded)
+
+
 def test_working_size_loses_only_the_column_and_row_that_420_cannot_code(made: Made) -> None:
     assert made("vp9 webm, odd-sized").working_size_wh == (96, 64)
     assert made("h264 mp4 with 4:4:4, odd-sized").working_size_wh == (97, 65)

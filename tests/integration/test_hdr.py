@@ -11,7 +11,8 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import sample_views
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from preprocess.hdr import sdr_curve
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 

@@ -30,7 +30,8 @@ from orchestrator.models.packs import PACKS, find_pack
 from orchestrator.models.repository import find_version, read_versions, remove_role, use_version
 from orchestrator.models.wrapping import wrap
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.speech import speech_windows
 from orchestrator.settings import Settings
 from preprocess.landmarks import five_points

@@ -18,7 +18,8 @@ from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
 from orchestrator.pipeline.analyse import Extent, analyse
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav

@@ -14,7 +14,8 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader, plane_view
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, planes_of, speech_like, write_wav
 
 

@@ -17,7 +17,8 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.networks import save_dull_wav2lip, save_xseg

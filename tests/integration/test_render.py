@@ -15,8 +15,9 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import NoFaceFound, RenderCancelled
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import Progress
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 

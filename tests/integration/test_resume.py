@@ -10,8 +10,9 @@ from orchestrator.errors import RenderCancelled, RenderInterrupted
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import Progress
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache

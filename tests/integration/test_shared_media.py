@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.integration.test_voice_activity import music
 

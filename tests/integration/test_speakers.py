@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from orchestrator.errors import InvalidOption, NoFaceFound
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache

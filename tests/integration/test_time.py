@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from orchestrator.errors import InvalidOption, RenderInterrupted
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import Progress
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.render import plan_render, render
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from preprocess.voice import SPEECH_BEGINS_AT, SPEECH_ENDS_BELOW
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from orchestrator.inference.faces import LipModel
-from orchestrator.pipeline.render import CPU_FRAMES_BYTES, GROUPS_UNDER_WAY, frames_in_group
+from orchestrator.pipeline.frames import CPU_FRAMES_BYTES, GROUPS_UNDER_WAY, frames_in_group
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""The output's frames, rendered: from shots to pictures with their mouths in place."""
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.inference.faces import LipModel
+from orchestrator.media.reader import VideoReader, stream_colour
+from orchestrator.pipeline.analyse import Analysis
+from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
+from orchestrator.pipeline.enhance import Shown, enhanced
+from orchestrator.pipeline.models import Models
+from orchestrator.pipeline.occlusion import unoccluded
+from orchestrator.pipeline.patches import ask_for_patches, put_patch
+from orchestrator.pipeline.plan import RenderPlan
+from orchestrator.pipeline.seam import faded
+from orchestrator.pipeline.shots import Shot, cut_shots
+from orchestrator.pipeline.speech import Windows, speech_windows
+from orchestrator.pipeline.timeline import Timeline
+from orchestrator.pipeline.watch import Watch
+from preprocess.voice import Spans
+
+REQUESTS_IN_FLIGHT = 3
+"""Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
+
+GROUPS_UNDER_WAY = REQUESTS_IN_FLIGHT + 2
+"""Groups of frames that are held at a time: those awaited, one that waits to be sent, and one that is being decoded."""
+
+CPU_FRAMES_BYTES, GPU_FRAMES_BYTES = 36 << 20, 512 << 20
+"""Memory of the frames under way. A model on a CPU gains nothing by large batches, and its host's memory is better spent on more jobs; one on a
+GPU is only kept busy by large batches, several of them waiting."""
+
+
+def render_frames(
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    models: Models,
+    spans: Sequence[Spans | None],
+    places: NDArray[np.int64] | None = None,
+    watch: Watch | None = None,
+) -> Generator[Shown]:
+    """Yield the output's frames at (n,) rising `places`, or all.
+
+    Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
+    frames under way is bounded.
+    """
+    watch, colour = watch or Watch(), stream_colour(plan.info)
+    windows = [
+        speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
+    ]
+    places = np.arange(shown.frame_count) if places is None else places
+    frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
+    if models.enhancer is not None:
+        frames = enhanced(frames, models.enhancer, colour, watch)
+    with closing(faded(frames)) as pictures:
+        for frame in pictures:
+            yield frame
+            watch.tick()
+
+
+def _with_mouths(
+    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], places: NDArray[np.int64], watch: Watch
+) -> Generator[Shown]:
+    colour, lip_model = stream_colour(plan.info), models.lip_model
+    with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
+        group_size = frames_in_group(plan.info.frame_bytes, lip_model)
+        frames = cut_shots(reader, second_reader, plan, analysis, shown, lip_model, windows, places)
+        if models.occluder is not None:
+            frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
+        batches = batched(frames, lambda shot: len(shot.speaking), group_size)
+        shots = prefetch(batches, 1, "render-decode", watch)
+        with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
+            for batch, mouths in results:
+                patches = chain.from_iterable(mouths)
+                for shot in batch:
+                    changed = [
+                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, one.face.visible) for one in shot.speaking
+                    ]
+                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
+
+
+def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
+    """Return how many frames go together: the model's largest request, or as many as the memory for frames under way allows."""
+    budget = GPU_FRAMES_BYTES if "KIND_GPU" in lip_model.description.instance_kinds else CPU_FRAMES_BYTES
+    return max(1, min(lip_model.batch_size, budget // (GROUPS_UNDER_WAY * frame_bytes)))
+
+
+def _generate(lip_model: LipModel, batch: list[Shot]) -> Future[list[NDArray[np.uint8]]]:
+    """Ask for the mouths of a batch's faces, in order."""
+    speaking = [one for shot in batch for one in shot.speaking]
+    return ask_for_patches(
+        [(one.face_crop.image, one.speech_window) for one in speaking],
+        lambda part: lip_model.generate([image for image, _ in part], [window for _, window in part]),
+        lip_model.batch_size,
+    )

@@ -1,0 +1,108 @@
+"""A render's inputs, read and checked before anything expensive happens."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from orchestrator.errors import InvalidOption, StorageError
+from orchestrator.media.audio import read_speech
+from orchestrator.media.formats import container_of
+from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.mix import channels_of_source
+from orchestrator.media.output import Output, choose_output
+from orchestrator.media.probe import VideoInfo, bits_of, probe_video
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.progress import OnProgress, StageClock
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speakers, speaker_choice
+from orchestrator.pipeline.timeline import frame_order, speech_frame_count
+from orchestrator.pipeline.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class RenderPlan:
+    """A render whose inputs have been read and found good; nothing expensive has happened yet."""
+
+    info: VideoInfo
+    voices: tuple[Voice, ...]
+    """Who speaks, and what; the output's sound is all of them together."""
+    out: Path
+    options: RenderOptions
+    output: Output
+    limits: MediaLimits
+    read_s: float
+    """Time it took to read the inputs, s."""
+
+    @property
+    def speech_s(self) -> Fraction:
+        """Length of the speech, s; of several, the longest."""
+        return max(voice.speech.info.duration_s for voice in self.voices)
+
+    @property
+    def expected_frame_count(self) -> int:
+        """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech at constant rate."""
+        rate = expected_rate(self.info, self.options)
+        source = round(self.info.expected_frame_count * rate / self.info.frame_rate)
+        speech = speech_frame_count(self.speech_s, rate)
+        return len(frame_order(self.options.sync_mode, source or speech, speech))
+
+
+def expected_rate(info: VideoInfo, options: RenderOptions) -> Fraction:
+    """Return the output's frame rate as far as the header of the video tells, Hz."""
+    return options.rate if isinstance(options.rate, Fraction) else info.frame_rate
+
+
+def plan_render(
+    video: Path,
+    audio: Path,
+    out: Path,
+    options: RenderOptions | None = None,
+    on_progress: OnProgress | None = None,
+    watch: Watch | None = None,
+    limits: MediaLimits = UNLIMITED,
+    others: Sequence[SpeakerAudio] = (),
+) -> RenderPlan:
+    """Read and check the inputs of a render. Needs no Triton.
+
+    Args:
+        video: a video of a person, or a still image.
+        audio: speech; a sound file, or a video of which the sound is taken.
+        out: file to write; the end of its name says the container where the options do not.
+        options: how to render.
+        on_progress: see `OnProgress`.
+        watch: ends the reading when it is told to stop.
+        limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
+        others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
+
+    Raises:
+        InputError: a file is missing, not media, damaged, empty or too large.
+        InvalidOption: the output is one of the inputs, options do not go together, or a speaker's point is not in the picture.
+        StorageError: the output's folder cannot be written.
+    """
+    options = options or RenderOptions()
+    options.check()
+    check_speakers(options.speaker, [other.speaker for other in others])
+    encoding = options.encoding(container_of(out))
+    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others)):
+        raise InvalidOption(f"The output {out} is also an input; choose another output.")
+    if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
+        raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
+    clock = StageClock("read", 0, on_progress)
+    info = probe_video(video)
+    info = info.as_sdr if info.hdr and options.hdr == "sdr" else info
+    output = choose_output(encoding, info)
+    if info.hdr and bits_of(output.pix_fmt) == 8:
+        info = info.as_sdr
+        output = choose_output(encoding, info)
+    info = replace(info, keeps_alpha=output.keeps_alpha)
+    if options.background_audio is not None:
+        channels_of_source(video)
+    choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]
+    tick = (watch or Watch()).tick
+    speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
+    voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
+    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
+    if speech_frames > limits.max_frames:
+        raise too_many_frames(speech_frames, limits)
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s)

@@ -87,8 +87,12 @@ class Value:
 
     def slice(self, axis: int, start: int, stop: int) -> "Value":
         """Return the part start..stop-1 of an axis."""
+        return self.cut((axis,), (start,), (stop,))
+
+    def cut(self, axes: Sequence[int], starts: Sequence[int], stops: Sequence[int]) -> "Value":
+        """Return the part start..stop-1 of several axes, in one copy."""
         graph = self.graph
-        return graph.op("Slice", self, graph.integers([start]), graph.integers([stop]), graph.integers([axis]))
+        return graph.op("Slice", self, graph.integers(starts), graph.integers(stops), graph.integers(axes))
 
     def transpose(self, *order: int) -> "Value":
         """Return the value with its axes in another order."""

@@ -83,20 +83,24 @@ class Roi:
 
     def cut(self, value: Value, part: "Roi") -> Value:
         """Return the `part` of `value` [N,C,h,w], which covers this region."""
-        rows = value.slice(2, part.top - self.top, part.bottom - self.top)
-        return rows.slice(3, part.left - self.left, part.right - self.left)
+        return value.cut((2, 3), (part.top - self.top, part.left - self.left), (part.bottom - self.top, part.right - self.left))
 
     def sample(self, image: Value, x: Value, y: Value) -> Value:
-        """Return `image` [N,C,h,w] of this region at positions `x`, `y` [N,rows,columns] in units, bilinear."""
-        grid = image.graph.concat(
-            [(v * scale + shift).reshape(0, 0, 0, 1) for v, scale, shift in ((x, *_to_grid(self.columns)), (y, *_to_grid(self.rows)))], 3
-        )
-        return image.graph.op("GridSample", image, grid, mode="bilinear", padding_mode="border", align_corners=1)
+        """Return `image` [N,C,h,w] of this region at positions `x`, `y` [N,rows,columns] in units, bilinear; outside it what its edge shows."""
+        grid = image.graph.concat([_to_grid(v, positions).reshape(0, 0, 0, 1) for v, positions in ((x, self.columns), (y, self.rows))], 3)
+        # The one mode for which ONNX Runtime works out the four pixels once for all channels: seven times faster than padding with the border.
+        return image.graph.op("GridSample", image, grid, mode="bilinear", padding_mode="zeros", align_corners=0)
 
 
-def _to_grid(positions: Array) -> tuple[float, float]:
-    scale = 2.0 / (positions[-1] - positions[0])
-    return float(scale), float(-positions[0] * scale - 1.0)
+def _to_grid(value: Value, positions: Array) -> Value:
+    """Return positions in units as GridSample counts: -1 and 1 are the outer edges of the first and the last of the pixels at `positions`.
+
+    They are kept between the centres of these pixels, so that none is mixed with what lies outside.
+    """
+    scale = 2.0 / (float(positions[1] - positions[0]) * len(positions))
+    inner = 1.0 - 1.0 / len(positions)
+    counted = value * scale - (float(positions[0]) * scale + inner)
+    return counted.clip(-inner, inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ def find_lip_lines(face: Value, size_px: int, network: TfliteNetwork) -> LipLine
     """
     graph = face.graph
     scale = _CROP_PX / size_px
-    shrunk = graph.op("Resize", face * (1 / 255), None, np.array([1, 1, scale, scale]), mode="linear")
+    shrunk = graph.op("Resize", face, None, np.array([1, 1, scale, scale]), mode="linear") * (1 / 255)
     left = (_NETWORK_PX - _CROP_PX) // 2
     bottom = _NETWORK_PX - _CROP_PX - _CROP_TOP_PX
     canvas = graph.op("Pad", shrunk, graph.integers([0, 0, _CROP_TOP_PX, left, 0, 0, bottom, left]))

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
-from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE, lip_network
+from orchestrator.models.graph import FLOAT, Graph
+from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE, Roi, lip_network
 from orchestrator.models.mouth_warp import PASTE_REGION, build_mouth_warp
 from orchestrator.models.sources import package_member
 from orchestrator.models.tflite import TfliteNetwork
@@ -244,6 +245,25 @@ def test_lips_are_found_on_a_photograph(model: onnx.ModelProto, portrait: Image)
     np.testing.assert_allclose(right, BY_EYE[1], atol=4)
     np.testing.assert_allclose(upper, BY_EYE[2], atol=3)
     np.testing.assert_allclose(lower, BY_EYE[3], atol=3)
+
+
+def test_region_is_sampled_bilinearly_and_shows_its_edge_outside() -> None:
+    roi = Roi(128, 20, 30, 60, 66)
+    graph = Graph("sample")
+    image, x, y = (graph.input(name, FLOAT, ["N", *shape]) for name, shape in (("image", (3, 36, 40)), ("x", (9, 11)), ("y", (9, 11))))
+    graph.output(roi.sample(image, x, y), "sampled", FLOAT, ["N", 3, 9, 11])
+    session = ort.InferenceSession(graph.model().SerializeToString(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(0, 255, (1, 3, 36, 40)).astype(np.float32)
+    columns, rows = rng.uniform(-6, 46, (9, 11)).astype(np.float32), rng.uniform(-6, 42, (9, 11)).astype(np.float32)
+    columns[0, :2], rows[0, :2] = (0, 39), (0, 35)
+    units = {"x": (columns[None] + 20.5) * 2 - 0.5, "y": (rows[None] + 30.5) * 2 - 0.5}
+    (sampled,) = session.run(["sampled"], {"image": picture, **units})
+    at_x, at_y = columns.clip(0, 39), rows.clip(0, 35)
+    left, top = np.floor(at_x).astype(int).clip(0, 38), np.floor(at_y).astype(int).clip(0, 34)
+    to_right, to_bottom = at_x - left, at_y - top
+    upper, lower = (picture[0][:, r, left] * (1 - to_right) + picture[0][:, r, left + 1] * to_right for r in (top, top + 1))
+    np.testing.assert_allclose(sampled[0], upper * (1 - to_bottom) + lower * to_bottom, atol=0.02)
 
 
 def test_a_wrong_network_file_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What every test is held to (no error in the log, no thread and no zombie left behind), and what whole renders need."""
 
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 # A machine that other work keeps busy makes no property false.
 hypothesis_settings.register_profile("busy machine", deadline=None)
 hypothesis_settings.load_profile("busy machine")
+
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would the programs they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

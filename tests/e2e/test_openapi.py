@@ -44,6 +44,8 @@ def explore(operation: Any, mode: GenerationMode, excluded: list[Any]) -> None:
     @settings(max_examples=12, database=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
+        if mode is GenerationMode.NEGATIVE and any(value in (None, [], {}) for value in (case.query or {}).values()):
+            return  # what is wrong is not sent: an empty value leaves nothing in the URL
         case.call_and_validate(headers={"x-api-key": KEY}, excluded_checks=excluded, timeout=60)
 
     with suppress(Unsatisfiable):  # an operation without parameters cannot be called wrongly

@@ -103,7 +103,7 @@ def test_what_nobody_says_anything_in_is_copied(small_clip: Path, short_speech: 
     reports = {}
     for smart in (True, False):
         out = tmp_path / f"{smart}.mp4"
-        options = RenderOptions(sync_mode="silence", smart=smart, preset="veryfast", crf=30)
+        options = RenderOptions(sync_mode="silence", smart=smart, preset="veryfast", crf=12)
         reports[smart] = render(plan_render(tmp_path / "clip.mp4", short_speech, out, options), client)
     assert (reports[True].copied, reports[False].copied) == (((16, 25),), ())
     assert reports[True].frame_count == 25 and reports[True].passed_through[-1][1] == 25

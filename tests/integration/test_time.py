@@ -99,7 +99,7 @@ def test_kept_variable_frame_rate_goes_on_to_the_same_bits_where_it_was_ended(
 
     with pytest.raises(RenderInterrupted):
         render(plan_render(phone, speech3, twice, options), client, leave, watch=watch, tracks=tracks, segments=segments)
-    assert len(finished_segments(segments)) == 1
+    assert 0 < sum(segment.file.frame_count for segment in finished_segments(segments)) < report.frame_count
     render(plan_render(phone, speech3, twice, options), client, tracks=tracks, segments=segments)
     assert once.read_bytes() == twice.read_bytes()
     output, starts = frames_of(once)

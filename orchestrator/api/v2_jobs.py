@@ -10,10 +10,20 @@ from pydantic import ValidationError
 
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
-from orchestrator.api.v2_schema import ActiveSpeaker, AudioInput, GenerateRequest, Generation, GenerationStatus, Options, Progress, VideoInput
+from orchestrator.api.v2_schema import (
+    ActiveSpeaker,
+    AudioInput,
+    GenerateRequest,
+    Generation,
+    GenerationStatus,
+    Options,
+    Progress,
+    SpeakerImageInput,
+    VideoInput,
+)
 from orchestrator.errors import InvalidOption, MissingFile
 from orchestrator.jobs.model import JobSpeaker, JobSpec, JobState, JobView, Priority
-from orchestrator.media.limits import check_local
+from orchestrator.media.limits import check_local, check_video
 from orchestrator.media.reach import check_url
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.speakers import check_speakers
@@ -118,11 +128,16 @@ def build_spec(
         raise InvalidOption("segments are not supported here; send one request a segment.")
     options = render_options(request.options)
     speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, options.speaker)]
+    portrait: str | Path | None = None
     for item in request.input:
         if isinstance(item, VideoInput):
             if video is not None:
                 raise InvalidOption("The request has more than one video; send one video and one audio.")
             video = _source(item, context, owner)
+        elif isinstance(item, SpeakerImageInput):
+            if portrait is not None:
+                raise InvalidOption("The request has more than one speakerImage; send one.")
+            portrait = _source(item, context, owner)
         elif isinstance(item, AudioInput):
             speeches.append((_source(item, context, owner), item.speaker or ("" if speeches else options.speaker)))
         else:
@@ -137,12 +152,15 @@ def build_spec(
         options.check()
     check_speakers(speaker, [other_speaker for _, other_speaker in others])
     check_local(video, [source for source, _ in speeches], context.media_limits)
+    if isinstance(portrait, Path):
+        check_video(portrait, context.media_limits)
     if request.webhookUrl is not None:
         check_url(request.webhookUrl, context.fetch_policy)
     return JobSpec(
         video=str(video),
         audio=str(speech),
         others=tuple(JobSpeaker(audio=str(source), speaker=other_speaker) for source, other_speaker in others),
+        speaker_image=None if portrait is None else str(portrait),
         options=options,
         interface="v2",
         client_code=request.externalId,
@@ -208,7 +226,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _source(item: VideoInput | AudioInput, context: Context, owner: str) -> str | Path:
+def _source(item: VideoInput | AudioInput | SpeakerImageInput, context: Context, owner: str) -> str | Path:
     """Return an input's URL, or the file of its asset."""
     if (item.url is None) == (item.assetId is None):
         raise InvalidOption(f"The {item.type} needs either url or assetId; send one of them.")

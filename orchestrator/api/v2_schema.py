@@ -68,6 +68,14 @@ class AudioInput(_Request):
     )
 
 
+class SpeakerImageInput(_Request):
+    """A picture of who speaks, in place of other ways to choose him. Not in sync.so."""
+
+    type: Literal["speakerImage"]
+    url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
+    assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815
+
+
 class TextInput(_Request):
     """Text to be spoken; known so that it can be refused with a sentence."""
 
@@ -76,7 +84,7 @@ class TextInput(_Request):
     refId: str | None = None  # noqa: N815
 
 
-Input = Annotated[VideoInput | AudioInput | TextInput, Field(discriminator="type")]
+Input = Annotated[VideoInput | AudioInput | SpeakerImageInput | TextInput, Field(discriminator="type")]
 
 
 class ActiveSpeaker(_Request):

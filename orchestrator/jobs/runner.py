@@ -20,7 +20,7 @@ from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.progress import ProgressBoard
 from orchestrator.jobs.storage import Storage
-from orchestrator.media.limits import MediaLimits, check_inputs
+from orchestrator.media.limits import MediaLimits, check_inputs, check_video
 from orchestrator.media.writer import FULL, storage_error
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
@@ -230,6 +230,8 @@ class Runner:
         limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
         if any(is_url(source) for source in spec.sources):  # else whoever submitted the job has checked them
             check_inputs(video, (audio, *others), limits)
+            if portrait is not None:
+                check_video(portrait, limits)
         result = self._storage.result(row["id"], spec.container)
         speakers = [SpeakerAudio(path, other.speaker) for path, other in zip(others, spec.others, strict=True)]
         plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait)

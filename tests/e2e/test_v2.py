@@ -181,6 +181,15 @@ def test_option_that_is_not_there_is_refused_by_name(options: GenerationOptions,
     assert refused.value.body["statusCode"] == 422
 
 
+def test_speaker_by_a_picture_is_an_input_and_needs_a_model_that_knows_faces(service: Service, assets: dict[str, str]) -> None:
+    """What such a job renders, where there is a model, is tested with jobs."""
+    sent = [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}]
+    pictures: list[dict[str, str]] = [{"type": "speakerImage", "assetId": assets["clip.mp4"]}]
+    for inputs, found in ((sent + pictures, "face_embedder"), (sent + pictures * 2, "more than one speakerImage")):
+        answer = service.http.post("/v2/generate", json={"model": "lipsync-2", "input": inputs})
+        assert (answer.status_code, found in answer.json()["message"]) == (422, True)
+
+
 def test_options_that_ask_for_what_is_done_anyway_are_taken(service: Service, assets: dict[str, str]) -> None:
     options = GenerationOptions(occlusion_detection_enabled=False, model_mode="lips", active_speaker_detection=ActiveSpeaker(auto_detect=False))
     generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets), options=options)

@@ -103,15 +103,9 @@ def analyse(
     """
     watch = watch or Watch()
     least = max([0, *(choice.frame + 1 for choice in choices if isinstance(choice, FaceAt))])
-    key = (
-        tracks.key(
-            info.path,
-            f"{detector.identity}{' and what is transparent' if info.keeps_alpha else ''}{' in SDR' if info.tone_mapped_from else ''}",
-            watch.tick,
-        )
-        if tracks
-        else ""
-    )
+    # The detector sees other pictures of the same file where transparency is kept or HDR is tone-mapped.
+    seen_as = f"{detector.identity}{' and what is transparent' if info.keeps_alpha else ''}{' in SDR' if info.tone_mapped_from else ''}"
+    key = tracks.key(info.path, seen_as, watch.tick) if tracks else ""
     detections = tracks.load(key) if tracks else None
     shown_count = None if detections is None else extent.frame_count(detections, info)
     if detections is not None and shown_count is not None and (detections.is_whole or len(detections.pts) >= least):

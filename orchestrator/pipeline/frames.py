@@ -67,9 +67,9 @@ def _with_mouths(
     plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], places: NDArray[np.int64], watch: Watch
 ) -> Generator[Shown]:
     colour, lip_model = stream_colour(plan.info), models.lip_model
-    with VideoReader(plan.info, watch.tick) as reader, VideoReader(plan.info, watch.tick) as second_reader:
+    with VideoReader(plan.info, watch.tick) as reader:
         group_size = frames_in_group(plan.info.frame_bytes, lip_model)
-        frames = cut_shots(reader, second_reader, plan, analysis, shown, lip_model, windows, places)
+        frames = cut_shots(reader, plan, analysis, shown, lip_model, windows, places, watch)
         if models.occluder is not None:
             frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
         batches = batched(frames, lambda shot: len(shot.speaking), group_size)

@@ -1,6 +1,7 @@
 """Output frames on their way to the lip model."""
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from orchestrator.pipeline.enhance import Face
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.speech import Windows
 from orchestrator.pipeline.timeline import Timeline
+from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
@@ -42,13 +44,13 @@ class Shot:
 
 def cut_shots(
     reader: VideoReader,
-    second_reader: VideoReader,
     plan: RenderPlan,
     analysis: Analysis,
     shown: Timeline,
     lip_model: LipModel,
     windows: Sequence[Windows],
     places: NDArray[np.int64],
+    watch: Watch,
 ) -> Generator[Shot]:
     """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
 
@@ -68,14 +70,20 @@ def cut_shots(
         return Shot(index, frame, tuple(speaking), weight)
 
     incoming = shown.incoming[places]
-    second = second_reader.decode_order(analysis.index, incoming[incoming >= 0])
     # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
     stretches = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
-    for stretch in stretches:
-        for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
-            yield shot(index, frame)
-            if shown.incoming[index] >= 0:
-                yield shot(index, next(second), float(shown.incoming_weight[index]))
+    with closing(_decoded_beside(plan, analysis, incoming[incoming >= 0], watch)) as second:
+        for stretch in stretches:
+            for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
+                yield shot(index, frame)
+                if shown.incoming[index] >= 0:
+                    yield shot(index, next(second), float(shown.incoming_weight[index]))
+
+
+def _decoded_beside(plan: RenderPlan, analysis: Analysis, order: NDArray[np.int64], watch: Watch) -> Generator[DecodedFrame]:
+    """Decode source frames with a reader of their own, opened when the first one is wanted."""
+    with VideoReader(plan.info, watch.tick) as reader:
+        yield from reader.decode_order(analysis.index, order)
 
 
 def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:

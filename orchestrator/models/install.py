@@ -266,7 +266,11 @@ def _facts(pack: Pack, config: ModelConfig) -> dict[str, Any]:
 
 def _config_of(card: Mapping[str, Any]) -> ModelConfig:
     inputs, outputs = (
-        tuple(Tensor(tensor["name"], tensor["data_type"], tuple(tensor["dims"])) for tensor in card[kind]) for kind in ("inputs", "outputs")
+        tuple(
+            Tensor(tensor["name"], tensor["data_type"], tuple(tensor["dims"]), tuple(tuple(shape) for shape in tensor.get("shapes", ())))
+            for tensor in card[kind]
+        )
+        for kind in ("inputs", "outputs")
     )
     return ModelConfig(str(card["role"]), inputs, outputs, int(card["max_batch_size"]), 0, card["parameters"])
 

@@ -12,10 +12,16 @@ from preprocess.voice import Spans
 
 
 def render_notes(
-    info: VideoInfo, speeches: Sequence[AudioInfo], analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]
+    info: VideoInfo,
+    speeches: Sequence[AudioInfo],
+    analysis: Analysis,
+    shown: Timeline,
+    spans: Sequence[Spans | None],
+    *,
+    is_separated: bool,
 ) -> tuple[str, ...]:
     """Return the notes of a render."""
-    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speeches, analysis), *_voice_notes(spans))
+    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speeches, analysis), *_voice_notes(spans, is_separated))
 
 
 def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
@@ -53,6 +59,8 @@ def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator
         yield f"The speech has {damaged} damaged packets, which are left out."
 
 
-def _voice_notes(spans: Sequence[Spans | None]) -> Iterator[str]:
+def _voice_notes(spans: Sequence[Spans | None], is_separated: bool) -> Iterator[str]:
+    if is_separated:
+        yield "The lips follow the voice alone, separated from the track; the sound is the track's own."
     if any(heard is not None and not heard for heard in spans):
         yield "Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound."

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, VOICE_SEPARATOR
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
@@ -103,6 +103,11 @@ class RenderOptions(BaseModel):
         description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "
         "Unset: as the settings say.",
     )
+    voice_separator: bool | None = Field(
+        None,
+        description="Whether the lips hear the voice alone, without the music and the noise under it, which the result keeps; true needs a "
+        "voice_separator model. Unset: as the settings say.",
+    )
 
     def encoding(self, named: ContainerName | None = None) -> Encoding:
         """Return how the video is compressed.
@@ -168,6 +173,7 @@ class RenderOptions(BaseModel):
             FACE_ENHANCER: self.face_enhancer,
             FACE_OCCLUDER: self.face_occluder,
             VOICE_ACTIVITY: self.voice_activity,
+            VOICE_SEPARATOR: self.voice_separator,
         }
 
     def check(self) -> None:

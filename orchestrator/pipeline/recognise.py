@@ -15,7 +15,6 @@ from orchestrator.media.reader import FrameIndex, VideoReader, plane_views, stre
 from orchestrator.pipeline.tracks import Detections
 from orchestrator.pipeline.watch import Watch
 from preprocess.align import frame_to_crop_matrix, warp
-from preprocess.letterbox import Letterbox
 from preprocess.recognition import MIN_SIMILARITY, sightings, similarity, tracks_of_person
 from preprocess.smoothing import SeenFrame
 from preprocess.speaker import MIN_START_SCORE, KnownTracks
@@ -59,7 +58,7 @@ class Person:
             InferenceError: Triton failed.
         """
         height, width = picture.shape[:2]
-        box = Letterbox.fit((width, height), 0, detector.size_px)
+        box = detector.letterbox((width, height), 0)
         scaled = cv2.resize(picture, box.scaled_coded_wh, interpolation=cv2.INTER_AREA)
         rows = detector.detect(box.place(np.asarray(scaled, np.uint8))[None]).result()[0]
         rows = rows[rows[:, 4] >= MIN_START_SCORE]

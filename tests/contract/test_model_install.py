@@ -33,6 +33,7 @@ from tests.networks import (
     save_embedder,
     save_enhancer,
     save_face_parser,
+    save_mdx,
     save_musetalk,
     save_wav2lip,
     save_xseg,
@@ -415,3 +416,13 @@ def test_embedder_of_either_family_gives_directions(pack: str, size: int, name: 
     assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
     with pytest.raises(errors.UnsuitableModel, match="does not fit the pack"):
         install("sface" if pack == "arcface" else "arcface", repository, tmp_path / "embedder.onnx")
+
+
+def test_vocal_network_of_either_size_is_proven_and_another_is_refused(repository: Path, tmp_path: Path) -> None:
+    """The published shape of 3072 bins is served in the integration tests; here the smaller one, and what is no vocal network."""
+    version = install("mdx", repository, save_mdx(tmp_path / "mdx.onnx", 2048, 6144, frames=16, batch=1))
+    assert version.card["inputs"][0]["dims"] == [15 * 1024 + 6144] and version.card["outputs"][0]["dims"] == [15 * 1024 - 6144]
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 1e-5
+    for bins, frames, reason in ((1024, 16, "FLOAT"), (2048, 6, "too short")):
+        with pytest.raises(errors.UnsuitableModel, match=reason):
+            install("mdx", repository, save_mdx(tmp_path / "other.onnx", bins, 6144, frames=frames))

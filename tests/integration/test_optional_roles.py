@@ -150,7 +150,9 @@ def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_s
         plan_render(pair, short_speech, tmp_path / "x.mp4", RenderOptions(speaker="all"), speaker_image=tmp_path / "left.png")
 
 
-def test_shot_or_video_without_the_person_in_the_picture_is_told_as_such(full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
+def test_shot_or_video_without_the_person_in_the_picture_is_told_as_such(
+    full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five frames of the left one, then five of the right one."""
     with av.open(str(pair)) as container:
         both = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:5]

@@ -130,8 +130,9 @@ def check_structure(name: str, model: onnx.ModelProto) -> None:
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield every name that a message about the graph may show."""
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        yield value.name
+    for value in (*graph.input, *graph.output):
+        yield from (value.name, *(axis.dim_param for axis in value.type.tensor_type.shape.dim))
+    yield from (tensor.name for tensor in graph.initializer)
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from postprocess.grain import match_grain
 from preprocess.align import invert_affine, warp
 from preprocess.hdr import SdrCurve
 from preprocess.yuv import FaceCrop, YuvImage
@@ -33,7 +34,9 @@ def mouth_difference(
     return difference if max(-low, high) >= 0.5 else None
 
 
-def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
+def paste_back(
+    frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32], mask: NDArray[np.float32], grain_seed: int | None = None
+) -> None:
     """Add a mouth's difference to the frame, in place.
 
     Where the model changed a lot, the frame's fine detail (what the crop could not carry) gives way to the generated pixel; where it
@@ -45,6 +48,7 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
         face_crop: the crop `difference` belongs to.
         difference: (S, S, 3) float32 RGB, from `mouth_difference`.
         mask: (S, S) float32, the one `difference` was made with; samples outside it keep their value to the bit.
+        grain_seed: of the noise that makes up for a grainy source's where the edit smooths it away, see `match_grain`; None makes up nothing.
     """
     size_px = difference.shape[0]
     red, green, blue = cv2.split(cv2.absdiff(difference, np.zeros(1)))
@@ -73,12 +77,15 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.floa
         changes = np.asarray(cv2.merge([change_yuv[:, :, index], replaced[part], original]), np.float32)
         change, weight, crop_sample = cv2.split(warp(changes, to_region, size_wh, cv2.BORDER_CONSTANT))
         region = plane[y1:y2, x1:x2]
+        before = region.copy() if index == 0 and grain_seed is not None else None
         faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
         if frame.bits == 8:
             np.copyto(region, np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_8U)))
         else:
             edited = np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_16U))
             np.copyto(region, np.minimum(edited, (1 << frame.bits) - 1))
+        if before is not None and grain_seed is not None:
+            match_grain(before, region, (weight > 0) | (np.abs(change) >= 0.5), frame.unit, grain_seed)
 
 
 def _signal_change(image: NDArray[np.uint8], difference: NDArray[np.float32], curve: SdrCurve | None) -> NDArray[np.float32]:

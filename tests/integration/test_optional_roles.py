@@ -145,5 +145,5 @@ def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_s
 
 
 def test_picture_of_the_speaker_needs_a_model(client: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="lipsync models install arcface"):
+    with pytest.raises(InvalidOption, match="which speaker_image needs"):
         render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=pair), client)

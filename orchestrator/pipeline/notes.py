@@ -7,21 +7,24 @@ import numpy as np
 from orchestrator.media.audio import AudioInfo
 from orchestrator.media.probe import VideoInfo
 from orchestrator.pipeline.analyse import Analysis
+from orchestrator.pipeline.models import Models
+from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.timeline import Timeline
+from preprocess.pose import Presence
 from preprocess.voice import Spans
 
 
-def render_notes(
-    info: VideoInfo,
-    speeches: Sequence[AudioInfo],
-    analysis: Analysis,
-    shown: Timeline,
-    spans: Sequence[Spans | None],
-    *,
-    is_separated: bool,
-) -> tuple[str, ...]:
+def render_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]) -> tuple[str, ...]:
     """Return the notes of a render."""
-    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speeches, analysis), *_voice_notes(spans, is_separated))
+    speeches = [voice.speech.info for voice in plan.voices]
+    return (
+        *_time_notes(analysis, shown),
+        *_picture_notes(plan.info),
+        *_speaker_notes(plan, analysis, shown),
+        *_damage_notes(speeches, analysis),
+        *_voice_notes(spans, models.voice_separator is not None),
+        *plan.output.notes,
+    )
 
 
 def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
@@ -50,6 +53,17 @@ def _picture_notes(info: VideoInfo) -> Iterator[str]:
         yield f"The source's pixel format {info.pix_fmt} was converted to {info.working_pix_fmt}."
     if info.working_size_wh != info.size_wh:
         yield f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}."
+
+
+def _speaker_notes(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Iterator[str]:
+    if plan.portrait is None:
+        return
+    stranger = np.logical_and.reduce([track.presence == Presence.NOT_THE_SPEAKER for track in analysis.tracks])
+    if count := int(stranger[shown.source[: shown.speech_frames]].sum()):
+        yield (
+            f"In {count} frames the person in the picture is not seen, though other faces are, and nobody's lips move; should one of them be his, "
+            "give another picture of him, or speaker_boxes."
+        )
 
 
 def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:

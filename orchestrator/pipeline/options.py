@@ -36,7 +36,9 @@ class RenderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    codec: CodecName | None = Field(None, description="Default: h264, or vp9 in WebM. See the README's table for what goes with what.")
+    codec: CodecName | None = Field(
+        None, description="Default: h264, hevc where the source has more than 8 bits, or vp9 in WebM. See the README's table for what goes with what."
+    )
     container: ContainerName | None = Field(None, description="Default: what the output's name ends in, or the codec's usual one.")
     crf: int | None = Field(None, ge=0, le=63, description="Quality, 0 (best) to 51, or 63 for av1 and vp9. Default: visually transparent.")
     bitrate: Annotated[int, BeforeValidator(_bits_per_s)] | None = Field(

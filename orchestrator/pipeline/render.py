@@ -113,17 +113,7 @@ def render(
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         speech_s=_spoken_s(plan.voices, spans),
-        notes=(
-            *render_notes(
-                info,
-                [voice.speech.info for voice in plan.voices],
-                analysis,
-                shown,
-                spans,
-                is_separated=models.voice_separator is not None,
-            ),
-            *plan.output.notes,
-        ),
+        notes=render_notes(plan, models, analysis, shown, spans),
     )
 
 

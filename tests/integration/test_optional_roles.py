@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deploy.local.server import LocalTriton
-from orchestrator.errors import InvalidOption, NoFaceFound
+from orchestrator.errors import InvalidOption, NoFaceFound, SpeakerNotFound
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import VOICE_ACTIVITY, VOICE_SEPARATOR
 from orchestrator.inference.faces import FaceDetector
@@ -148,6 +148,32 @@ def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_s
             render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=tmp_path / f"{name}.png"), full)
     with pytest.raises(InvalidOption, match="says who speaks, alone"):
         plan_render(pair, short_speech, tmp_path / "x.mp4", RenderOptions(speaker="all"), speaker_image=tmp_path / "left.png")
+
+
+def test_shot_or_video_without_the_person_in_the_picture_is_told_as_such(
+    full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five frames of the left one, then five of the right one."""
+    with av.open(str(pair)) as container:
+        both = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:5]
+    for name, shots in {"two.mp4": (0, 256), "right.mp4": (256, 256)}.items():
+        with av.open(str(tmp_path / name), "w") as target:
+            stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+            stream.width, stream.height, stream.pix_fmt = 512, 256, "yuv420p"
+            for first in shots:
+                for picture in both:
+                    alone = np.full_like(picture, 90)
+                    alone[:, first : first + 256] = picture[:, first : first + 256]
+                    target.mux(stream.encode(av.VideoFrame.from_ndarray(alone, format="rgb24")))
+            target.mux(stream.encode(None))
+    Image.fromarray(np.ascontiguousarray(both[0][:, :256])).save(tmp_path / "left.png")
+    monkeypatch.setattr("preprocess.recognition.MIN_SIMILARITY", 0.93)  # to random weights, people are more alike than to a trained network
+    report = render(plan_render(tmp_path / "two.mp4", short_speech, tmp_path / "out.mp4", PLAIN, speaker_image=tmp_path / "left.png"), full)
+    assert report.cuts == (5,) and report.passed_through_because["not_the_speaker"] == ((5, 10),)
+    assert any("In 5 frames the person in the picture is not seen" in note for note in report.notes)
+    with pytest.raises(SpeakerNotFound, match="Give another picture of him") as caught:
+        render(plan_render(tmp_path / "right.mp4", short_speech, tmp_path / "out2.mp4", PLAIN, speaker_image=tmp_path / "left.png"), full)
+    assert caught.value.code == "speaker_not_found"
 
 
 def test_picture_of_the_speaker_needs_a_model(client: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ class RoleContract:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: tuple[str, ...] = ()
+    largest: str = ""
+    """Parameter that says how large a size may be that the model leaves open (-1); empty where all have to be fixed."""
 
 
 MAX_REQUEST_BYTES = 12 * 1024 * 1024
@@ -45,12 +47,14 @@ FACE_OCCLUDER = "face_occluder"
 FACE_EMBEDDER = "face_embedder"
 AUDIO_ENCODER = "audio_encoder"
 VOICE_ACTIVITY = "voice_activity"
+VOICE_SEPARATOR = "voice_separator"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
         FACE_DETECTOR: RoleContract(
             inputs=(TensorSpec("image", "UINT8", ("S", "S", 3)),),
             outputs=(TensorSpec("faces", "FP32", ("K", 15)),),
+            largest="largest_px",
         ),
         LIP_SYNC: RoleContract(
             inputs=(TensorSpec("face", "UINT8", ("S", "S", 3)), TensorSpec("audio", "FP32", ("...",))),
@@ -93,6 +97,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
             outputs=(TensorSpec("voice", "FP32", ("T",)),),
             parameters=("sample_rate_hz", "chunk_samples", "context_samples", "warm_up_chunks"),
         ),
+        VOICE_SEPARATOR: RoleContract(
+            inputs=(TensorSpec("samples", "FP32", ("A",)),),
+            outputs=(TensorSpec("voice", "FP32", ("V",)),),
+            parameters=("sample_rate_hz", "context_samples"),
+        ),
     }
 )
 """Roles that are used where a model for them is there."""
@@ -105,10 +114,12 @@ class ModelDescription:
     role: str
     version: str
     sizes: Mapping[str, int]
-    """What the contract's letters stand for: `S` side of the square input, px; `K` faces; `P` landmarks; `F` features of size `D`, as
-    embeddings have; `T` chunks of sound."""
+    """What the contract's letters stand for: `S` side of the square input, or the longest side of an open one, px; `K` faces; `P` landmarks;
+    `F` features of size `D`, as embeddings have; `T` chunks of sound; `V` samples of a voice."""
     input_dims: Mapping[str, tuple[int, ...]]
-    """Input shapes without the batch axis."""
+    """Input shapes without the batch axis; the largest where sizes are open."""
+    is_open: bool
+    """Whether an input's sizes are open, up to `input_dims`."""
     max_batch_size: int
     parameters: Mapping[str, str]
     instance_kinds: tuple[str, ...]
@@ -138,15 +149,17 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
     contract = contract_of(role)
     metadata, config = client.metadata(role), client.config(role)
     max_batch_size = int(config.get("max_batch_size", 0))
+    parameters = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
     problems: list[str] = []
     sizes: dict[str, int] = {}
+    said = parameters.get(contract.largest, "")
+    largest = int(said) if said.isdecimal() else -1
     if max_batch_size < 2:
         problems.append(f"expected max_batch_size of at least 2, found {max_batch_size}")
     for kind, specs in (("input", contract.inputs), ("output", contract.outputs)):
         found = {tensor["name"]: tensor for tensor in metadata.get(f"{kind}s", ())}
         for spec in specs:
-            problems.extend(_compare(kind, spec, found.get(spec.name), sizes, batched=max_batch_size > 0))
-    parameters = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
+            problems.extend(_compare(kind, spec, found.get(spec.name), sizes, largest, batched=max_batch_size > 0))
     problems.extend(f"expected config parameter {name!r}, found none" for name in contract.parameters if not parameters.get(name))
     if problems:
         raise ContractMismatch(f"Model {role} on {client.address} does not fit its role: {'; '.join(problems)}. Install a model for this role again.")
@@ -155,7 +168,8 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         role=role,
         version=str(versions[-1]) if versions else "",
         sizes=MappingProxyType(sizes),
-        input_dims=MappingProxyType({tensor["name"]: _dims(tensor, batched=True) for tensor in metadata["inputs"]}),
+        input_dims=MappingProxyType({tensor["name"]: _closed(_dims(tensor, batched=True), largest) for tensor in metadata["inputs"]}),
+        is_open=any(-1 in _dims(tensor, batched=True) for tensor in metadata["inputs"]),
         max_batch_size=max_batch_size,
         parameters=MappingProxyType(parameters),
         instance_kinds=instance_kinds(config),
@@ -168,11 +182,11 @@ def instance_kinds(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(group.get("kind", "KIND_AUTO")) for group in config.get("instance_group", ()))
 
 
-def _compare(kind: str, spec: TensorSpec, found: Mapping[str, Any] | None, sizes: dict[str, int], batched: bool) -> list[str]:
-    """Return how a tensor differs from its spec, binding the spec's letters to the sizes met."""
+def _compare(kind: str, spec: TensorSpec, found: Mapping[str, Any] | None, sizes: dict[str, int], largest: int, batched: bool) -> list[str]:
+    """Return how a tensor differs from its spec, binding the spec's letters to the sizes met, open ones to the largest."""
     if found is None:
         return [f"expected {kind} {spec}, found none of that name"]
-    dims = _dims(found, batched)
+    dims = _closed(_dims(found, batched), largest)
     fits = found["datatype"] == spec.datatype and (spec.dims == ("...",) or len(dims) == len(spec.dims))
     if fits and spec.dims != ("...",):
         for expected, actual in zip(spec.dims, dims, strict=True):
@@ -183,6 +197,10 @@ def _compare(kind: str, spec: TensorSpec, found: Mapping[str, Any] | None, sizes
     elif fits:
         fits = all(size > 0 for size in dims)
     return [] if fits else [f"expected {kind} {spec}, found {found['name']} {found['datatype']} [{', '.join(map(str, dims))}]"]
+
+
+def _closed(dims: tuple[int, ...], largest: int) -> tuple[int, ...]:
+    return tuple(largest if size == -1 else size for size in dims)
 
 
 def _dims(tensor: Mapping[str, Any], batched: bool) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import AUDIO_ENCODER, FACE_DETECTOR, FACE_LANDMARKS, LIP_SYNC, ModelDescription, describe_model
 from orchestrator.inference.landmarks import LandmarkModel
 from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
+from preprocess.letterbox import Letterbox
 from preprocess.mel import N_MELS, WINDOW_COLUMNS
 
 
@@ -47,8 +48,12 @@ class FaceDetector:
         self.size_px = self.description.sizes["S"]
         self.batch_size = self.description.request_batch_size
 
+    def letterbox(self, coded_wh: tuple[int, int], rotation_deg: int) -> Letterbox:
+        """Return how a coded frame, turned upright, fits the detector's picture: no larger than it takes where the model leaves that open."""
+        return Letterbox.fit(coded_wh, rotation_deg, self.size_px, is_square=not self.description.is_open)
+
     def detect(self, images: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
-        """Find faces in (n, S, S, 3) RGB letterboxed pictures.
+        """Find faces in (n, H, W, 3) RGB pictures, put into `letterbox`.
 
         Returns:
             Future (n, K, 15 + 2 M) float32: x1 y1 x2 y2 score and five points x y, px of the picture, best first, zero rows behind; and the M

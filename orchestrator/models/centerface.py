@@ -29,6 +29,9 @@ _STRIDE = 4
 _CHANNELS = (1, 2, 2, 10)
 """Channels of the four maps, in the order of the network's outputs."""
 
+_OF_ANY_SIZE = frozenset({"Add", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "LeakyRelu", "MaxPool", "Mul", "Relu", "Sigmoid"})
+"""Operators that do the same to a picture of any size; a network of these alone takes oblong pictures, too."""
+
 _EXPECTED = [
     "input FLOAT [N, 3, H, W], multiples of 32",
     *(f"output FLOAT [N, {count}, H/4, W/4] ({what})" for count, what in zip(_CHANNELS, ("heat", "size", "offset", "points"), strict=True)),
@@ -55,24 +58,27 @@ class CenterFace(PictureNetwork):
         check_floats(network, "centerface", _EXPECTED)
         if network.inputs[0].shape[2:] == (32, 32):  # what the published file declares; it takes any multiple of 32
             free = Network(network.file, network.sha256, network.model, (_free(network),), network.outputs)
-            return CenterFace(network, Picture(input_shape(free, "centerface", _EXPECTED, options)))
+            is_square = any(node.op_type not in _OF_ANY_SIZE for node in network.model.graph.node)
+            return CenterFace(network, Picture(input_shape(free, "centerface", _EXPECTED, options), is_square))
         return CenterFace(network, Picture(input_shape(network, "centerface", _EXPECTED, options)))
 
     @property
     def config(self) -> ModelConfig:
-        return detector_config(self.picture.size_px, has_landmarks=True)
+        return detector_config(self.picture.size_px, has_landmarks=True, is_square=self.picture.is_square)
 
     def draw(self, graph: Graph, run: Run) -> None:
         outputs = self.see(graph, run)
         heat, scale, offset, points = (outputs[tensor.name] for tensor in self.network.outputs)
-        count = self.picture.shape_hw[0] * self.picture.shape_hw[1] // _STRIDE**2
         is_peak = graph.op("Equal", heat, graph.op("MaxPool", heat, kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
-        scores = graph.op("Where", is_peak, heat, 0.0).reshape(-1, count, 1)
-        size_yx, offset_yx, points_yx = (
-            maps.reshape(-1, channels, count).transpose(0, 2, 1) for maps, channels in ((scale, 2), (offset, 2), (points, 10))
+        # The cells of the largest map; those of this one begin it.
+        grid_yx = graph.constant(np.mgrid[: self.picture.shape_hw[0] // _STRIDE, : self.picture.shape_hw[1] // _STRIDE][None])
+        sides = graph.op("Slice", graph.op("Shape", heat), graph.integers([2]), graph.integers([4]))
+        cells_yx = graph.op("Slice", grid_yx, graph.integers([0, 0]), sides, graph.integers([2, 3]))
+        scores, cells_yx, size_yx, offset_yx, points_yx = (
+            maps.reshape(0, channels, -1).transpose(0, 2, 1)
+            for maps, channels in ((graph.op("Where", is_peak, heat, 0.0), 1), (cells_yx, 2), (scale, 2), (offset, 2), (points, 10))
         )
         size_yx = graph.op("Exp", size_yx) * float(_STRIDE)
-        cells_yx = self.picture.cells(_STRIDE)[None, :, ::-1]
         start_yx = (offset_yx + cells_yx + 0.5) * float(_STRIDE) - size_yx * 0.5
         corners_yx = graph.concat([start_yx, start_yx + size_yx], axis=2)
         placed_yx = points_yx * graph.concat([size_yx] * 5, axis=2) + graph.concat([start_yx] * 5, axis=2)
@@ -83,7 +89,7 @@ class CenterFace(PictureNetwork):
 
     def read(self, outputs: Arrays) -> Arrays:
         heat, scale, offset, points = (outputs[tensor.name][0] for tensor in self.network.outputs)
-        height, width = (side // _STRIDE for side in self.picture.shape_hw)
+        height, width = heat.shape[1:]
         padded = np.pad(heat[0], 1, constant_values=-np.inf)
         neighbourhood = np.max([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
         score = np.where(heat[0] == neighbourhood, heat[0], 0)

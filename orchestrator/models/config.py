@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -69,6 +69,9 @@ class Tensor:
     data_type: str
     """Triton's name, such as TYPE_UINT8."""
     dims: tuple[int, ...]
+    """-1 where any size may come."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Where sizes are open: what may come at least, then shapes that come often, the most frequent one first, then what may come at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,17 @@ class ModelConfig:
     """How long Triton waits for a batch to fill while an instance is free."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What the role's contract asks for, and whatever else the model says about itself."""
+
+    def at_each_shape(self) -> "list[ModelConfig]":
+        """Return the model as one for each of the shapes that its open sizes name; itself alone where none is open."""
+        count = max((len(tensor.shapes) for tensor in self.inputs), default=0)
+        if not count:
+            return [self]
+
+        def fixed(tensor: Tensor, index: int) -> Tensor:
+            return Tensor(tensor.name, tensor.data_type, tensor.shapes[index]) if tensor.shapes else tensor
+
+        return [replace(self, inputs=tuple(fixed(tensor, index) for tensor in self.inputs)) for index in range(count)]
 
     def files(self, *, pack: str, licence: str, model: Path) -> dict[str, str]:
         """Return every configuration of the model by its path in the model's folder.
@@ -115,17 +129,23 @@ class ModelConfig:
             _instances("KIND_CPU" if device == "cpu" else "KIND_GPU", 1 if device == "tensorrt" else INSTANCE_COUNT),
             _batching(self.queue_delay_us, has_policy=device != "tensorrt"),
             *self._accelerators(device, about.get("model_sha256", ""), traits or GraphTraits()),
-            *(self._warmup(size) for size in sorted({1, batch})),
+            *(block for size in sorted({1, batch}) for block in self._warmups(size, device)),
             *(f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}" for key, value in sorted(parameters.items())),
         ]
         return "\n".join(blocks) + "\n"
+
+    def _warmups(self, batch: int, device: Device) -> list[str]:
+        """Return warm-ups with batches of one size: of the largest shape, and for GPUs, which choose kernels by shape, of every one."""
+        shapes = self.at_each_shape()
+        return [one._warmup(batch) for one in (shapes[-1:] if device == "cpu" else shapes)]
 
     def _warmup(self, batch: int) -> str:
         inputs = "".join(
             f"\n  inputs {{ key: {_quoted(tensor.name)} value {{ data_type: {tensor.data_type}, dims: {list(tensor.dims)}, zero_data: true }} }}"
             for tensor in self.inputs
         )
-        return f'model_warmup {{\n  name: "batch-{batch}"\n  batch_size: {batch}{inputs}\n}}'
+        shape = "-".join("x".join(map(str, tensor.dims)) for tensor in self.inputs)
+        return f'model_warmup {{\n  name: "batch-{batch}-of-{shape}"\n  batch_size: {batch}{inputs}\n}}'
 
     def _accelerators(self, device: Device, model_sha256: str, traits: GraphTraits) -> list[str]:
         """Settings of ONNX Runtime's GPU providers, where they differ from its own."""
@@ -149,9 +169,9 @@ class ModelConfig:
         profiles that do not name the tensors between them, and finds the range itself: the warm-up goes to both its ends.
         """
         profiles = {
-            "trt_profile_min_shapes": self._shapes(1),
-            "trt_profile_opt_shapes": self._shapes(self.max_batch_size),
-            "trt_profile_max_shapes": self._shapes(self.max_batch_size),
+            "trt_profile_min_shapes": self._shapes(1, 0),
+            "trt_profile_opt_shapes": self._shapes(self.max_batch_size, 1),
+            "trt_profile_max_shapes": self._shapes(self.max_batch_size, -1),
         }
         return {
             "precision_mode": "FP16",
@@ -164,8 +184,9 @@ class ModelConfig:
             **(profiles if one_engine else {}),
         }
 
-    def _shapes(self, batch: int) -> str:
-        return ",".join(f"{tensor.name}:{'x'.join(map(str, (batch, *tensor.dims)))}" for tensor in self.inputs)
+    def _shapes(self, batch: int, which: int) -> str:
+        inputs = {tensor.name: tensor.shapes[which] if tensor.shapes else tensor.dims for tensor in self.inputs}
+        return ",".join(f"{name}:{'x'.join(map(str, (batch, *dims)))}" for name, dims in inputs.items())
 
 
 def batching_of(config: str) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.graph import FLOAT, Graph, Value
+from preprocess.letterbox import LEAST_SIDE_PX, SIDE_STEP_PX
 
 FACE_COUNT = 16
 """Rows in the output (K)."""
@@ -21,15 +22,20 @@ MIN_SCORE = "min_score"
 """Name, in the graph, of the constant below which candidates are left out."""
 
 
-def detector_config(size_px: int, has_landmarks: bool, max_batch_size: int = 16) -> ModelConfig:
-    """Return Triton's view of a detector for pictures of `size_px`."""
+def detector_config(size_px: int, has_landmarks: bool, max_batch_size: int = 16, *, is_square: bool = True) -> ModelConfig:
+    """Return Triton's view of a detector for pictures of `size_px`, or of that on their longer side."""
+    image = Tensor("image", "TYPE_UINT8", (size_px, size_px, 3))
+    if not is_square:
+        wide = -(-size_px * 9 // 16 // SIDE_STEP_PX) * SIDE_STEP_PX
+        shapes = ((LEAST_SIDE_PX, LEAST_SIDE_PX, 3), (wide, size_px, 3), (size_px, wide, 3), image.dims)
+        image = Tensor("image", "TYPE_UINT8", (-1, -1, 3), shapes)
     return ModelConfig(
         role="face_detector",
-        inputs=(Tensor("image", "TYPE_UINT8", (size_px, size_px, 3)),),
+        inputs=(image,),
         outputs=(Tensor("faces", "TYPE_FP32", (FACE_COUNT, 15)),),
         max_batch_size=max_batch_size,
         queue_delay_us=1000,
-        parameters={"landmarks": "5" if has_landmarks else "none"},
+        parameters={"landmarks": "5" if has_landmarks else "none", **({} if is_square else {"largest_px": str(size_px)})},
     )
 
 
@@ -82,6 +88,8 @@ def choose_faces(candidates: NDArray[np.float32], min_score: float, max_overlap:
 
 
 def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    # Like ONNX's NonMaxSuppression, which takes two corners in any order: a network may reach to the wrong side of a cell.
+    a, b = (np.concatenate([np.minimum(box[:2], box[2:4]), np.maximum(box[:2], box[2:4])]) for box in (a, b))
     common = np.prod(np.maximum(np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2]), 0))
     both = np.prod(a[2:4] - a[:2]) + np.prod(b[2:4] - b[:2]) - common
     return float(common / both) if both > 0 else 0.0

@@ -23,6 +23,8 @@ class Picture:
     """The picture of a detector network and the role's square one in it."""
 
     shape_hw: tuple[int, int]
+    is_square: bool = True
+    """Whether it comes in that size only; else in any up to it whose sides are multiples of 32."""
 
     @property
     def size_px(self) -> int:
@@ -57,7 +59,8 @@ class PictureNetwork:
 
     def see(self, graph: Graph, run: Run) -> Mapping[str, Value]:
         """Draw the input `image` and the network on it, and return the network's outputs by name."""
-        image = graph.input("image", 2, ["N", self.picture.size_px, self.picture.size_px, 3])
+        sides = [self.picture.size_px] * 2 if self.picture.is_square else ["H", "W"]
+        image = graph.input("image", 2, ["N", *sides, 3])
         return run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
 
 

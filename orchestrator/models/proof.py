@@ -49,12 +49,18 @@ def prove(model: Path, config: ModelConfig, wrapping: Wrapping | None, runner: O
         UnsuitableModel: it does not run, mixes the items of a batch, answers something that is no number, or answers something else than
             its network does.
     """
+    proofs = [_prove_at(model, one, wrapping, runner) for one in config.at_each_shape()]
+    references = [proof.reference_difference for proof in proofs if proof.reference_difference is not None]
+    return Proof(runner.runtime, BATCHES, max(proof.batch_difference for proof in proofs), max(references, default=None))
+
+
+def _prove_at(model: Path, config: ModelConfig, wrapping: Wrapping | None, runner: OnnxRunner) -> Proof:
     items = sample_items(config, max(BATCHES))
     alone = [{name: array[0] for name, array in runner.run(model, _batch([item])).items()} for item in items]
     _check_answers(config, alone)
     difference = 0.0
     for count in BATCHES:
-        together = runner.run(model, _batch(items[:count]))
+        together = runner.run(model, _batch(items[:count]), items=count)
         for name, array in together.items():
             if array.shape[:1] != (count,):
                 raise UnsuitableModel(
@@ -120,7 +126,7 @@ def _run_network(original: Path, wrapping: Wrapping, item: Arrays, runner: OnnxR
     runs = []
     for index in range(count):
         part = {name: feed[name][index * rows[name] : (index + 1) * rows[name]] if name in rows else feed[name] for name in feed}
-        runs.append(runner.run(original, part))
+        runs.append(runner.run(original, part, [tensor.name for tensor in wrapping.network.outputs]))
     return {name: np.concatenate([run[name] for run in runs]) if count > 1 else runs[0][name] for name in runs[0]}
 
 
@@ -159,8 +165,10 @@ def _with_declared_shapes(wrapping: Wrapping) -> onnx.ModelProto:
     model.CopyFrom(wrapping.network.model)
     for value in model.graph.input:
         if value.name in wrapping.input_shapes:
-            shape = wrapping.input_shapes[value.name]
-            value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, list(shape)))
+            shape: list[int | str | None] = [*wrapping.input_shapes[value.name]]
+            if any(tensor.shapes for tensor in wrapping.config.inputs):
+                shape[2:] = "H", "W"
+            value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, shape))
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]

@@ -18,19 +18,20 @@ def sample_items(config: ModelConfig, count: int) -> Sequence[Arrays]:
 
 def _sample(tensor: Tensor, random: np.random.Generator, index: int) -> NDArray[np.uint8] | NDArray[np.float32]:
     if tensor.data_type == "TYPE_UINT8":
-        return drawn_face(tensor.dims[0], random, index)
+        return drawn_face((tensor.dims[0], tensor.dims[1]), random, index)
     if len(tensor.dims) >= 2 and tensor.dims[-2:] == (80, 16):
         loudness = random.uniform(-4.0, 2.0, (*tensor.dims[:-2], 1, tensor.dims[-1]))
         return np.clip(loudness + random.normal(0, 1, tensor.dims), -4, 4).astype(np.float32)
     return random.normal(0, 1, tensor.dims).astype(np.float32)
 
 
-def drawn_face(size_px: int, random: np.random.Generator, index: int) -> NDArray[np.uint8]:
-    """Return a (S, S, 3) uint8 RGB drawing of a face before a noisy ground, placed by chance; every third is noise alone."""
-    picture = cv2.resize(random.integers(0, 256, (12, 12, 3), np.uint8), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+def drawn_face(shape_hw: tuple[int, int], random: np.random.Generator, index: int) -> NDArray[np.uint8]:
+    """Return a (h, w, 3) uint8 RGB drawing of a face before a noisy ground, placed by chance; every third is noise alone."""
+    size_px = min(shape_hw)
+    picture = cv2.resize(random.integers(0, 256, (12, 12, 3), np.uint8), shape_hw[::-1], interpolation=cv2.INTER_CUBIC)
     if index % 3 != 2:
         unit = size_px * random.uniform(0.25, 0.4)
-        x, y = size_px * random.uniform(0.4, 0.6, 2)
+        x, y = np.array(shape_hw[::-1]) * random.uniform(0.4, 0.6, 2)
         skin = tuple(int(value) for value in random.integers((150, 90, 70), (240, 190, 170)))
 
         def ellipse(dx: float, dy: float, rx: float, ry: float, colour: tuple[int, ...]) -> None:

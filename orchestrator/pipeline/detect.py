@@ -41,7 +41,7 @@ class _Picture:
     pts: int
     is_key: bool
     image: NDArray[np.uint8]
-    """(S, S, 3) RGB, letterboxed."""
+    """(H, W, 3) RGB, letterboxed."""
     thumb: NDArray[np.float32]
 
 
@@ -63,7 +63,7 @@ def find_faces(
         InferenceError: Triton failed.
         RenderError: the watch says that the work must not go on.
     """
-    box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
+    box = detector.letterbox(info.working_size_wh, info.rotation_deg)
     rate = float(info.frame_rate)
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []

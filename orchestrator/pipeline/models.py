@@ -4,15 +4,24 @@ from dataclasses import dataclass
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_EMBEDDER, FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, ModelDescription
+from orchestrator.inference.contract import (
+    FACE_EMBEDDER,
+    FACE_ENHANCER,
+    FACE_LANDMARKS,
+    FACE_OCCLUDER,
+    VOICE_ACTIVITY,
+    VOICE_SEPARATOR,
+    ModelDescription,
+)
 from orchestrator.inference.embedder import FaceEmbedder
 from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.occluder import FaceOccluder
+from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.pipeline.options import RenderOptions
 
-DEFAULT_ROLES = frozenset({FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY})
+DEFAULT_ROLES = frozenset({FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, VOICE_SEPARATOR})
 """Optional roles that take part, where there is a model, when the options leave it open."""
 
 
@@ -24,13 +33,14 @@ class Models:
     lip_model: LipModel
     enhancer: FaceEnhancer | None
     voice_activity: VoiceActivity | None
+    voice_separator: VoiceSeparator | None
     occluder: FaceOccluder | None
     embedder: FaceEmbedder | None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
         """Every model that takes part."""
-        parts = (self.lip_model.encoder, self.enhancer, self.voice_activity, self.occluder, self.embedder)
+        parts = (self.lip_model.encoder, self.enhancer, self.voice_activity, self.voice_separator, self.occluder, self.embedder)
         optional = [part.description for part in parts if part is not None]
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
@@ -53,6 +63,7 @@ def open_models(client: TritonClient, options: RenderOptions, by_default: frozen
         LipModel(client),
         FaceEnhancer(client) if FACE_ENHANCER in used else None,
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
+        VoiceSeparator(client) if VOICE_SEPARATOR in used else None,
         FaceOccluder(client) if FACE_OCCLUDER in used else None,
         _embedder(client) if knows_speaker else None,
     )

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InvalidOption, NoFaceFound
+from orchestrator.errors import InvalidOption, NoFaceFound, SpeakerNotFound
 from orchestrator.inference.embedder import FaceEmbedder
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo, probe_video
@@ -15,7 +15,6 @@ from orchestrator.media.reader import FrameIndex, VideoReader, plane_views, stre
 from orchestrator.pipeline.tracks import Detections
 from orchestrator.pipeline.watch import Watch
 from preprocess.align import frame_to_crop_matrix, warp
-from preprocess.letterbox import Letterbox
 from preprocess.recognition import MIN_SIMILARITY, sightings, similarity, tracks_of_person
 from preprocess.smoothing import SeenFrame
 from preprocess.speaker import MIN_START_SCORE, KnownTracks
@@ -59,7 +58,7 @@ class Person:
             InferenceError: Triton failed.
         """
         height, width = picture.shape[:2]
-        box = Letterbox.fit((width, height), 0, detector.size_px)
+        box = detector.letterbox((width, height), 0)
         scaled = cv2.resize(picture, box.scaled_coded_wh, interpolation=cv2.INTER_AREA)
         rows = detector.detect(box.place(np.asarray(scaled, np.uint8))[None]).result()[0]
         rows = rows[rows[:, 4] >= MIN_START_SCORE]
@@ -77,7 +76,7 @@ class Person:
         """Return the tracks of a video that are the person's.
 
         Raises:
-            NoFaceFound: none is.
+            SpeakerNotFound: none is.
             InferenceError: Triton failed.
         """
         rate = float(info.frame_rate)
@@ -103,5 +102,7 @@ class Person:
         person = KnownTracks(tracks_of_person(found, alike))
         if not person.tracks:
             best = f"the most similar face has {max(alike.values()):.2f}, and {MIN_SIMILARITY} is needed" if alike else "it shows no face"
-            raise NoFaceFound(f"The person in the picture is not in {info.path.name}: {best}. Give another picture of him, or a point on his face.")
+            raise SpeakerNotFound(
+                f"The person in the picture is not in {info.path.name}: {best}. Give another picture of him, or a point on his face."
+            )
         return person

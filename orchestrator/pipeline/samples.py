@@ -33,7 +33,7 @@ def video_samples(client: TritonClient, description: ModelDescription, video: Pa
     """
     info = probe_video(video)
     detector = FaceDetector(client)
-    box = Letterbox.fit(info.working_size_wh, info.rotation_deg, detector.size_px)
+    box = detector.letterbox(info.working_size_wh, info.rotation_deg)
     large = Letterbox.fit(info.working_size_wh, info.rotation_deg, min(MAX_SIDE_PX, max(info.working_size_wh)))
     size_px = description.input_dims["face"][0] if "face" in description.input_dims else 0
     images, crops = [], []

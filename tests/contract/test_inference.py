@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +16,7 @@ from deploy.local.server import LocalTriton
 from orchestrator import errors
 from orchestrator.inference.client import TritonClient, translate_errors
 from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.golden import LANDMARKS5, POINT_TOLERANCE, golden_inputs
 from orchestrator.inference.selftest import self_test
 from orchestrator.settings import Settings
 
@@ -64,6 +66,30 @@ def test_wrong_shape_is_rejected_and_the_client_lives_on(client: TritonClient) -
     with pytest.raises(errors.InferenceRejected):
         client.infer("face_detector", {"image": np.zeros((1, 3, 3, 3), np.uint8)}, "faces").result()
     assert FaceDetector(client).detect(np.zeros((1, 384, 384, 3), np.uint8)).result().shape == (1, 16, 15)
+
+
+def test_pictures_of_different_shapes_at_the_same_time_each_get_their_own_faces(client: TritonClient) -> None:
+    detector = FaceDetector(client)
+    picture = golden_inputs(detector.description, 1)["image"][0]
+    shapes = [detector.letterbox(size_wh, 0).canvas_wh for size_wh in ((1920, 1080), (1080, 1920), (640, 640), (320, 2400))]
+    assert shapes == [(384, 224), (224, 384), (384, 384), (96, 384)]
+    images = [np.ascontiguousarray(cv2.resize(picture, (min(shape), min(shape)), interpolation=cv2.INTER_AREA), np.uint8) for shape in shapes]
+    images = [
+        np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)))
+        for image, (width, height) in zip(images, shapes, strict=True)
+    ]
+    futures = [detector.detect(np.stack([image] * count)) for count in (1, 3) for image in images]
+    for future, image in zip(futures, [*images, *images], strict=True):
+        points = future.result()[:, 0, 5:].reshape(-1, 5, 2) / min(image.shape[:2])
+        assert np.abs(points - np.asarray(LANDMARKS5)).max() < POINT_TOLERANCE
+
+
+def test_open_sizes_have_to_say_how_large_they_may_be(client: TritonClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = client.config("face_detector")
+    del config["parameters"]["largest_px"]
+    monkeypatch.setattr(client, "config", lambda model: config)
+    with pytest.raises(errors.ContractMismatch, match=r"expected input image UINT8 \[S, S, 3\], found image UINT8 \[-1, -1, 3\]"):
+        FaceDetector(client)
 
 
 def test_model_that_does_not_fit_its_role_is_refused_with_expected_and_found(tmp_path: Path) -> None:

@@ -71,6 +71,26 @@ def read_config(role: str, device: Device) -> Any:
     return text_format.Parse((folder(role) / CONFIG_FILES[device]).read_text(), model_config_pb2.ModelConfig())
 
 
+WHICH = ("min", "opt", "max")
+
+
+def shapes_of(config: Any) -> dict[str, dict[str, list[int]]]:
+    """Return the least, the usual (16:9, landscape) and the largest shape of each input."""
+    found = {}
+    for tensor in config.input:
+        if -1 in tensor.dims:
+            largest = int(config.parameters["largest_px"].string_value)
+            found[tensor.name] = {"min": [96, 96, 3], "opt": [largest * 7 // 12, largest, 3], "max": [largest, largest, 3]}
+        else:
+            found[tensor.name] = {which: list(tensor.dims) for which in WHICH}
+    return found
+
+
+def closed(config: Any) -> dict[str, list[int]]:
+    """Return the largest shape of each input."""
+    return {name: dims["max"] for name, dims in shapes_of(config).items()}
+
+
 @pytest.mark.parametrize("device", CONFIG_FILES)
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_config_parses_and_asks_for_the_right_device_batching_and_warm_up(role: str, device: Device) -> None:
@@ -90,9 +110,12 @@ def test_config_parses_and_asks_for_the_right_device_batching_and_warm_up(role: 
         assert batching.default_queue_policy.default_timeout_microseconds > 0
     else:
         assert not batching.priority_levels and not batching.HasField("default_queue_policy"), "with one instance Triton would stall on them"
-    assert {warmup.batch_size for warmup in config.model_warmup} == {1, config.max_batch_size}
-    for warmup in config.model_warmup:
-        assert {name: list(value.dims) for name, value in warmup.inputs.items()} == {tensor.name: list(tensor.dims) for tensor in config.input}
+    shapes = [closed(config)] if device == "cpu" else [{name: dims[which] for name, dims in shapes_of(config).items()} for which in WHICH]
+    warmed_up = [(warmup.batch_size, {name: list(value.dims) for name, value in warmup.inputs.items()}) for warmup in config.model_warmup]
+    for batch in (1, config.max_batch_size):
+        assert all((batch, shape) in warmed_up for shape in shapes)
+    assert len({warmup.name for warmup in config.model_warmup}) == len(warmed_up)
+    assert {batch for batch, _ in warmed_up} == {1, config.max_batch_size}
 
 
 @pytest.mark.parametrize("device", CONFIG_FILES)
@@ -140,7 +163,7 @@ def test_tensorrt_config_has_half_precision_an_engine_cache_and_profiles_where_o
     for which, batch in (("min", 1), ("opt", config.max_batch_size), ("max", config.max_batch_size)):
         shapes = dict(part.split(":") for part in parameters[f"trt_profile_{which}_shapes"].split(","))
         assert {name: [int(size) for size in shape.split("x")] for name, shape in shapes.items()} == {
-            tensor.name: [batch, *tensor.dims] for tensor in config.input
+            name: [batch, *dims[which]] for name, dims in shapes_of(config).items()
         }
 
 
@@ -187,11 +210,11 @@ def test_config_model_and_contract_agree(role: str, device: Device) -> None:
         for tensor, value, spec in zip(declared, tensors, specs, strict=True):
             shape = value.type.tensor_type.shape.dim
             assert shape[0].dim_param, "the batch axis is dynamic"
-            assert list(tensor.dims) == [axis.dim_value for axis in shape[1:]]
+            assert list(tensor.dims) == [-1 if axis.dim_param else axis.dim_value for axis in shape[1:]]
             data_type = model_config_pb2.DataType.Name(tensor.data_type)
             assert data_type == ONNX_TYPES[value.type.tensor_type.elem_type] == f"TYPE_{spec.datatype}"
             if spec.dims != ("...",):
-                for expected, actual in zip(spec.dims, tensor.dims, strict=True):
+                for expected, actual in zip(spec.dims, closed(config).get(tensor.name, tensor.dims), strict=True):
                     assert (sizes.setdefault(expected, actual) if isinstance(expected, str) else expected) == actual
     assert set(CONTRACTS[role].parameters) <= set(config.parameters)
 

@@ -38,6 +38,18 @@ def test_any_picture_fits_and_its_corners_lead_back_to_the_frames(width: int, he
     assert {tuple(np.round(corner, 1).tolist()) for corner in corners.astype(float)} == {tuple(np.round(corner, 1).tolist()) for corner in expected}
 
 
+@given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([0, 90, 180, 270]), st.sampled_from([96, 384, 640]))
+def test_detector_with_open_sizes_gets_the_least_picture_that_holds_the_frame(width: int, height: int, rotation_deg: int, size_px: int) -> None:
+    box = Letterbox.fit((width, height), rotation_deg, size_px, is_square=False)
+    square = Letterbox.fit((width, height), rotation_deg, size_px)
+    assert (box.scaled_wh, box.upright_wh, max(box.canvas_wh)) == (square.scaled_wh, square.upright_wh, size_px)
+    for side, scaled in zip(box.canvas_wh, box.scaled_wh, strict=True):
+        assert side % 32 == 0 and side >= max(96, scaled)
+        assert side == 96 or side - 32 < scaled
+    scaled_coded = np.full((box.scaled_coded_wh[1], box.scaled_coded_wh[0], 3), 7, np.uint8)
+    np.testing.assert_array_equal(box.place(scaled_coded), square.place(scaled_coded)[: box.canvas_wh[1], : box.canvas_wh[0]])
+
+
 @pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
 def test_marker_survives_scaling_and_turning_to_within_a_pixel(rotation_deg: int) -> None:
     """The coded frame is shrunk four times, then turned: the marker's middle must come back from the square to where it was drawn."""

@@ -262,12 +262,14 @@ def tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
 
 
 def try_out(session: ort.InferenceSession, config: Config) -> Placement:
-    """Run a model once on zeros, and end the profile that its session was opened with.
+    """Run a model once on zeros, and end the profile that its session was opened with. Open sizes are those of its first warm-up.
 
     A model that fails on zeros has no placement; Triton's own warm-up says whether it works.
     """
     leading = [1] if config["max_batch_size"] > 0 else []
+    warm_up = (config.get("model_warmup") or [{}])[0].get("inputs", {})
     dims = {tensor["name"]: [*leading, *(max(1, int(dim)) for dim in tensor["dims"])] for tensor in config["input"]}
+    dims |= {name: [*leading, *map(int, tensor["dims"])] for name, tensor in warm_up.items() if name in dims}
     try:
         feed = {found.name: np.zeros(dims[found.name], numpy_type(found.type)) for found in session.get_inputs()}
         session.run(None, feed)

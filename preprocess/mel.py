@@ -10,6 +10,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from preprocess.filterbank import Filterbank
+
 SAMPLE_RATE_HZ = 16_000
 """Sample rate the features are computed at."""
 
@@ -123,11 +125,16 @@ def _hann() -> NDArray[np.float32]:
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT), np.float32)
 
 
+@cache
+def _filterbank() -> Filterbank:
+    return Filterbank(mel_filterbank())
+
+
 def _columns(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (80, n) features of every whole window in (m,) pre-emphasised samples, n = (m - 800) // 200 + 1."""
     windows = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP]
     spectrum = np.abs(scipy.fft.rfft(windows * _hann(), axis=1))
-    amplitude = mel_filterbank() @ spectrum.T.astype(np.float32)
+    amplitude = _filterbank().apply(spectrum.T.astype(np.float32))
     decibel = 20.0 * np.log10(np.maximum(MIN_AMPLITUDE, amplitude)) - REFERENCE_DB
     return np.asarray((decibel - MIN_DB) * UNITS_PER_DB - MAX_ABS, np.float32)
 

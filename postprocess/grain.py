@@ -36,7 +36,7 @@ def match_grain(original: Plane, region: Plane, is_edited: NDArray[np.bool_], un
         unit: steps of a sample in one level of 8 bits.
         seed: of the noise: that of the same source frame is always the same, so a still's stays where it is.
     """
-    fine = _fine(original, unit)
+    fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
     energy = cv2.blur(fine * fine, (AROUND_PX, AROUND_PX))
     usual = float(np.median(energy))
     share = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.media.reader import Picture, plane_views
 from orchestrator.pipeline.concurrency import Joined
 from postprocess.match import matched_patch
-from postprocess.paste import mouth_difference, paste_back
+from postprocess.paste import mouth_change, paste_back
 from preprocess.yuv import ColourMatrix, FaceCrop
 
 Images = NDArray[np.uint8]
@@ -53,9 +53,9 @@ def put_patch(
     matched = matched_patch(face_crop.image, patch, mask)
     if visible is not None:
         mask = np.asarray(mask * visible, np.float32)
-    difference = mouth_difference(face_crop, matched, mask)
-    if difference is None:
+    change = mouth_change(face_crop, matched, mask)
+    if change is None:
         return False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from
-    paste_back(plane_views(picture, colour), face_crop, difference, mask, source_index)
+    paste_back(plane_views(picture, colour), face_crop, change, source_index)
     return True

@@ -28,6 +28,7 @@ from orchestrator.models.repository import Version, find_version, read_versions,
 from orchestrator.settings import Settings
 from tests.networks import (
     FACEFUSION_NAMES,
+    Builder,
     save_edtalk,
     save_embedder,
     save_enhancer,
@@ -272,6 +273,29 @@ def test_half_precision_and_weights_beside_the_file(repository: Path, tmp_path: 
     beside = install("wav2lip", repository, tmp_path / "beside" / "w.onnx")
     whole = install("wav2lip", repository, tmp_path / "whole.onnx")
     assert beside.card["model_sha256"] == whole.card["model_sha256"], "where the weights lay makes no difference"
+
+
+def test_output_that_nobody_reads_is_left_out(repository: Path, tmp_path: Path) -> None:
+    """Such as a score over the whole batch, which would keep the items from running together."""
+    model = onnx.load(small_wav2lip(tmp_path / "w.onnx"))
+    model.graph.node.append(helper.make_node("ReduceMean", ["predicted_frames"], ["score"], keepdims=0))
+    model.graph.output.insert(0, helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, tmp_path / "more.onnx")
+    version = install("wav2lip", repository, tmp_path / "more.onnx")
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] <= 1
+    assert "output score FLOAT []" in version.card["network"]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_landmark_network_takes_channels_first_or_last(repository: Path, tmp_path: Path, layout: str) -> None:
+    net = Builder(16)
+    picture = "input_1" if layout == "NCHW" else net.add("Transpose", "input_1", perm=[0, 3, 1, 2])
+    points = net.conv(net.conv(picture, (3, 4), 5, 16, 0), (4, 1404), 12, relu=False)
+    confidence = net.add("ReduceMean", points, axes=[1], keepdims=1)
+    shape = (1, 3, 192, 192) if layout == "NCHW" else (1, 192, 192, 3)
+    net.save(tmp_path / "m.onnx", [("input_1", shape)], [(points, "conv2d_21", (1, 1404, 1, 1)), (confidence, "conv2d_31", (1, 1, 1, 1))], 13)
+    version = install("facemesh468", repository, tmp_path / "m.onnx")
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
 
 
 def test_output_sizes_that_the_file_does_not_tell_are_worked_out(repository: Path, tmp_path: Path) -> None:

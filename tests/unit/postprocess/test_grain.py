@@ -16,9 +16,9 @@ EDITED[30:90, 40:120] = True
 def face(seed: int, noise: float, blur_px: float = 0.0) -> NDArray[np.float64]:
     """Return a shaded (120, 160) picture with an edge in it and noise of a standard deviation, levels."""
     y, x = np.mgrid[:120, :160]
-    grain = np.random.default_rng(seed).standard_normal((120, 160))
+    grain: NDArray[Any] = np.random.default_rng(seed).standard_normal((120, 160))
     if blur_px:
-        grain = cv2.GaussianBlur(grain, (0, 0), blur_px)
+        grain = np.asarray(cv2.GaussianBlur(grain, (0, 0), blur_px))
         grain /= grain.std()
     return np.asarray(90 + 0.3 * x + 0.2 * y + 40.0 * (y > 60) + noise * grain)
 
@@ -26,7 +26,7 @@ def face(seed: int, noise: float, blur_px: float = 0.0) -> NDArray[np.float64]:
 def edit(noise: float, unit: int = 1, blur_px: float = 0.0, seed: int = 3) -> tuple[NDArray[Any], ...]:
     """Return a source, what an edit made of it that took all its noise, and that with its grain matched."""
     dtype = np.uint8 if unit == 1 else np.uint16
-    source = np.clip(np.rint(face(1, noise, blur_px) * unit), 0, 256 * unit - 1).astype(dtype)
+    source: NDArray[Any] = np.clip(np.rint(face(1, noise, blur_px) * unit), 0, 256 * unit - 1).astype(dtype)
     smooth = source.copy()
     smooth[EDITED] = np.rint(face(1, 0.0) * unit).astype(dtype)[EDITED]
     matched = smooth.copy()

@@ -16,7 +16,7 @@ from orchestrator.media.audio import Speech, read_speech, speech_samples
 from orchestrator.media.track_file import store_track
 from orchestrator.pipeline.options import USUAL_TEMPERATURE
 from orchestrator.pipeline.watch import Watch
-from preprocess.mel import COLUMNS_PER_S, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
+from preprocess.mel import COLUMNS_PER_S, clipped, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
 from preprocess.voice import Spans, speech_gain, speech_spans
 
@@ -112,4 +112,4 @@ def _heard_mel(mel: NDArray[np.float32], loud_level_db: float | None, spans: Spa
     if loud_level_db is not None:
         is_spoken = None if gain is None or not (gain == 1).any() else gain == 1
         mel = with_loud_level(mel, loud_level_db, None if is_spoken is None else mel[:, is_spoken])  # music between may be louder
-    return mel if gain is None else with_gain(mel, gain)
+    return clipped(mel) if gain is None else with_gain(mel, gain)

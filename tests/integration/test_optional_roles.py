@@ -177,7 +177,7 @@ def test_shot_or_video_without_the_person_in_the_picture_is_told_as_such(
 
 
 def test_picture_of_the_speaker_needs_a_model(client: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="lipsync models install arcface"):
+    with pytest.raises(InvalidOption, match="which speaker_image needs"):
         render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=pair), client)
 
 

@@ -53,7 +53,7 @@ def models_list() -> None:
     repository = Settings().model_repository
     for pack in PACKS.values():
         file = "--from FOLDER" if pack.members else "--from FILE" if pack.needs_file else ""
-        print(f"{pack.name:13}{pack.role:16}{file:15}{pack.licence:36}{pack.summary}")
+        print(f"{pack.name:13}{pack.role:16}{file:15}{pack.summary}; licence: {pack.licence}")
     for role in installed_roles(repository):
         print(f"\n{role}")
         for version in read_versions(repository, role):

@@ -10,6 +10,7 @@ RenderError(code, retryable)
    - InvalidOption               invalid_option
    - UrlRefused                  url_refused
    - NoFaceFound                 no_face_found
+     - SpeakerNotFound           speaker_not_found
    - IdempotencyConflict         idempotency_conflict
    - UnknownJob                  unknown_job
    - UnknownRecord               unknown_record
@@ -100,6 +101,12 @@ class NoFaceFound(InputError):
     """No frame of the video shows a face that can be rendered."""
 
     code = "no_face_found"
+
+
+class SpeakerNotFound(NoFaceFound):
+    """The video may show faces, but not the one that was asked for."""
+
+    code = "speaker_not_found"
 
 
 class IdempotencyConflict(InputError):

@@ -4,13 +4,12 @@ import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
@@ -55,8 +54,8 @@ SHUTDOWN_GRACE_S = 20.0
 VERSION = version("lipsync-triton")
 
 
-def create_app(client: TritonClient, settings: Settings, stopping: threading.Event, local_url: str) -> Guard:
-    """Return the HTTP service over a Triton that the caller opened and closes.
+def create_app(client: TritonClient, settings: Settings, stopping: threading.Event, local_url: str) -> tuple[Guard, AbstractContextManager[None]]:
+    """Return the HTTP service over a Triton that the caller opened and closes, and its work on jobs, which has to go on around the serving.
 
     Args:
         client: Triton.
@@ -107,8 +106,9 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     registry = CollectorRegistry()
     service.register_metrics(registry)
     registry.register(TritonCollector(client))
-    app = _routes(context, Readiness(client, settings.device), registry, _lifespan(service, context, settings))
-    return Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))
+    app = _routes(context, Readiness(client, settings.device), registry)
+    guard = Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))
+    return guard, _working(context, settings)
 
 
 def open_listener(settings: Settings) -> socket.socket:
@@ -132,14 +132,15 @@ def run_service(client: TritonClient, settings: Settings, listener: socket.socke
     """Serve on an open socket until SIGTERM or Ctrl-C.
 
     Raises:
-        StorageError: the data folder cannot be used.
+        StorageError: the data folder or the database cannot be used, or another service uses them.
     """
     stopping = threading.Event()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    app = create_app(client, settings, stopping, url)
-    log.info("listening on %s", url)
-    serve(app, stopping, listener)
+    app, working = create_app(client, settings, stopping, url)
+    with working:
+        log.info("listening on %s", url)
+        serve(app, stopping, listener)
 
 
 def fetch_policy(settings: Settings) -> FetchPolicy:
@@ -157,14 +158,13 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
     return FetchPolicy(hosts=_split(settings.fetch_hosts), networks=networks, max_bytes=settings.max_upload_bytes)
 
 
-def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry, lifespan: Callable[..., object]) -> FastAPI:
+def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry) -> FastAPI:
     app = FastAPI(
         title="Lip-sync render service",
         version=VERSION,
         description="Video of a person and speech in, the same video with lips that follow the speech out.",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,  # type: ignore[arg-type]
     )
     add_problem_handlers(app)
     for router in (
@@ -184,21 +184,23 @@ def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry,
     return app
 
 
-def _lifespan(service: JobService, context: Context, settings: Settings) -> Callable[[FastAPI], object]:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        announcer = BatchAnnouncer(context, settings.webhook_secret)
-        await anyio.to_thread.run_sync(service.start)
-        try:
-            await anyio.to_thread.run_sync(forget_live_renders, service, context.served_by)
-            announcer.start()
-            yield
-        finally:
-            context.stopping.set()
-            await anyio.to_thread.run_sync(announcer.close)
-            await anyio.to_thread.run_sync(service.close, SHUTDOWN_GRACE_S)
+@contextmanager
+def _working(context: Context, settings: Settings) -> Iterator[None]:
+    """Work on jobs until the block ends.
 
-    return lifespan
+    Raises:
+        StorageError: the database cannot be used, or another service uses the data folder.
+    """
+    service, announcer = context.service, BatchAnnouncer(context, settings.webhook_secret)
+    service.start()
+    try:
+        forget_live_renders(service, context.served_by)
+        announcer.start()
+        yield
+    finally:
+        context.stopping.set()
+        announcer.close()
+        service.close(SHUTDOWN_GRACE_S)
 
 
 def _split(text: str) -> list[str]:

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     face_enhancer: bool = Field(False, description="a face_enhancer model, where there is one, goes over every rendered face; a job may ask for it")
     face_occluder: bool = Field(True, description="a face_occluder model, where there is one, keeps hands and microphones before the mouth")
     voice_activity: bool = Field(True, description="a voice_activity model, where there is one, keeps the mouth at rest where nobody speaks")
+    voice_separator: bool = Field(True, description="a voice_separator model, where there is one, takes music and noise from what the lips hear")
     transport: Transport = Field(
         "auto", description="how tensors reach Triton: auto, grpc or shared_memory; auto takes shared memory where Triton sees this host's"
     )
@@ -86,7 +87,8 @@ class Settings(BaseSettings):
     @property
     def optional_roles(self) -> frozenset[str]:
         """Optional roles that take part, where there is a model, when a render's options leave it open."""
-        return frozenset(role for role in ("face_landmarks", "face_enhancer", "face_occluder", "voice_activity") if getattr(self, role))
+        roles = ("face_landmarks", "face_enhancer", "face_occluder", "voice_activity", "voice_separator")
+        return frozenset(role for role in roles if getattr(self, role))
 
 
 def settings_table() -> str:

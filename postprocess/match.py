@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from postprocess.paste import largest_channel
+
 MAX_OFFSET = 16.0
 """Most that a patch's colour is moved, levels of 0..255: a generator's tint is below; what is above is another picture."""
 
@@ -39,16 +41,21 @@ def matched_patch(image: NDArray[np.uint8], patch: NDArray[np.uint8], mask: NDAr
         patch: (S, S, 3) uint8 RGB, what a model made of it.
         mask: (S, S) float32, where the patch is used.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
+    x, y, width, height = cv2.boundingRect(np.asarray(mask > 0).view(np.uint8))
+    if not width:
         return patch
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    source, share = image[part].astype(np.float32), mask[part] / mask.max()
+    part = np.s_[y : y + height, x : x + width]
+    share = mask[part]
+    outer, inner = (edge * float(share.max()) for edge in _RING)
+    in_ring = cv2.inRange(share, outer, inner)
+    moved = largest_channel(cv2.absdiff(patch[part], image[part]))
+    ring_size = cv2.countNonZero(in_ring)
+    if cv2.countNonZero(cv2.bitwise_and(moved, in_ring)) <= ring_size / 2:
+        return patch
+    ring = in_ring > 0
+    source = image[part].astype(np.float32)
     difference = patch[part].astype(np.float32) - source
-    ring = (share > _RING[0]) & (share < _RING[1])
     beside = difference[ring]
-    if not len(beside) or (np.abs(beside).max(axis=1) == 0).mean() >= 0.5:
-        return patch
     difference -= np.clip(np.median(beside, axis=0), -MAX_OFFSET, MAX_OFFSET)
     sigma = max(0.8, FINE_DETAIL * len(mask))
     coarse = np.asarray(cv2.GaussianBlur(difference, (0, 0), sigma), np.float32)

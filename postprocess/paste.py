@@ -1,12 +1,17 @@
 """Paste-back: the generated mouth goes into the frame's own YUV planes, touching no sample that need not change."""
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.align import invert_affine, warp
+from postprocess.grain import match_grain
+from preprocess.align import as_3x3, invert_affine, warp
 from preprocess.hdr import SdrCurve
-from preprocess.yuv import FaceCrop, YuvImage
+from preprocess.yuv import FaceCrop, Plane, YuvImage
 
 REPLACED_AT = 24.0
 """Difference between generated and original pixel (0..255) at which the frame's own fine detail is fully replaced."""
@@ -14,11 +19,32 @@ REPLACED_AT = 24.0
 DETAIL_BLUR = 0.012
 """Radius over which that difference is pooled, in 0..1 of the crop."""
 
+_LEAST_REPLACED = 1 / 64
+"""Share below which a pixel is not replaced at all."""
 
-def mouth_difference(
-    face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[np.float32], mask: NDArray[np.float32]
-) -> NDArray[np.float32] | None:
-    """Return what the lip model changed inside the mask: (S, S, 3) float32 RGB, or None where it changed nothing.
+
+@dataclass(frozen=True, slots=True)
+class MouthChange:
+    """What a model changed of a crop: the part of it that holds every change, and nothing beyond what pooling them reaches."""
+
+    left: int
+    """Column of the crop in which the part begins, px."""
+    top: int
+    """Its row, px."""
+    difference: NDArray[np.float32]
+    """(h, w, 3) RGB, generated less original, times the mask."""
+    mask: NDArray[np.float32]
+    """(h, w), 1 keeps the generated pixel."""
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Where the part is in the crop's arrays."""
+        height, width = self.mask.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+def mouth_change(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[np.float32], mask: NDArray[np.float32]) -> MouthChange | None:
+    """Return what the lip model changed inside the mask, None where it changed nothing.
 
     Args:
         face_crop: the crop the model was given.
@@ -27,58 +53,114 @@ def mouth_difference(
     """
     if mouth_patch.shape != face_crop.image.shape:
         raise ValueError(f"expected a mouth patch of shape {face_crop.image.shape}, got {mouth_patch.shape}")
-    unmasked = cv2.subtract(mouth_patch, face_crop.image, dtype=cv2.CV_32F)
-    difference = np.asarray(cv2.multiply(unmasked, cv2.merge([mask, mask, mask])), np.float32)
+    size_px = len(mask)
+    left, top, right, bottom = _rectangle(mask, (1, 1, size_px - 1, size_px - 1))
+    if left == right:
+        return None
+    if mouth_patch.dtype == np.uint8:
+        part = np.s_[top:bottom, left:right]
+        inside = left, top, right, bottom
+        left, top, right, bottom = _rectangle(largest_channel(cv2.absdiff(mouth_patch[part], face_crop.image[part])))
+        if left == right:
+            return None
+        reach = 2 + math.ceil(4 * DETAIL_BLUR * size_px)
+        left, right = max(inside[0], inside[0] + left - reach), min(inside[2], inside[0] + right + reach)
+        top, bottom = max(inside[1], inside[1] + top - reach), min(inside[3], inside[1] + bottom + reach)
+    part = np.s_[top:bottom, left:right]
+    share = np.ascontiguousarray(mask[part])
+    unmasked = cv2.subtract(mouth_patch[part], face_crop.image[part], dtype=cv2.CV_32F)
+    difference = np.asarray(cv2.multiply(unmasked, cv2.merge([share, share, share])), np.float32)
     low, high = cv2.minMaxLoc(difference.reshape(len(difference), -1))[:2]
-    return difference if max(-low, high) >= 0.5 else None
+    return MouthChange(left, top, difference, share) if max(-low, high) >= 0.5 else None
 
 
-def paste_back(frame: YuvImage, face_crop: FaceCrop, difference: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
-    """Add a mouth's difference to the frame, in place.
+def largest_channel(picture: NDArray[Any]) -> NDArray[Any]:
+    """Return the (h, w) largest of the three channels of each pixel, (h, w, 3)."""
+    first, second, third = cv2.split(picture)
+    return np.asarray(cv2.max(cv2.max(first, second), third), picture.dtype)
+
+
+def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_seed: int | None = None) -> None:
+    """Add a mouth's change to the frame, in place.
 
     Where the model changed a lot, the frame's fine detail (what the crop could not carry) gives way to the generated pixel; where it
     changed little, the detail stays and only the change is added. So a crop smaller than the face does not blur the skin around the
-    mouth, and samples the model left alone keep their value to the bit.
+    mouth, and samples the model left alone keep their value to the bit, as do those outside the mask.
 
     Args:
         frame: writable planes.
-        face_crop: the crop `difference` belongs to.
-        difference: (S, S, 3) float32 RGB, from `mouth_difference`.
-        mask: (S, S) float32, the one `difference` was made with; samples outside it keep their value to the bit.
+        face_crop: the crop that was changed.
+        change: from `mouth_change`.
+        grain_seed: of the noise that makes up for a grainy source's where the edit smooths it away, see `match_grain`; None makes up nothing.
     """
-    size_px = difference.shape[0]
-    red, green, blue = cv2.split(cv2.absdiff(difference, np.zeros(1)))
-    strongest = np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)
-    pooled = np.asarray(cv2.GaussianBlur(cv2.dilate(strongest, np.ones((3, 3), np.uint8)), (0, 0), DETAIL_BLUR * size_px), np.float32)
+    size_px, part = len(face_crop.image), change.part
+    strongest = largest_channel(cv2.absdiff(change.difference, np.zeros(1)))
+    pooled = cv2.GaussianBlur(cv2.dilate(strongest, np.ones((3, 3), np.uint8)), (0, 0), DETAIL_BLUR * size_px)
     replaced = np.minimum(pooled * np.float32(1 / REPLACED_AT), np.float32(1.0))
-    replaced *= mask  # pooling has carried it beyond the mask's edge
-    replaced[replaced < 1 / 64] = 0.0
-    replaced[[0, -1]] = replaced[:, [0, -1]] = 0.0
-    active = (strongest >= 1 / 64) | (replaced > 0)
-    rows, columns = np.flatnonzero(active.any(1)), np.flatnonzero(active.any(0))
-    top, bottom = max(0, int(rows[0]) - 1), min(size_px, int(rows[-1]) + 2)
-    left, right = max(0, int(columns[0]) - 1), min(size_px, int(columns[-1]) + 2)
-    part = np.s_[top:bottom, left:right]
-    change_yuv = cv2.transform(_signal_change(face_crop.image[part], difference[part], frame.colour.curve), frame.colour.rgb_to_yuv) * frame.unit
-    from_part = np.vstack([invert_affine(face_crop.frame_to_crop), [0.0, 0.0, 1.0]]) @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
-    corners = np.array([[-1, -1, 1], [right - left, -1, 1], [-1, bottom - top, 1], [right - left, bottom - top, 1]])
-    for index, plane in enumerate(frame.planes):
-        to_plane = (frame.luma_to_plane(index) @ from_part)[:2]
-        x1, y1, x2, y2 = _bounds(corners @ to_plane.T, plane.shape)
-        if x1 >= x2 or y1 >= y2:
-            continue
-        to_region = to_plane - np.array([[0, 0, x1], [0, 0, y1]])
-        size_wh = x2 - x1, y2 - y1
-        original = face_crop.yuv[part][:, :, index].astype(np.float32)
-        changes = np.asarray(cv2.merge([change_yuv[:, :, index], replaced[part], original]), np.float32)
-        change, weight, crop_sample = cv2.split(warp(changes, to_region, size_wh, cv2.BORDER_CONSTANT))
-        region = plane[y1:y2, x1:x2]
+    replaced *= change.mask  # pooling has carried it beyond the mask's edge
+    replaced = np.asarray(cv2.threshold(replaced, _LEAST_REPLACED, 0.0, cv2.THRESH_TOZERO)[1], np.float32)
+    signal = _signal_change(face_crop.image[part], change.difference, frame.colour.curve)
+    y, u, v = cv2.split(cv2.transform(signal, frame.colour.rgb_to_yuv * frame.unit))
+    crop_y, crop_u, crop_v = cv2.split(face_crop.yuv[part])
+    height, width = replaced.shape
+    from_part = as_3x3(invert_affine(face_crop.frame_to_crop)) @ np.array([[1.0, 0, change.left], [0, 1, change.top], [0, 0, 1]])
+    corners = np.array([[-1, -1, 1], [width, -1, 1], [-1, height, 1], [width, height, 1]])
+    luma, chroma = frame.planes[0], frame.planes[1:]
+    if place := _place(corners, frame.luma_to_plane(0) @ from_part, luma.shape):
+        in_crop = np.asarray(cv2.merge([y, replaced, crop_y.astype(np.float32)]), np.float32)
+        added, weight, crop_sample = cv2.split(place.warped(in_crop))
+        region = luma[place.region]
         faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
-        if frame.bits == 8:
-            np.copyto(region, np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_8U)))
-        else:
-            edited = np.asarray(cv2.add(region, cv2.subtract(change, faded), dtype=cv2.CV_16U))
-            np.copyto(region, np.minimum(edited, (1 << frame.bits) - 1))
+        before = None if grain_seed is None else region.copy()
+        _add(region, cv2.subtract(added, faded), frame.bits)
+        if before is not None and grain_seed is not None:
+            match_grain(before, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, grain_seed)
+    if place := _place(corners, frame.luma_to_plane(1) @ from_part, chroma[0].shape):
+        # Chroma has little detail of its own, so what replaces it may be resampled together with its weight: both planes in one go.
+        new_u, new_v = (cv2.add(added, cv2.multiply(replaced, own, dtype=cv2.CV_32F)) for added, own in ((u, crop_u), (v, crop_v)))
+        *new, weight = cv2.split(place.warped(np.asarray(cv2.merge([new_u, new_v, replaced]), np.float32)))
+        for plane, added in zip(chroma, new, strict=True):
+            region = plane[place.region]
+            _add(region, cv2.subtract(added, cv2.multiply(weight, region, dtype=cv2.CV_32F)), frame.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a part of the crop is in a plane."""
+
+    region: tuple[slice, slice]
+    to_region: NDArray[np.float64]
+    """(2, 3), px of the part to px of the region."""
+
+    def warped(self, in_part: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return an array of the part resampled to the region, 0 outside the part."""
+        rows, columns = self.region
+        return warp(in_part, self.to_region, (columns.stop - columns.start, rows.stop - rows.start), cv2.BORDER_CONSTANT)
+
+
+def _place(corners: NDArray[np.float64], to_plane: NDArray[np.float64], shape_hw: tuple[int, ...]) -> _Place | None:
+    """Find the place of a part with (4, 3) homogeneous corners in a plane; None if it is outside."""
+    points = corners @ to_plane[:2].T
+    x1, y1 = np.maximum(0, np.floor(points.min(0))).astype(int).tolist()
+    x2, y2 = np.minimum(shape_hw[::-1], np.ceil(points.max(0)) + 1).astype(int).tolist()
+    return _Place(np.s_[y1:y2, x1:x2], to_plane[:2] - [[0, 0, x1], [0, 0, y1]]) if x1 < x2 and y1 < y2 else None
+
+
+def _add(region: Plane, change: NDArray[Any], bits: int) -> None:
+    """Add (h, w) float32 to samples, in place, inside their range."""
+    if bits == 8:
+        np.copyto(region, np.asarray(cv2.add(region, change, dtype=cv2.CV_8U)))
+    else:
+        np.copyto(region, np.minimum(np.asarray(cv2.add(region, change, dtype=cv2.CV_16U)), (1 << bits) - 1))
+
+
+def _rectangle(values: NDArray[Any], within: tuple[int, int, int, int] | None = None) -> tuple[int, int, int, int]:
+    """Return the smallest x1, y1, x2, y2 around what is above 0; all 0 for nothing."""
+    x, y, width, height = cv2.boundingRect(np.asarray(values > 0).view(np.uint8))
+    if within is None:
+        return x, y, x + width, y + height
+    x1, y1, x2, y2 = max(x, within[0]), max(y, within[1]), min(x + width, within[2]), min(y + height, within[3])
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else (0, 0, 0, 0)
 
 
 def _signal_change(image: NDArray[np.uint8], difference: NDArray[np.float32], curve: SdrCurve | None) -> NDArray[np.float32]:
@@ -86,9 +168,3 @@ def _signal_change(image: NDArray[np.uint8], difference: NDArray[np.float32], cu
     if curve is None:
         return difference
     return np.asarray(curve.from_sdr(image + difference) - curve.from_sdr(image), np.float32)
-
-
-def _bounds(points: NDArray[np.float64], shape_hw: tuple[int, ...]) -> tuple[int, int, int, int]:
-    low = np.floor(points.min(0)).astype(int)
-    high = np.ceil(points.max(0)).astype(int) + 1
-    return max(0, int(low[0])), max(0, int(low[1])), min(shape_hw[1], int(high[0])), min(shape_hw[0], int(high[1]))

@@ -1,5 +1,6 @@
 """Similarity alignment: from five landmarks in the frame to the canonical crop a model expects, and back."""
 
+import math
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -101,7 +102,14 @@ DType = TypeVar("DType", np.uint8, np.float32)
 
 def invert_affine(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the (2, 3) affine that undoes a (2, 3) affine."""
-    return np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
+    return np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+
+
+def as_3x3(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a (2, 3) affine as the (3, 3) matrix that can be multiplied with others."""
+    matrix = np.eye(3)
+    matrix[:2] = affine
+    return matrix
 
 
 _ALIASING_SCALE = 0.6
@@ -117,7 +125,8 @@ def warp(image: NDArray[DType], matrix: NDArray[np.float64], size_wh: tuple[int,
         size_wh: size of the result.
         border: what lies outside: `cv2.BORDER_REPLICATE`, or `cv2.BORDER_CONSTANT` for zero.
     """
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    (a, b), (c, d) = matrix[:, :2].tolist()
+    scale = math.sqrt(abs(a * d - b * c))
     if scale < _ALIASING_SCALE:
         # INTER_AREA in warpAffine is silently linear: cut out what the result shows, shrink that with a real area filter, and warp the rest.
         height, width = image.shape[:2]

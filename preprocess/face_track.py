@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.pose import Presence
-from preprocess.speaker import LargestFace, SpeakerChoice
+from preprocess.speaker import MIN_START_SCORE, LargestFace, SpeakerChoice
 from preprocess.track import TrackedFrame, Tracker
 
 
@@ -75,7 +75,11 @@ def follow(
         tick()
     for frame in tracker.finish():
         collected.add(frame)
-    return Followed(collected.tracks(), tuple(collected.cuts), tracker.missing)
+    tracks = collected.tracks()
+    somebody = np.array([bool((rows[:, 4] >= MIN_START_SCORE).any()) for rows in detections], np.bool_)
+    for track in tracks:
+        track.presence[somebody & (track.presence == Presence.NO_FACE)] = Presence.NOT_THE_SPEAKER
+    return Followed(tracks, tuple(collected.cuts), tracker.missing)
 
 
 class TrackCollector:

@@ -10,6 +10,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from preprocess.filterbank import Filterbank
+
 SAMPLE_RATE_HZ = 16_000
 """Sample rate the features are computed at."""
 
@@ -39,8 +41,8 @@ MAX_ABS = 4.0
 UNITS_PER_DB = 2 * MAX_ABS / -MIN_DB
 """How far one decibel moves a feature: 0.08."""
 
-MIN_AMPLITUDE = 1e-5
-"""Floor under the logarithm; what lies below is `MIN_DB`."""
+MIN_AMPLITUDE = 1e-7
+"""Floor under the logarithm, so far below `MIN_DB` that silence is clipped to it even where a quiet track is raised by `MAX_GAIN_DB`."""
 
 
 _BLOCK_COLUMNS = 1024
@@ -110,7 +112,10 @@ class MelStream:
             self._pending, self._pending_count = [samples], len(samples)
 
     def finish(self) -> NDArray[np.float32]:
-        """Return the features of everything pushed: (80, T) float32 in -4..4, T = 1 + samples // 200."""
+        """Return the features of everything pushed: (80, T) float32, T = 1 + samples // 200.
+
+        They are not clipped yet: a quiet track's detail lies below `MIN_DB` until it is raised (`with_loud_level`, `clipped`).
+        """
         rest = np.concatenate([*self._pending, np.zeros(N_FFT // 2, np.float32)])
         return np.concatenate([*self._columns, _columns(rest)], axis=1)
 
@@ -120,20 +125,30 @@ def _hann() -> NDArray[np.float32]:
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT), np.float32)
 
 
+@cache
+def _filterbank() -> Filterbank:
+    return Filterbank(mel_filterbank())
+
+
 def _columns(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (80, n) features of every whole window in (m,) pre-emphasised samples, n = (m - 800) // 200 + 1."""
     windows = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP]
     spectrum = np.abs(scipy.fft.rfft(windows * _hann(), axis=1))
-    amplitude = mel_filterbank() @ spectrum.T.astype(np.float32)
+    amplitude = _filterbank().apply(spectrum.T.astype(np.float32))
     decibel = 20.0 * np.log10(np.maximum(MIN_AMPLITUDE, amplitude)) - REFERENCE_DB
-    return np.asarray(np.clip((decibel - MIN_DB) * UNITS_PER_DB - MAX_ABS, -MAX_ABS, MAX_ABS), np.float32)
+    return np.asarray((decibel - MIN_DB) * UNITS_PER_DB - MAX_ABS, np.float32)
+
+
+def clipped(mel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return features within the range lip models know, -4 (silence) to 4."""
+    return np.asarray(np.clip(mel, -MAX_ABS, MAX_ABS), np.float32)
 
 
 def mel_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the (80, T) float32 features of a whole mono 16 kHz waveform."""
+    """Return the (80, T) float32 features of a whole mono 16 kHz waveform, -4..4: its level as it is."""
     stream = MelStream()
     stream.push(waveform)
-    return stream.finish()
+    return clipped(stream.finish())
 
 
 def mel_window(mel: NDArray[np.float32], time: Fraction, window_start_s: Fraction) -> NDArray[np.float32]:
@@ -154,8 +169,9 @@ def mel_window(mel: NDArray[np.float32], time: Fraction, window_start_s: Fractio
     return window
 
 
-MAX_GAIN_DB = 30.0
-"""Most that a quiet track is raised; beyond, it is noise that would be made to speak."""
+MAX_GAIN_DB = 50.0
+"""Most that a quiet track is raised: speech that peaks at -40 dB needs 45. Beyond, it is noise that would be made to speak; that of 16 bits stays
+38 dB below loud speech."""
 
 
 def loud_gain_db(mel: NDArray[np.float32], loud_level_db: float) -> float:
@@ -164,7 +180,7 @@ def loud_gain_db(mel: NDArray[np.float32], loud_level_db: float) -> float:
     A column's level is the mean of its bands as power, dB; loud speech is the 95th percentile over all columns.
 
     Args:
-        mel: (80, T) features.
+        mel: (80, T) features, clipped or not.
         loud_level_db: level loud speech should have, on the features' own dB scale (-100..0).
     """
     decibel = (mel + MAX_ABS) / UNITS_PER_DB + MIN_DB
@@ -175,7 +191,7 @@ def loud_gain_db(mel: NDArray[np.float32], loud_level_db: float) -> float:
 def with_loud_level(mel: NDArray[np.float32], loud_level_db: float, speech: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Return the features as if the track's loud speech had the given level: that of `speech`, by default all of `mel`. See `loud_gain_db`."""
     gain_db = loud_gain_db(mel if speech is None else speech, loud_level_db)
-    return np.asarray(np.clip(mel + np.float32(gain_db * UNITS_PER_DB), -MAX_ABS, MAX_ABS), np.float32)
+    return clipped(mel + np.float32(gain_db * UNITS_PER_DB))
 
 
 CONTRAST_SWING = 0.15
@@ -193,10 +209,10 @@ def with_temperature(mel: NDArray[np.float32], temperature: float) -> NDArray[np
         temperature: 0 least, 0.5 as it is, 1 most.
     """
     stretch = np.float32(1.0 + CONTRAST_SWING * (2.0 * temperature - 1.0))
-    return np.asarray(np.clip((mel + MAX_ABS) * stretch - MAX_ABS, -MAX_ABS, MAX_ABS), np.float32)
+    return clipped((mel + MAX_ABS) * stretch - MAX_ABS)
 
 
 def with_gain(mel: NDArray[np.float32], gain: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the features as if the track had been made louder or softer: (T,) `gain` has a factor for each column, 0 for silence."""
     decibel = 20.0 * np.log10(np.maximum(gain, MIN_AMPLITUDE))
-    return np.asarray(np.clip(mel + np.asarray(decibel * UNITS_PER_DB, np.float32), -MAX_ABS, MAX_ABS), np.float32)
+    return clipped(mel + np.asarray(decibel * UNITS_PER_DB, np.float32))

@@ -28,6 +28,8 @@ class Presence(IntEnum):
     NO_FACE = 1
     TOO_SMALL = 2
     PROFILE = 3
+    NOT_THE_SPEAKER = 4
+    """Faces are seen, and none is his."""
 
 
 def yaw_deg(landmarks5: NDArray[np.float32]) -> float:

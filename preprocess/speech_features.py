@@ -7,6 +7,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from preprocess.filterbank import Filterbank
+
 SAMPLE_RATE_HZ = 16_000
 """Sample rate the features are computed at."""
 
@@ -38,7 +40,7 @@ def whisper_log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WHISPER_N_FFT)[::HOP][:WHISPER_SEGMENT_COLUMNS]
     hann = np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WHISPER_N_FFT) / _WHISPER_N_FFT), np.float32)
     power = np.abs(scipy.fft.rfft(windows * hann, axis=1)) ** 2
-    log = np.log10(np.maximum(_whisper_filters() @ power.T.astype(np.float32), _WHISPER_FLOOR))
+    log = np.log10(np.maximum(_whisper_filters().apply(power.T.astype(np.float32)), _WHISPER_FLOOR))
     return np.asarray((np.maximum(log, log.max() - 8.0) + 4.0) / 4.0, np.float32)
 
 
@@ -54,12 +56,12 @@ def kaldi_fbank(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     frames = frames - np.float32(0.97) * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_KALDI_WINDOW) / (_KALDI_WINDOW - 1))
     power = np.abs(scipy.fft.rfft(frames * np.asarray(hann**0.85, np.float32), _KALDI_N_FFT, axis=1)) ** 2
-    energies = power[:, : _KALDI_N_FFT // 2].astype(np.float32) @ _kaldi_filters().T
+    energies = _kaldi_filters().apply(power.T[: _KALDI_N_FFT // 2].astype(np.float32)).T
     return np.asarray(np.log(np.maximum(energies, np.finfo(np.float32).eps)), np.float32)
 
 
 @cache
-def _whisper_filters() -> NDArray[np.float32]:
+def _whisper_filters() -> Filterbank:
     """Return the (80, 201) Slaney mel filters from 0 to 8 kHz, area-normalised."""
     step = np.log(6.4) / 27.0
     mels = np.linspace(0.0, 15.0 + np.log(8.0) / step, N_MELS + 2)
@@ -68,11 +70,11 @@ def _whisper_filters() -> NDArray[np.float32]:
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return np.asarray(triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None], np.float32)
+    return Filterbank(np.asarray(triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None], np.float32))
 
 
 @cache
-def _kaldi_filters() -> NDArray[np.float32]:
+def _kaldi_filters() -> Filterbank:
     """Return Kaldi's (80, 256) filters: triangles on the HTK mel scale from 20 Hz to 8 kHz, straight in mel."""
 
     low, high = (1127.0 * np.log(1.0 + hz / 700.0) for hz in (20.0, SAMPLE_RATE_HZ / 2))
@@ -80,7 +82,7 @@ def _kaldi_filters() -> NDArray[np.float32]:
     bins = 1127.0 * np.log(1.0 + np.arange(_KALDI_N_FFT // 2) * (SAMPLE_RATE_HZ / _KALDI_N_FFT) / 700.0)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    return np.asarray(np.maximum(0.0, np.minimum(rising, falling)), np.float32)
+    return Filterbank(np.asarray(np.maximum(0.0, np.minimum(rising, falling)), np.float32))
 
 
 def feature_window(

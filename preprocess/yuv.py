@@ -71,7 +71,12 @@ class YuvImage:
         unless they say otherwise.
         """
         sx, sy = self.subsampling_xy if plane else (1, 1)
-        return np.array([[1 / sx, 0.0, 0.0], [0.0, 1 / sy, 0.5 / sy - 0.5], [0.0, 0.0, 1.0]])
+        return np.array([[1.0 / sx, 0.0, 0.0], [0.0, 1.0 / sy, 0.5 / sy - 0.5], [0.0, 0.0, 1.0]])
+
+    def plane_to_luma(self, plane: int) -> NDArray[np.float64]:
+        """Return the (3, 3) map that undoes `luma_to_plane`."""
+        sx, sy = self.subsampling_xy if plane else (1, 1)
+        return np.array([[sx, 0.0, 0.0], [0.0, sy, 0.5 * sy - 0.5], [0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,8 @@ def crop_face(frame: YuvImage, frame_to_crop: NDArray[np.float64], size_px: int)
 
     What lies outside the frame repeats its edge.
     """
-    to_crop = np.vstack([frame_to_crop, [0.0, 0.0, 1.0]])
     channels = [
-        warp(plane, (to_crop @ np.linalg.inv(frame.luma_to_plane(index)))[:2], (size_px, size_px), cv2.BORDER_REPLICATE)
-        for index, plane in enumerate(frame.planes)
+        warp(plane, frame_to_crop @ frame.plane_to_luma(index), (size_px, size_px), cv2.BORDER_REPLICATE) for index, plane in enumerate(frame.planes)
     ]
     yuv = np.asarray(cv2.merge(channels), frame.planes[0].dtype)
     return FaceCrop(image=_rgb(yuv, frame), yuv=yuv, frame_to_crop=frame_to_crop)

@@ -60,12 +60,13 @@ def busy_threads() -> list[str]:
 class Worker:
     """A process that works on jobs, and this process's look into its database."""
 
-    def __init__(self, settings: Mapping[str, Any], specs: Mapping[str, JobSpec]) -> None:
+    def __init__(self, settings: Mapping[str, Any], specs: Mapping[str, JobSpec], settled_s: float | None = None) -> None:
         self.settings = options(Path(settings["data"]), **{key: value for key, value in settings.items() if key != "data"})
         self._told = {
             "settings": {**settings, "free_space_floor_bytes": 0, "device": "cpu"},
             "specs": {key: spec.model_dump(mode="json") for key, spec in specs.items()},
             "grace_s": 6,
+            **({} if settled_s is None else {"settled_s": settled_s}),
         }
         self._client = TritonClient("127.0.0.1:1")
         self.view = JobService(self.settings, self._client)
@@ -100,8 +101,8 @@ class Worker:
 
 
 @contextmanager
-def worker(settings: Mapping[str, Any], specs: Mapping[str, JobSpec]) -> Iterator[Worker]:
-    with closing(Worker(settings, specs)) as made:
+def worker(settings: Mapping[str, Any], specs: Mapping[str, JobSpec], settled_s: float | None = None) -> Iterator[Worker]:
+    with closing(Worker(settings, specs, settled_s)) as made:
         yield made
 
 

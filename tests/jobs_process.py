@@ -1,4 +1,4 @@
-"""A process that works on jobs, for tests that kill it: `python -m tests.jobs_process JSON` with `settings`, `specs` by key, and `grace_s`."""
+"""A process that works on jobs, for tests that kill it: `python -m tests.jobs_process JSON`, see `tests.jobs.Worker`."""
 
 import json
 import signal
@@ -6,6 +6,7 @@ import sys
 import threading
 
 from orchestrator.embedded import supervised_triton
+from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.service import JobService
 from orchestrator.logs import set_up_logging
@@ -15,6 +16,8 @@ from orchestrator.settings import Settings
 def main() -> None:
     """Submit the specs, and work until SIGTERM."""
     told = json.loads(sys.argv[1])
+    if "settled_s" in told:
+        caretaker.SETTLED_S = caretaker.ROUND_S = told["settled_s"]
     settings, stopped = Settings.model_validate(told["settings"]), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

@@ -349,3 +349,15 @@ def save_embedder(path: Path, size: int, name: str = "input.1", batch: int | str
     x = net.add("Flatten", x, axis=1)
     x = net.add("MatMul", x, net.weight(net.random.standard_normal((width * 49, size), np.float32)))
     return net.save(path, [(name, (batch, 3, 112, 112))], [(x, "683", (batch, size))], opset=13)
+
+
+def save_mdx(path: Path, bins: int = 3072, n_fft: int = 7680, frames: int = 256, batch: int | str = "batch_size", below_hz: float = 4000.0) -> Path:
+    """Write a network with the input and output of MDX-Net whose voice is what sounds below a frequency, each channel for itself."""
+    net = Builder(16)
+    kept = (np.arange(bins) * 44_100 / n_fft < below_hz).astype(np.float32).reshape(1, 1, bins, 1)
+    centre = np.zeros((4, 1, 3, 3), np.float32)
+    centre[:, 0, 1, 1] = 1.0
+    x = net.add("Conv", "input", net.weight(centre), kernel_shape=[3, 3], pads=[1] * 4, group=4)
+    x = net.add("Mul", x, net.weight(kept))
+    shape = (batch, 4, bins, frames)
+    return net.save(path, [("input", shape)], [(x, "output", shape)], opset=13)

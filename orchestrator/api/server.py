@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn, which here also gives up on connections that do not get as far as a request."""
 
 import asyncio
+import signal
 import socket
 import threading
 from types import FrameType
@@ -61,8 +62,10 @@ class Server(uvicorn.Server):
         self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; a second Ctrl-C, at once. uvicorn would raise the signal again in the end, which makes of every stop a failure by its exit status."""
         self._stopping.set()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def serve(app: ASGIApp, stopping: threading.Event, listener: socket.socket) -> None:
@@ -71,7 +74,7 @@ def serve(app: ASGIApp, stopping: threading.Event, listener: socket.socket) -> N
         app,
         http=PatientProtocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -107,6 +107,7 @@ def build_spec(
     *,
     video: str | Path | None = None,
     audio: Path | None = None,
+    portrait: str | Path | None = None,
     priority: Priority = "interactive",
 ) -> JobSpec:
     """Return the job that a request asks for, everything checked that can be checked before its URLs are fetched. Blocks.
@@ -117,6 +118,7 @@ def build_spec(
         owner: name of the API key.
         video: an uploaded video, in place of one in the request.
         audio: an uploaded speech, before those in the request.
+        portrait: an uploaded picture of who speaks, in place of one in the request.
         priority: of the job.
 
     Raises:
@@ -128,7 +130,6 @@ def build_spec(
         raise InvalidOption("segments are not supported here; send one request a segment.")
     options = render_options(request.options)
     speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, options.speaker)]
-    portrait: str | Path | None = None
     for item in request.input:
         if isinstance(item, VideoInput):
             if video is not None:

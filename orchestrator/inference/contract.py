@@ -47,6 +47,7 @@ FACE_OCCLUDER = "face_occluder"
 FACE_EMBEDDER = "face_embedder"
 AUDIO_ENCODER = "audio_encoder"
 VOICE_ACTIVITY = "voice_activity"
+VOICE_SEPARATOR = "voice_separator"
 
 CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
     {
@@ -96,6 +97,11 @@ OPTIONAL_CONTRACTS: Mapping[str, RoleContract] = MappingProxyType(
             outputs=(TensorSpec("voice", "FP32", ("T",)),),
             parameters=("sample_rate_hz", "chunk_samples", "context_samples", "warm_up_chunks"),
         ),
+        VOICE_SEPARATOR: RoleContract(
+            inputs=(TensorSpec("samples", "FP32", ("A",)),),
+            outputs=(TensorSpec("voice", "FP32", ("V",)),),
+            parameters=("sample_rate_hz", "context_samples"),
+        ),
     }
 )
 """Roles that are used where a model for them is there."""
@@ -109,7 +115,7 @@ class ModelDescription:
     version: str
     sizes: Mapping[str, int]
     """What the contract's letters stand for: `S` side of the square input, or the longest side of an open one, px; `K` faces; `P` landmarks;
-    `F` features of size `D`, as embeddings have; `T` chunks of sound."""
+    `F` features of size `D`, as embeddings have; `T` chunks of sound; `V` samples of a voice."""
     input_dims: Mapping[str, tuple[int, ...]]
     """Input shapes without the batch axis; the largest where sizes are open."""
     is_open: bool

@@ -5,13 +5,11 @@ from concurrent.futures import Future
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient, sent_ahead
 from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model
-
-Samples = NDArray[np.float32]
+from orchestrator.inference.windows import Samples, cut_windows
 
 
 class VoiceActivity:
@@ -61,7 +59,9 @@ class VoiceActivity:
                 yield piece
 
         voice: list[Samples] = []
-        windows, size = self._windows(counted()), self.description.request_batch_size
+        overlap = self._context_samples + self._warm_up * self.chunk_samples
+        windows = cut_windows(counted(), self._window_samples, overlap, self._context_samples)
+        size = self.description.request_batch_size
         for answer in sent_ahead(self._ask(batch) for batch in iter(lambda: list(islice(windows, size)), [])):
             for row in wait(answer):
                 voice.append(row[self._warm_up :] if voice else row)
@@ -69,20 +69,3 @@ class VoiceActivity:
 
     def _ask(self, windows: list[Samples]) -> Future[Samples]:
         return self._client.infer(VOICE_ACTIVITY, {"samples": np.stack(windows)}, "voice")
-
-    def _windows(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
-        """Cut a track into windows; before its beginning and behind its end there is silence."""
-        known = self._context_samples  # samples at the front of what is held that a window has had already
-        held = [np.zeros(known, np.float32)]
-        held_count = known
-        for piece in pieces:
-            held.append(piece)
-            held_count += len(piece)
-            while held_count >= self._window_samples:
-                joined = np.concatenate(held)
-                yield joined[: self._window_samples]
-                known = self._context_samples + self._warm_up * self.chunk_samples
-                held = [joined[self._window_samples - known :]]
-                held_count = len(held[0])
-        if held_count > known:
-            yield np.pad(np.concatenate(held), (0, self._window_samples - held_count))

@@ -57,7 +57,7 @@ class Caretaker:
     def start(self) -> None:
         """Put right what a crash left, then begin the rounds."""
         self._ledger.seen(self._host)
-        self.reconcile(settled_s=0.0)
+        self.reconcile(is_starting=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -66,26 +66,29 @@ class Caretaker:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def reconcile(self, settled_s: float = SETTLED_S) -> None:
+    def reconcile(self, *, is_starting: bool = False) -> None:
         """Put every active job in line that has no workflow, or one that has ended without settling it; the same for webhooks."""
-        before = time.time() - settled_s
+        before = time.time() - (0.0 if is_starting else SETTLED_S)
         active = [row for row in self._ledger.active() if row["changed_at"] <= before]
-        known = self._engine.known([workflow_id(row["id"], RENDERS, row["run"]) for row in active])
+        known = self._engine.known([workflow_id(row["id"], RENDERS, row["run"]) for row in active], is_starting=is_starting)
         for row in active:
-            run = row["run"]
+            run, priority = row["run"], row["priority"]
             is_alive = known.get(workflow_id(row["id"], RENDERS, run))
             if is_alive is False:
-                run += 1
-                if not self._ledger.change(row["id"], {"state": "queued", "run": run}, states=ACTIVE_STATES, run=row["run"]):
+                log.warning("put in line again: what came of its last attempt was not written down", extra={"job": row["id"]})
+                self._engine.cancel(row["id"], RENDERS, run)
+                if not self._ledger.change(row["id"], queued_again(row), states=ACTIVE_STATES, run=run):
                     continue
+                run, priority = run + 1, FIRST_IN_LINE
             if not is_alive:
-                self._engine.enqueue(row["id"], Next(RENDERS, run, row["priority"]))
+                self._engine.enqueue(row["id"], Next(RENDERS, run, priority))
         waiting = [row for row in self._ledger.undelivered() if row["changed_at"] <= before]
-        known = self._engine.known([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting])
+        known = self._engine.known([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting], is_starting=is_starting)
         for row in waiting:
             number = row["webhook_try"]
             is_alive = known.get(workflow_id(row["id"], DELIVERIES, number))
             if is_alive is False:
+                self._engine.cancel(row["id"], DELIVERIES, number)
                 number += 1
                 self._ledger.change(row["id"], {"webhook_try": number})
             if not is_alive:

@@ -1,7 +1,9 @@
 """DBOS: when a job runs, and that it runs again after a crash. The only module that knows it."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ POLL_S = 0.25
 MAX_DELIVERIES = 16
 """Webhooks under way at a time."""
 
-_WAITING = ("ENQUEUED", "PENDING", "DELAYED")
+_WAITING, _UNDER_WAY = ("ENQUEUED", "DELAYED"), "PENDING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,11 @@ class Engine:
             "use_listen_notify": False,
             "scheduler_polling_interval_sec": 3600.0,
         }
+        self._host = host
         self._concurrency = concurrency
         self._work = work
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
         self._instance: DBOS | None = None
         self._workflows: dict[str, Callable[[str, int], None]] = {}
 
@@ -76,12 +81,14 @@ class Engine:
 
         @DBOS.workflow(name="render", max_recovery_attempts=None)
         def render(job_id: str, run: int) -> None:
-            outcome = DBOS.run_step({"name": "attempt"}, work.attempt, job_id, run)
-            self._follow(job_id, DBOS.run_step({"name": "settle"}, work.settle, job_id, run, outcome))
+            with self._noted(workflow_id(job_id, RENDERS, run)):
+                outcome = DBOS.run_step({"name": "attempt"}, work.attempt, job_id, run)
+                self._follow(job_id, DBOS.run_step({"name": "settle"}, work.settle, job_id, run, outcome))
 
         @DBOS.workflow(name="deliver", max_recovery_attempts=None)
         def deliver(job_id: str, number: int) -> None:
-            self._follow(job_id, DBOS.run_step({"name": "deliver"}, work.deliver, job_id, number))
+            with self._noted(workflow_id(job_id, DELIVERIES, number)):
+                self._follow(job_id, DBOS.run_step({"name": "deliver"}, work.deliver, job_id, number))
 
         self._workflows = {RENDERS: render, DELIVERIES: deliver}
         try:
@@ -98,14 +105,24 @@ class Engine:
         with SetWorkflowID(workflow_id(job_id, what.queue, what.number)), options:
             DBOS.enqueue_workflow(what.queue, self._workflows[what.queue], job_id, what.number)
 
-    def cancel(self, job_id: str, run: int) -> None:
-        """Take a run out of the queue."""
-        DBOS.cancel_workflow(workflow_id(job_id, RENDERS, run))
+    def cancel(self, job_id: str, queue: str, number: int) -> None:
+        """Take a workflow out of its queue. One that has ended stays as it is."""
+        DBOS.cancel_workflow(workflow_id(job_id, queue, number))
 
-    def known(self, ids: Sequence[str]) -> Mapping[str, bool]:
-        """Return for each of some workflows that exist whether it is still to do or under way."""
+    def known(self, ids: Sequence[str], *, is_starting: bool = False) -> Mapping[str, bool]:
+        """Return for each of some workflows that exist whether it is still to do or under way.
+
+        One that this process has dropped is neither: DBOS drops a workflow when the database does not take what came of it (the disk is full),
+        and takes it up again at the process's next start only. While that is under way, `is_starting`, what this process is not at yet counts.
+        """
         found = DBOS.list_workflows(workflow_ids=list(ids), load_input=False, load_output=False) if ids else []
-        return {status.workflow_id: status.status in _WAITING for status in found}
+        with self._lock:
+            here = set(self._under_way)
+        return {
+            status.workflow_id: status.status in _WAITING
+            or (status.status == _UNDER_WAY and (is_starting or status.executor_id != self._host or status.workflow_id in here))
+            for status in found
+        }
 
     def forget(self, job_id: str) -> None:
         """Delete every workflow of a job."""
@@ -123,6 +140,17 @@ class Engine:
         """End. Workflows that still run are taken up by the next start."""
         DBOS.destroy(destroy_registry=True)
         self._instance = None
+
+    @contextmanager
+    def _noted(self, workflow: str) -> Iterator[None]:
+        """Keep in mind that this process is at a workflow."""
+        with self._lock:
+            self._under_way.add(workflow)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way.discard(workflow)
 
     def _follow(self, job_id: str, following: list[Next]) -> None:
         for what in following:

@@ -10,8 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import CrashLoop, RenderCancelled, RenderError, RenderInterrupted, StorageError, UrlRefused
+from orchestrator.errors import (
+    CrashLoop,
+    InferenceUnavailable,
+    RenderCancelled,
+    RenderError,
+    RenderInterrupted,
+    StorageError,
+    StorageFull,
+    UrlRefused,
+)
 from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
+from orchestrator.inference.selftest import check_ready
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
@@ -40,6 +50,9 @@ MAX_CRASHES = 20
 
 MAX_BACK_OFF_S = 30.0
 """Longest wait before a failed attempt is repeated, s."""
+
+TRITON_POLL_S = 0.25
+"""How often a Triton that is away is looked for, s."""
 
 REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
 """In Triton's queue, for a job's own priority."""
@@ -107,6 +120,7 @@ class Runner:
         try:
             self._begin(row)
             log.info("attempt %d begins", row["attempts"] + 1, extra={"job": job_id})
+            self._await_triton(watch)
             return {"kind": "completed", "report": self._render(row, watch, board)}
         except RenderCancelled:
             return {"kind": "gone"}
@@ -221,6 +235,26 @@ class Runner:
             raise RenderCancelled("The job was cancelled.")
         self._on_change()
 
+    def _await_triton(self, watch: Watch) -> None:
+        """Wait for a Triton that is away: one that is started again takes its time, and attempts without it would only be used up.
+
+        Raises:
+            InferenceUnavailable: it stays away for as long as nothing may be finished.
+            RenderError: the watch says that the attempt must not go on.
+        """
+        deadline = time.monotonic() + self._settings.stall_s
+        while True:
+            try:
+                check_ready(self._client)
+            except InferenceUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                watch.tick()
+                watch.checkpoint()
+                time.sleep(TRITON_POLL_S)
+            else:
+                return
+
     def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
         spec = JobSpec.stored(row["spec"])
         self._storage.job_folder(row["id"]).mkdir(parents=True, exist_ok=True)
@@ -325,9 +359,12 @@ class Runner:
                 self._beat()
 
     def _beat(self) -> None:
-        """Write progress down and end what was cancelled elsewhere."""
+        """Write progress down, and end what was cancelled elsewhere, or everything while there is hardly space left to write it down."""
         with self._lock:
             running = dict(self._running)
+        if running and self._storage.is_exhausted:
+            for job in running.values():
+                job.watch.stop(StorageFull("The service's disk is full but for what it needs itself; free some space, then try again."))
         is_changed = False
         for job_id, job in running.items():
             values = job.board.take()

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from orchestrator.errors import InvalidOption, MissingFile, NotReady, RenderCancelled, RenderError, StorageError
+from orchestrator.errors import MissingFile, NotReady, RenderCancelled, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_EMBEDDER
 from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
@@ -25,6 +24,7 @@ from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Se
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.segment import read_init_bytes
+from orchestrator.pipeline.models import check_roles
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.speakers import check_speaker_image, check_speakers
 from orchestrator.settings import Settings
@@ -105,11 +105,7 @@ class JobService:
         check_speakers(spec.options.speaker, [other.speaker for other in spec.others])
         if spec.speaker_image is not None:
             check_speaker_image(spec.options.speaker, spec.options.speaker_boxes, len(spec.others))
-            if not self.has_model(FACE_EMBEDDER):
-                raise InvalidOption(f"There is no {FACE_EMBEDDER} model here (pack arcface) to know a speaker by; leave out speaker_image.")
-        for role, is_asked_for in spec.options.optional_roles.items():
-            if is_asked_for and not self.has_model(role):
-                raise InvalidOption(f"There is no {role} model here; leave the option {role} out.")
+        check_roles(self.has_model, spec.options, knows_speaker=spec.speaker_image is not None)
         for source in spec.sources:
             if not is_url(source) and not Path(source).is_file():
                 raise MissingFile(f"There is no file {Path(source).name}; upload it again.")
@@ -164,7 +160,7 @@ class JobService:
             row = self._ledger.row(job_id)
             if row is not None and self._is_running:
                 if view.state == "queued":
-                    self._engine.cancel(job_id, row["run"])
+                    self._engine.cancel(job_id, RENDERS, row["run"])
                     self.storage.remove_job(job_id)
                 if webhook_try is not None:
                     self._engine.enqueue(job_id, Next(DELIVERIES, webhook_try))

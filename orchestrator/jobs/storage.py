@@ -18,6 +18,9 @@ from orchestrator.media.formats import CONTAINERS, Container
 CUT_SHORT_S = 3600.0
 """An upload that nothing was added to for this long was cut short, s."""
 
+RESERVED_SHARE = 8
+"""An eighth of the free-space floor is kept from renders that are under way, so that how they end can still be written down."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -68,6 +71,11 @@ class Storage:
         """
         if self.free_bytes() - coming_bytes < self._floor_bytes:
             raise StorageFull("The service's disk is nearly full, so it takes no new work; free some space, or try again later.")
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so little space is left that renders under way have to end."""
+        return self.free_bytes() < self._floor_bytes // RESERVED_SHARE
 
     def incoming(self, name: str, max_bytes: int) -> "Incoming":
         """Open a file to be written piece by piece; nothing is kept of it unless it is committed."""

@@ -1,7 +1,6 @@
 """FFmpeg's encoders: how each is told what is wanted so that it makes the same bits every time, and whether NVENC works here."""
 
 import os
-from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from orchestrator.media.formats import PRESETS, Encoder
+from orchestrator.media.light import CARRIERS, Light
 from orchestrator.media.writer import Encoding
 
 DEFAULT_PRESET = "veryfast"
@@ -26,19 +26,23 @@ _SVT_QUIET = "0"
 _PROBE_FRAMES, _PROBE_SIZE_WH = 20, (320, 192)
 
 
-def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool) -> dict[str, str]:
-    """Return the private options of an encoder, the bit rate not among them."""
+def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool, light: Light | None = None) -> dict[str, str]:
+    """Return the private options of an encoder, the bit rate not among them; `light` is written where the encoder is one of `CARRIERS`."""
     preset = encoder.presets[PRESETS.index(encoding.preset or DEFAULT_PRESET)] if encoder.presets else ""
     crf = str(encoder.default_crf if encoding.crf is None else encoding.crf)
     quality = {} if encoding.bitrate or encoding.lossless else {"crf": crf}
+    told = () if light is None or encoder.name not in CARRIERS else light.parameters(encoder.name)
     if encoder.name == "libx264":
-        return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **_x264_reproducible()}
+        parameters = ":".join([*_x264_reproducible(), *told])
+        return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **({"x264-params": parameters} if parameters else {})}
     if encoder.name == "libx265":
-        parameters = f"log-level=error:open-gop=0:info=0:frame-threads={_X265_FRAME_THREADS}" + (":lossless=1" if encoding.lossless else "")
+        lossless = ["lossless=1"] if encoding.lossless else []
+        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *lossless, *told])
         return {"preset": preset, **quality, "x265-params": parameters}
     if encoder.name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", _SVT_QUIET)  # else it writes its settings to standard error; its failures come as error codes too
-        return {"preset": preset, **quality, **({"svtav1-params": "lossless=1"} if encoding.lossless else {})}
+        parameters = ":".join([*(["lossless=1"] if encoding.lossless else []), *told])
+        return {"preset": preset, **quality, **({"svtav1-params": parameters} if parameters else {})}
     if encoder.name == "libvpx-vp9":
         # libvpx cannot hide reference frames in a stream with alpha.
         hidden = {"auto-alt-ref": "0"} if has_alpha else {}
@@ -60,14 +64,14 @@ def set_up(context: VideoCodecContext, encoder: Encoder, encoding: Encoding, gop
 
 
 @cache
-def _x264_reproducible() -> Mapping[str, str]:
-    """Return the options that make x264 give the same bits every time.
+def _x264_reproducible() -> tuple[str, ...]:
+    """Return the parameters that make x264 give the same bits every time.
 
     Its AVX-512 code reads past the end of rows whose width in macroblocks is uneven (measured: 854x480, 400x300 and others differ from run to
     run with every preset that has a macroblock tree); the AVX2 code gives what AVX and SSE give, and is no slower.
     """
     flags = Path("/proc/cpuinfo").read_text().split()
-    return {"x264-params": "asm=AVX2"} if "avx512f" in flags else {}
+    return ("asm=AVX2",) if "avx512f" in flags else ()
 
 
 @cache

@@ -18,6 +18,7 @@ from orchestrator.media.formats import (
     segment_kind,
     sound_of,
 )
+from orchestrator.media.light import CARRIERS
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.writer import Encoding
 
@@ -106,6 +107,10 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
         raise InvalidOption(f"{codec.label} cannot keep every sample of {source}; give {' or '.join(able)}, or leave lossless out.")
     if found != wanted:
         notes.append(f"The pictures' format {source} was converted to {pix_fmt} for {codec.label}.")
+    if info.light is not None and info.hdr and encoder.name not in CARRIERS:
+        notes.append(f"The source's mastering display and light level are left out, which {encoder.name} cannot write; give hevc, av1 or h264.")
+    if codec.name == "h264" and found.bits > 8:
+        notes.append("H.264 with 10 bits plays in few players; give codec hevc, which most play with 10 bits, or leave codec out.")
     if encoding.smart:
         _refuse_unlike(encoding, info, pix_fmt)
     if info.sample_aspect_ratio != 1 and encoding.container_name in ("webm", "mkv") and not codec.stores_pixel_shape:

@@ -14,6 +14,7 @@ from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, Unrea
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
 from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
+from orchestrator.media.light import Light
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
@@ -112,6 +113,8 @@ class VideoInfo:
     """The source's own colour where it is HDR and made SDR; `colour` is then `BT709`."""
     has_alpha: bool = False
     """Whether something may show through the pictures. RGB whose first picture is opaque counts as opaque."""
+    light: Light | None = None
+    """What an HDR source says about the light it was made for."""
     keeps_alpha: bool = False
     """Whether alpha goes on to the output; else the pictures are laid over black."""
 
@@ -150,7 +153,7 @@ class VideoInfo:
     @property
     def as_sdr(self) -> "VideoInfo":
         """The same source, made SDR."""
-        return replace(self, colour=BT709, tone_mapped_from=self.colour)
+        return replace(self, colour=BT709, tone_mapped_from=self.colour, light=None)
 
     @property
     def as_hdr(self) -> "VideoInfo":
@@ -221,6 +224,7 @@ def probe_video(path: Path) -> VideoInfo:
             container=container.format.name,
             start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
+            light=Light.of(frame) if int(context.color_trc or _UNSPECIFIED) in _HDR else None,
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
 

@@ -24,6 +24,9 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
+_PUBLIC6 = ipaddress.IPv6Network("2000::/3")
+"""Of all IPv6 addresses, those that are given out to the public (RFC 4291, 2.4): neither IPv4-compatible nor site-local ones are."""
+
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
@@ -104,7 +107,7 @@ def may_reach(address: IpAddress, networks: Iterable[IpNetwork] = ()) -> bool:
     inner = _embedded(address)
     if any(candidate.version == network.version and candidate in network for candidate in (address, inner) for network in networks):
         return True
-    return all(candidate.is_global and not candidate.is_multicast for candidate in (address, inner))
+    return all(candidate.is_global and not candidate.is_multicast for candidate in (address, inner)) and (inner.version == 4 or inner in _PUBLIC6)
 
 
 def _embedded(address: IpAddress) -> IpAddress:

@@ -368,7 +368,7 @@ def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock
     set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES)
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
     _tell_alpha(stream, output)
-    stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha)}
+    stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha, light=info.light)}
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
     return stream

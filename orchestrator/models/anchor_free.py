@@ -44,7 +44,8 @@ class YuNet(PictureNetwork):
         """Raises UnsuitableModel when the network is another."""
         names = {tensor.name for tensor in network.outputs}
         if not {f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES} <= names:
-            raise network.mismatch("yunet", _YUNET_EXPECTED)
+            is_older = names == {"loc", "conf", "iou"}
+            raise network.mismatch("yunet", _YUNET_EXPECTED, "it is the version of 2022; take face_detection_yunet_2023mar.onnx" if is_older else "")
         check_floats(network, "yunet", _YUNET_EXPECTED)
         return YuNet(network, Picture(input_shape(network, "yunet", _YUNET_EXPECTED, options)))
 

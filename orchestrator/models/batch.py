@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from orchestrator.models.soundness import opset_of
+
 MAX_FOLDED_ELEMENTS = 4096
 """Largest constant computed while folding; shapes have a handful of elements."""
 
@@ -48,8 +50,9 @@ class _Axis:
 class _Graph:
     """A graph with static shapes for one item, its constants and the axes found so far."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         self.proto = graph
+        self.opset = opset
         self.constants: dict[str, NDArray[Any]] = {}
         self.weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -125,7 +128,7 @@ def fix_shapes(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]]
     del model.graph.value_info[:]
     while True:
         inferred = infer_shapes(model)
-        graph = _Graph(model.graph)
+        graph = _Graph(model.graph, opset_of(model))
         for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
             dims = value.type.tensor_type.shape.dim
             if value.type.tensor_type.HasField("shape") and all(dim.WhichOneof("value") == "dim_value" for dim in dims):
@@ -195,8 +198,9 @@ def _constant_results(graph: _Graph, node: onnx.NodeProto) -> list[NDArray[Any]]
     inputs = {name: graph.constants[name] for name in node.input if name}
     declared = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), None) for name, array in inputs.items()]
     results = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.output]
-    small = helper.make_model(helper.make_graph([node], "fold", declared, results), opset_imports=[helper.make_opsetid("", 17)])
-    return [np.asarray(array) for array in ReferenceEvaluator(small).run(None, inputs)]
+    small = helper.make_model(helper.make_graph([node], "fold", declared, results), opset_imports=[helper.make_opsetid("", graph.opset)])
+    with np.errstate(all="ignore"):
+        return [np.asarray(array) for array in ReferenceEvaluator(small).run(None, inputs)]
 
 
 def _constant_value(node: onnx.NodeProto) -> NDArray[Any]:

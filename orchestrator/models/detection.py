@@ -88,6 +88,8 @@ def choose_faces(candidates: NDArray[np.float32], min_score: float, max_overlap:
 
 
 def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    # Like ONNX's NonMaxSuppression, which takes two corners in any order: a network may reach to the wrong side of a cell.
+    a, b = (np.concatenate([np.minimum(box[:2], box[2:4]), np.maximum(box[:2], box[2:4])]) for box in (a, b))
     common = np.prod(np.maximum(np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2]), 0))
     both = np.prod(a[2:4] - a[:2]) + np.prod(b[2:4] - b[:2]) - common
     return float(common / both) if both > 0 else 0.0

@@ -49,11 +49,12 @@ class Enhancer:
         size_px = next(iter(sides), options.size_px or 512)
         if any(side != size_px for side in outputs[0].shape[2:] if isinstance(side, int) and side > 0):
             raise network.mismatch("gfpgan", _EXPECTED, "its output has another size than its input")
-        check_floats(network, "gfpgan", _EXPECTED, shared=tuple(tensor.name for tensor in others))
+        known = network.with_outputs(outputs[0].name)
+        check_floats(known, "gfpgan", _EXPECTED, shared=tuple(tensor.name for tensor in others))
         weight = CODEFORMER_WEIGHT if options.weight is None else options.weight
         if not 0.0 <= weight <= 1.0:
             raise InvalidOption(f"The weight {weight} cannot be used; give one between 0 and 1.")
-        return Enhancer(network, size_px, images[0].name, outputs[0].name, weight, tuple(tensor.name for tensor in others))
+        return Enhancer(known, size_px, images[0].name, outputs[0].name, weight, tuple(tensor.name for tensor in others))
 
     @property
     def config(self) -> ModelConfig:

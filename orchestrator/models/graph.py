@@ -107,13 +107,13 @@ class Value:
         return self.graph.op("Cast", self, to=dtype)
 
 
-def _names_read(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+def names_read(nodes: Sequence[onnx.NodeProto]) -> set[str]:
     """Return every name that nodes read, inside their subgraphs too."""
     names = {name for node in nodes for name in node.input}
     for node in nodes:
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                names |= _names_read(graph.node) | {output.name for output in graph.output}
+                names |= names_read(graph.node) | {output.name for output in graph.output}
     return names
 
 
@@ -253,7 +253,7 @@ class Graph:
         Raises:
             onnx.checker.ValidationError, onnx.shape_inference.InferenceError: an included network contradicts itself.
         """
-        used = _names_read(self._nodes)
+        used = names_read(self._nodes)
         initializers = [tensor for tensor in self._initializers if tensor.name in used]
         graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, initializers)
         domains = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(*domain) for domain in sorted(self._domains))]

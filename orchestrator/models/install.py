@@ -20,6 +20,7 @@ from orchestrator.models.packs import Fit, Pack, find_pack
 from orchestrator.models.proof import Proof, prove, prove_batches
 from orchestrator.models.repository import Version, new_version, read_versions, served_version, use_version
 from orchestrator.models.runner import OnnxRunner
+from orchestrator.models.soundness import refusing_malformed
 from orchestrator.models.sources import local_file, package_member
 from orchestrator.models.wrapping import Wrapping, wrap
 
@@ -103,8 +104,9 @@ def _build_members(pack: Pack, folder: Path, options: PackOptions, runner: OnnxR
 def _build(pack: Pack, fit: Fit, file: Path, digest: str | None, source: str, options: PackOptions, runner: OnnxRunner) -> _Built:
     """Read, recognise, wrap and prove one file."""
     network = read_network(file, digest)
-    wrapping = fit(network, options)
-    wrapped = wrap(wrapping)
+    with refusing_malformed(network.file):
+        wrapping = fit(network, options)
+        wrapped = wrap(wrapping)
     facts = {
         "file": network.file,
         "sha256": network.sha256,

@@ -33,7 +33,8 @@ class LandmarkFamily:
     @property
     def expected(self) -> list[str]:
         """What `models install` says it needs."""
-        return [f"input FLOAT [N, 3, {self.size_px}, {self.size_px}]", f"output FLOAT [N, {self.point_count * self.coordinates}]"]
+        side = self.size_px
+        return [f"input FLOAT [N, 3, {side}, {side}] or [N, {side}, {side}, 3]", f"output FLOAT [N, {self.point_count * self.coordinates}]"]
 
 
 PFLD98 = LandmarkFamily("pfld98", 98, 2, 112, Pixels((127.5, 127.5, 127.5), 1 / 127.5), in_pixels=False, crop_scale=1.1)
@@ -51,25 +52,29 @@ class LandmarkNetwork:
     family: LandmarkFamily
     output: str
     """Name of the output with the points."""
+    image_shape: tuple[int, int, int]
+    """Of the network's input without its batch axis: channels first, or last as in exports from TensorFlow."""
     shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions, family: LandmarkFamily) -> "LandmarkNetwork":
         """Raises UnsuitableModel when the network is another."""
         count = family.point_count * family.coordinates
+        side = family.size_px
         image = network.inputs[0].shape if len(network.inputs) == 1 else ()
-        wanted = (3, family.size_px, family.size_px)
-        if len(image) != 4 or any(isinstance(size, int) and size not in (0, side) for size, side in zip(image[1:], wanted, strict=True)):
+        layouts = [layout for layout in ((3, side, side), (side, side, 3)) if len(image) == 4 and _may_be(image[1:], layout)]
+        if not layouts:
             raise network.mismatch(family.pack, family.expected)
-        network = resolve_outputs(network, {network.inputs[0].name: (1, *wanted)})
+        network = resolve_outputs(network, {network.inputs[0].name: (1, *layouts[0])})
         shapes = {tensor.name: [size for size in tensor.shape[1:] if isinstance(size, int)] for tensor in network.outputs}
         found = [name for name, rest in shapes.items() if prod(rest) == count]
         if not found:
             raise network.mismatch(family.pack, family.expected)
         if options.size_px not in (None, family.size_px):
             raise InvalidOption(f"{family.pack} takes crops of {family.size_px} px and no others; leave out --size.")
-        check_floats(network, family.pack, family.expected)
-        return LandmarkNetwork(network, family, found[0])
+        known = network.with_outputs(found[0])
+        check_floats(known, family.pack, family.expected)
+        return LandmarkNetwork(known, family, found[0], layouts[0])
 
     @property
     def config(self) -> ModelConfig:
@@ -85,20 +90,27 @@ class LandmarkNetwork:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, self.family.size_px, self.family.size_px)}
+        return {self.network.inputs[0].name: (1, *self.image_shape)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         family = self.family
         face = graph.input("face", 2, ["N", family.size_px, family.size_px, 3])
-        outputs = run({self.network.inputs[0].name: family.pixels.draw(graph, face)})
+        planar = family.pixels.draw(graph, face)
+        outputs = run({self.network.inputs[0].name: planar if self.image_shape[0] == 3 else planar.transpose(0, 2, 3, 1)})
         points = outputs[self.output].reshape(-1, family.point_count, family.coordinates).slice(2, 0, 2)
         if family.in_pixels:
             points = points * (1 / family.size_px)
         graph.output(points, "landmarks", FLOAT, ["N", family.point_count, 2])
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.family.pixels.feed(item["face"])}
+        planar = self.family.pixels.feed(item["face"])
+        return {self.network.inputs[0].name: planar if self.image_shape[0] == 3 else planar.transpose(0, 2, 3, 1)}
 
     def read(self, outputs: Arrays) -> Arrays:
         points = outputs[self.output].reshape(self.family.point_count, self.family.coordinates)[:, :2]
         return {"landmarks": np.asarray(points / self.family.size_px if self.family.in_pixels else points, np.float32)}
+
+
+def _may_be(shape: tuple[int | str, ...], wanted: tuple[int, ...]) -> bool:
+    """Tell whether a declared shape may be the wanted one, free axes being any size."""
+    return all(not isinstance(size, int) or size in (0, side) for size, side in zip(shape, wanted, strict=True))

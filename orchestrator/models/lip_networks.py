@@ -25,6 +25,7 @@ EDTALK_WEIGHT = 0.5
 
 _AUDIO_NAMES = ("mel_spectrogram", "source", "audio_sequences", "mel")
 _FACE_NAMES = ("video_frames", "target", "face_sequences")
+_MOUTH_NAMES = ("predicted_frames", "output")
 
 _WAV2LIP_EXPECTED = [
     "input mel_spectrogram | source FLOAT [N, 1, 80, 16]",
@@ -77,6 +78,19 @@ def _find(network: Network, names: tuple[str, ...], *tail: int | None) -> Tensor
     return next((tensor for tensor in fitting if tensor.name in names), fitting[0] if len(fitting) == 1 else None)
 
 
+def _with_picture(network: Network) -> Network | None:
+    """Return the network known for its one output [N, 3, S, S] alone; None where it has none, or several that go by no known name.
+
+    The only output may also have no declared shape, or have lost its batch axis.
+    """
+    fitting = [tensor for tensor in network.outputs if _fits(tensor, 3, None, None)]
+    if len(network.outputs) == 1 and len(network.outputs[0].shape) in (0, 3):
+        fitting = list(network.outputs)
+    named = [tensor for tensor in fitting if tensor.name in _MOUTH_NAMES]
+    chosen = fitting if len(fitting) == 1 else named
+    return network.with_outputs(chosen[0].name) if len(chosen) == 1 else None
+
+
 def _picture_size(network: Network, tensors: Sequence[TensorInfo], pack: str, expected: list[str], options: PackOptions, usual: int) -> int:
     sides = {side for tensor in tensors for side in tensor.shape[2:] if isinstance(side, int) and side > 0}
     if len(sides) > 1:
@@ -107,13 +121,12 @@ class Wav2Lip:
         """Raises UnsuitableModel when the network is another."""
         face = _find(network, _FACE_NAMES, 6, None, None)
         audio = _find(network, _AUDIO_NAMES, *MEL_SHAPE) if face else None
-        if len(network.inputs) != 2 or face is None or audio is None or face == audio or len(network.outputs) != 1:
+        known = _with_picture(network)
+        if len(network.inputs) != 2 or face is None or audio is None or face == audio or known is None:
             raise network.mismatch("wav2lip", _WAV2LIP_EXPECTED)
-        if not _fits(network.outputs[0], 3, None, None) and len(network.outputs[0].shape) not in (0, 3):
-            raise network.mismatch("wav2lip", _WAV2LIP_EXPECTED)
-        check_floats(network, "wav2lip", _WAV2LIP_EXPECTED)
+        check_floats(known, "wav2lip", _WAV2LIP_EXPECTED)
         size_px = _picture_size(network, [face], "wav2lip", _WAV2LIP_EXPECTED, options, usual=96)
-        return Wav2Lip(network, size_px, audio.name, face.name, Pixels(scale=1 / 255, bgr=not is_rgb(options, "bgr")))
+        return Wav2Lip(known, size_px, audio.name, face.name, Pixels(scale=1 / 255, bgr=not is_rgb(options, "bgr")))
 
     @property
     def config(self) -> ModelConfig:
@@ -160,15 +173,16 @@ class EdTalk:
     def fit(network: Network, options: PackOptions) -> "EdTalk":
         """Raises UnsuitableModel when the network is another."""
         source, target, weight = (network.find_input(name) for name in ("source", "target", "weight"))
-        if source is None or target is None or weight is None or len(network.inputs) != 3 or len(network.outputs) != 1:
+        known = _with_picture(network)
+        if source is None or target is None or weight is None or len(network.inputs) != 3 or known is None:
             raise network.mismatch("edtalk", _EDTALK_EXPECTED)
         if not (_fits(source, *MEL_SHAPE) and _fits(target, 3, 256, 256) and len(weight.shape) <= 1):
             raise network.mismatch("edtalk", _EDTALK_EXPECTED)
-        check_floats(network, "edtalk", _EDTALK_EXPECTED, shared=("weight",))
+        check_floats(known, "edtalk", _EDTALK_EXPECTED, shared=("weight",))
         strength = EDTALK_WEIGHT if options.weight is None else options.weight
         if not 0.0 <= strength <= 1.0:
             raise InvalidOption(f"The weight {strength} cannot be used; give one between 0 and 1.")
-        return EdTalk(network, Pixels(scale=1 / 255, bgr=not is_rgb(options, "rgb")), strength)
+        return EdTalk(known, Pixels(scale=1 / 255, bgr=not is_rgb(options, "rgb")), strength)
 
     @property
     def config(self) -> ModelConfig:

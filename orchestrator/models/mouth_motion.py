@@ -34,7 +34,7 @@ _SMOOTHING_COLUMNS = 3.0
 _FRAME_COLUMN = 9.5
 """Column the motion is centred on: 19 ms after the frame's time, since a picture stays for a frame's length."""
 
-_EARLY_SHARE = 0.3
+_EARLY_SHARE = 0.4
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
 _BAND_TILT_DB = (-10.0, 8.0)

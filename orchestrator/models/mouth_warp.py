@@ -65,10 +65,10 @@ _TOOTH_EDGES = (-25.0, -18.0, -9.5, 0.0, 9.5, 18.0, 25.0)
 _MOUTH_BOX = (78.0, 108.0, 179.0, 178.0)
 """First column and row, last column and row of the part where lips meet, units."""
 
-_CAVITY = (0.045, 0.25, 0.25)
+_CAVITY = (0.06, 0.3, 0.35)
 """Colour of the mouth's depth from the skin's: luma, chroma, redness as in `_tint`."""
 
-_TONGUE = (0.25, 0.45, 0.8)
+_TONGUE = (0.36, 0.6, 0.9)
 """Colour of the tongue from the skin's."""
 
 _ENAMEL = (0.98, 0.55, 0.0)
@@ -245,10 +245,10 @@ def _depth_colour(shape: _Shape, depth: Value, skin: Value) -> Value:
     cavity_colour, tongue_colour, enamel_colour = (skin.graph.op("Conv", skin, _tint(*tint)) for tint in (_CAVITY, _TONGUE, _ENAMEL))
     part = (depth / (shape.gap + 0.5)).clip(0.0, 1.0)
     cavity = cavity_colour * (1.15 - part * 0.4)
-    tongue = (part + shape.u * shape.u * 0.6).smoothstep(0.55, 1.0) * shape.peak.smoothstep(8.0, 16.0) * 0.6
+    tongue = (part - shape.u * shape.u * 0.5).smoothstep(0.5, 0.95) * shape.peak.smoothstep(9.0, 18.0) * 0.7
     cavity = cavity + tongue * (tongue_colour - cavity)
     arch = (1.0 - shape.u * shape.u * 1.7).clip(0.0, 1.0)
-    teeth_height = (shape.gap * 0.36).clip(0.0, 4.2) * arch - (1.0 - shape.tooth) * 0.5
+    teeth_height = (shape.gap * 0.36).clip(0.0, 5.0) * arch - (1.0 - shape.tooth) * 0.5
     teeth = (teeth_height - depth).smoothstep(-0.9, 0.9) * shape.gap.smoothstep(2.5, 6.5)
     light = (depth.ramp(-0.5, 3.0) * 0.5 + 0.45) * (arch * 0.85 + 0.15) * (shape.tooth * 0.2 + 0.8)
     return cavity + teeth * (enamel_colour * light - cavity)

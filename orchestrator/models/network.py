@@ -3,8 +3,8 @@
 import hashlib
 import stat
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -12,18 +12,11 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper
 
 from orchestrator.errors import InputError, LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.models.soundness import all_tensors, check_extent, check_operators, check_structure, refusing_malformed
 from orchestrator.models.tflite import TfliteNetwork, is_tflite
 
 MAX_NETWORK_BYTES = 2**31 - 2**24
 """Largest network, weights beside the file included, bytes: what one ONNX file can hold (2 GiB), less room for what is put around it."""
-
-MIN_OPSET, MAX_OPSET = 7, 21
-"""Operator sets a network may use: older ones broadcast differently; ONNX Runtime 1.19 of Triton 24.10 reads up to 21."""
-
-KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Operator domains every ONNX Runtime has."""
-
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +49,10 @@ class Network:
     def find_input(self, *names: str) -> TensorInfo | None:
         """Return the input with one of these names, None if there is none."""
         return next((tensor for tensor in self.inputs if tensor.name in names), None)
+
+    def with_outputs(self, *names: str) -> "Network":
+        """Return the same network known for some of its outputs alone: what only others need is left out when it is wrapped."""
+        return replace(self, outputs=tuple(tensor for tensor in self.outputs if tensor.name in names))
 
     def describe(self) -> list[str]:
         """Return its inputs and outputs as lines of text."""
@@ -105,8 +102,10 @@ def read_network(path: Path, sha256: str | None = None) -> Network:
         raise UnreadableModel(f"{path.name} has sha256 {found}, expected {sha256.lower()}; download it again, or give the digest of this file.")
     model = _read_tflite(path.name, content) if is_tflite(content) else _parse(path.name, content)
     _load_external_data(model, path, status.st_size)
-    _check_operators(path.name, model)
-    _check_structure(path.name, model)
+    with refusing_malformed(path.name):
+        check_extent(path.name, model)
+        check_operators(path.name, model)
+        check_structure(path.name, model)
     weights = {tensor.name for tensor in model.graph.initializer} | {tensor.values.name for tensor in model.graph.sparse_initializer}
     inputs = tuple(_info(path.name, value) for value in model.graph.input if value.name not in weights)
     return Network(path.name, found, model, inputs, tuple(_info(path.name, value) for value in model.graph.output))
@@ -149,7 +148,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path, file_bytes: int) -> 
     """
     folder = path.parent.resolve()
     total_bytes = file_bytes
-    outside = [tensor for tensor in _all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    outside = [tensor for tensor in all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     for tensor in outside:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
@@ -171,92 +170,6 @@ def _load_external_data(model: onnx.ModelProto, path: Path, file_bytes: int) -> 
         external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         tensor.ClearField("data_location")
         del tensor.external_data[:]
-
-
-def _all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    yield from _tensors_of(model.graph)
-    for function in model.functions:
-        for node in function.node:
-            yield from _tensors_of_node(node)
-
-
-def _tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        yield from _tensors_of_node(node)
-
-
-def _tensors_of_node(node: onnx.NodeProto) -> Iterator[TensorProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        if attribute.HasField("g"):
-            yield from _tensors_of(attribute.g)
-        for graph in attribute.graphs:
-            yield from _tensors_of(graph)
-
-
-def _check_operators(name: str, model: onnx.ModelProto) -> None:
-    local = {function.domain for function in model.functions}
-    foreign = [opset.domain for opset in model.opset_import if opset.domain not in KNOWN_DOMAINS and opset.domain not in local]
-    used = {node.domain for node in model.graph.node}
-    if missing := [domain for domain in foreign if domain in used]:
-        raise UnsuitableModel(f"{name} uses operators of {missing[0]!r}, which Triton's ONNX Runtime lacks; export it with standard operators.")
-    version = opset_of(model)
-    if not MIN_OPSET <= version <= max(MAX_OPSET, onnx.defs.onnx_opset_version()):
-        raise UnsuitableModel(
-            f"{name} uses ONNX operator set {version}, expected {MIN_OPSET} to {MAX_OPSET}; export it with one of those (17 is a good choice)."
-        )
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operator set that a model uses, 0 if it names none."""
-    return max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=0)
-
-
-def _check_structure(name: str, model: onnx.ModelProto) -> None:
-    """Check what the ONNX checker would, as far as it does not depend on the file's age."""
-    for tensor in _all_tensors(model):
-        size = _byte_size(tensor)
-        if size is not None and tensor.raw_data and len(tensor.raw_data) != size:
-            raise UnreadableModel(
-                f"{name} is damaged: weight {tensor.name!r} holds {len(tensor.raw_data)} bytes, expected {size}; download it again."
-            )
-    known = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
-    known |= {tensor.values.name for tensor in model.graph.sparse_initializer}
-    for node in model.graph.node:
-        if missing := [wanted for wanted in node.input if wanted and wanted not in known]:
-            raise UnreadableModel(
-                f"{name} is damaged: node {node.name or node.op_type!r} reads {missing[0]!r}, which nothing makes; export it again."
-            )
-        known.update(node.output)
-    if missing := [value.name for value in model.graph.output if value.name not in known]:
-        raise UnreadableModel(f"{name} is damaged: nothing makes its output {missing[0]!r}; download or export it again.")
-
-
-_ITEM_BYTES: Mapping[int, int] = {
-    TensorProto.FLOAT: 4,
-    TensorProto.FLOAT16: 2,
-    TensorProto.DOUBLE: 8,
-    TensorProto.INT64: 8,
-    TensorProto.INT32: 4,
-    TensorProto.INT8: 1,
-    TensorProto.UINT8: 1,
-    TensorProto.BOOL: 1,
-}
-
-
-def _byte_size(tensor: TensorProto) -> int | None:
-    item = _ITEM_BYTES.get(tensor.data_type)
-    if item is None:
-        return None
-    size = item
-    for dim in tensor.dims:
-        size *= dim
-    return size
 
 
 def _info(name: str, value: onnx.ValueInfoProto) -> TensorInfo:

@@ -59,7 +59,7 @@ class XSeg:
         if not _has_shape(network.outputs[0].shape, (*wanted, 1)):
             raise network.mismatch("xseg", _XSEG_EXPECTED)
         check_floats(network, "xseg", _XSEG_EXPECTED)
-        return XSeg(network, network.outputs[0].name)
+        return XSeg(network.with_outputs(network.outputs[0].name), network.outputs[0].name)
 
     @property
     def config(self) -> ModelConfig:
@@ -102,7 +102,7 @@ class FaceParser:
         if network.outputs[0].shape[1:] != (PARSER_CLASSES, *wanted):
             raise network.mismatch("face-parser", _PARSER_EXPECTED)
         check_floats(network, "face-parser", _PARSER_EXPECTED)
-        return FaceParser(network, network.outputs[0].name, Pixels((123.675, 116.28, 103.53), 1 / 57.5))
+        return FaceParser(network.with_outputs(network.outputs[0].name), network.outputs[0].name, Pixels((123.675, 116.28, 103.53), 1 / 57.5))
 
     @property
     def config(self) -> ModelConfig:

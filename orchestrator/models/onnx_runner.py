@@ -1,11 +1,12 @@
 """A program, not a module: runs ONNX files for the proof of a model, in a process of its own and in the environment of Triton's backend.
 
 It reads requests as JSON lines from standard input, {"model": path, "feeds": path of an .npz, "results": path of an .npz to write, "names":
-outputs or null}, and answers each with {"error": null or text}. A file that makes ONNX Runtime crash, or that asks for more memory than
-allowed, ends this process and nothing else.
+outputs or null, "processor_s": seconds}, and answers each with {"error": null or text}. A file that makes ONNX Runtime crash, or that asks for
+more memory or processor time than allowed, ends this process and nothing else.
 """
 
 import json
+import math
 import resource
 import sys
 
@@ -20,14 +21,18 @@ def main(max_memory_bytes: int) -> None:
     """Answer requests until standard input ends."""
     resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
     ort.set_default_logger_severity(4)
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting would count as work
     opened, session = "", None
     print(json.dumps({"runtime": f"onnxruntime {ort.__version__}"}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        spent = resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(spent.ru_utime + spent.ru_stime + request["processor_s"]), resource.RLIM_INFINITY))
         try:
             if request["model"] != opened or session is None:
                 session = None
-                session = ort.InferenceSession(request["model"], providers=["CPUExecutionProvider"])
+                session = ort.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
                 opened = request["model"]
             with np.load(request["feeds"]) as feeds:
                 types = {tensor.name: tensor.type for tensor in session.get_inputs()}

@@ -14,7 +14,7 @@ from onnx import helper, inliner, numpy_helper
 
 from orchestrator.errors import UnsuitableModel
 from orchestrator.models.graph import OPSET
-from orchestrator.models.network import MAX_OPSET, opset_of
+from orchestrator.models.soundness import MAX_OPSET, opset_of
 
 
 class _Rewriter:
@@ -144,8 +144,17 @@ def _pad(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
 
 
 def _resize(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
-    """Bring Upsample, and Resize as it was in set 10, to today's Resize: their pixel grid is the asymmetric one."""
+    """Bring Upsample, and Resize as it was in set 10, to today's Resize: their pixel grid is the asymmetric one.
+
+    Sets 11 and 12 have today's Resize, but wanted empty scales where there are sizes, and today's wants none.
+    """
     attributes = _attributes(node)
+    if len(node.input) > 2:
+        inputs = list(node.input)
+        if len(inputs) > 3 and inputs[3]:
+            inputs[2] = ""
+        rewriter.add("Resize", inputs, list(node.output), **attributes)
+        return
     scales = node.input[1] if len(node.input) > 1 else rewriter.tensor(np.asarray(attributes["scales"], np.float32))
     mode = attributes.get("mode", b"nearest")
     rewriter.add(
@@ -195,7 +204,7 @@ _CHANGES: Mapping[str, tuple[int, Callable[[_Rewriter, onnx.NodeProto], None]]] 
         "Upsample": (10, _resize),
         "Clip": (11, _clip),
         "Pad": (11, _pad),
-        "Resize": (11, _resize),
+        "Resize": (13, _resize),
         "Scatter": (11, _scatter),
         "Dropout": (12, _dropout),
         "Squeeze": (13, _with_inputs("axes")),

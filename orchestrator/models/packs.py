@@ -18,6 +18,7 @@ from orchestrator.models.enhancers import Enhancer
 from orchestrator.models.ensemble import Ensemble
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
 from orchestrator.models.lip_networks import EdTalk, Wav2Lip
+from orchestrator.models.mdx import Mdx
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
 from orchestrator.models.network import Network
 from orchestrator.models.occluders import FaceParser, XSeg
@@ -268,6 +269,15 @@ _ALL = (
             voice.SHA256: f"silero_vad_16k_sequence.onnx of {voice.SOURCE_PACKAGE}",
             "4cbf549b8326f60f80f2536d9eefeb450a9abe83365a098031c89719f1be17d2": "silero_vad_v6.onnx of SYSTRAN/faster-whisper",
         },
+    ),
+    Pack(
+        name="mdx",
+        role="voice_separator",
+        summary="MDX-Net of UVR (Kim_Vocal_2, UVR-MDX-NET-Voc_FT): the voice without music and noise",
+        licence="MIT (code of UVR); of the weights their publisher's",
+        source="Anjok07/ultimatevocalremovergui, TRvlvr/model_repo: networks whose primary stem is the vocals",
+        reads="real and imaginary parts of both channels [N,4,3072,256] at 44.1 kHz (n_fft 7680), or 2048 bins (n_fft 6144); hop 1024, Hann",
+        fit=Mdx.fit,
     ),
 )
 

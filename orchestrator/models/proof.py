@@ -60,7 +60,7 @@ def _prove_at(model: Path, config: ModelConfig, wrapping: Wrapping | None, runne
     _check_answers(config, alone)
     difference = 0.0
     for count in BATCHES:
-        together = runner.run(model, _batch(items[:count]))
+        together = runner.run(model, _batch(items[:count]), items=count)
         for name, array in together.items():
             if array.shape[:1] != (count,):
                 raise UnsuitableModel(
@@ -126,7 +126,7 @@ def _run_network(original: Path, wrapping: Wrapping, item: Arrays, runner: OnnxR
     runs = []
     for index in range(count):
         part = {name: feed[name][index * rows[name] : (index + 1) * rows[name]] if name in rows else feed[name] for name in feed}
-        runs.append(runner.run(original, part))
+        runs.append(runner.run(original, part, [tensor.name for tensor in wrapping.network.outputs]))
     return {name: np.concatenate([run[name] for run in runs]) if count > 1 else runs[0][name] for name in runs[0]}
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ from orchestrator.models.wrapping import Arrays
 
 ANSWER_TIMEOUT_S = 300.0
 """How long one run may take, s. The largest network here needs 10 s an item on two cores, 40 s a batch."""
+
+PROCESSOR_S_PER_ITEM = 60.0
+"""Processor time (of all cores together) that loading a file and running it on one item may take, s: three times what the largest network here
+takes. A file that wants more is broken or hostile. A busy host does not make it more."""
 
 MAX_MEMORY_BYTES = 24 << 30
 """Address space of the process; a file that wants more is broken or hostile."""
@@ -75,8 +80,8 @@ class OnnxRunner:
         self._process.wait()
         self._folder.cleanup()
 
-    def run(self, model: Path, feeds: Arrays, names: list[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Run a file once and return its outputs, or those named.
+    def run(self, model: Path, feeds: Arrays, names: list[str] | None = None, items: int = 1) -> dict[str, NDArray[Any]]:
+        """Run a file once, on as many items as said, and return its outputs, or those named.
 
         Raises:
             UnsuitableModel: ONNX Runtime cannot load or run it.
@@ -84,7 +89,8 @@ class OnnxRunner:
         request, results = self.folder / "feeds.npz", self.folder / "results.npz"
         np.savez(request, **dict(feeds))  # type: ignore[arg-type]
         assert self._process.stdin is not None
-        line = json.dumps({"model": str(model), "feeds": str(request), "results": str(results), "names": names})
+        paths = {"model": str(model), "feeds": str(request), "results": str(results)}
+        line = json.dumps({**paths, "names": names, "processor_s": PROCESSOR_S_PER_ITEM * items})
         try:
             print(line, file=self._process.stdin, flush=True)
         except BrokenPipeError:
@@ -107,4 +113,9 @@ class OnnxRunner:
 
     def _ended(self) -> UnsuitableModel:
         status = self._process.wait()
+        if status == -signal.SIGXCPU:
+            return UnsuitableModel(
+                f"ONNX Runtime needs more than {PROCESSOR_S_PER_ITEM:g} s of processor time for one item of the model; "
+                "it is none of the networks this is for, or broken."
+            )
         return UnsuitableModel(f"ONNX Runtime crashed on the model (status {status}); the file is broken, or needs more memory than allowed.")

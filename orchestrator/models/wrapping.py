@@ -1,6 +1,6 @@
 """Putting a role's contract around a published network: one graph, uint8 pictures in, the role's answer out, any number of items."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from orchestrator.errors import UnsuitableModel
 from orchestrator.models.batch import NotBatchable, fix_shapes, infer_shapes, make_batchable
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.graph import FLOAT, Graph, Value
+from orchestrator.models.graph import FLOAT, Graph, Value, names_read
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.opset import to_current_opset
 
@@ -143,14 +143,31 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _prepared(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """Return a copy whose inputs are the real ones, in the order and shape used."""
+    """Return a copy whose inputs are the real ones, in the order and shape used, and that computes nothing but the outputs used."""
     model = _copy(network.model)
+    _keep_outputs(model.graph, {tensor.name for tensor in network.outputs})
     real = [value for value in model.graph.input if value.name in shapes]
     kept = [helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, list(shapes[value.name])) for value in real]
     del model.graph.input[:]
     model.graph.input.extend(kept)
     del model.graph.value_info[:]
     return model
+
+
+def _keep_outputs(graph: onnx.GraphProto, names: Set[str]) -> None:
+    """Leave out, in place, what only other outputs need: a branch that nobody reads could stand in the way of a real batch axis."""
+    if all(value.name in names for value in graph.output):
+        return
+    for index in reversed(range(len(graph.output))):
+        if graph.output[index].name not in names:
+            del graph.output[index]
+    needed = set(names)
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if needed.isdisjoint(node.output):
+            del graph.node[index]
+        else:
+            needed |= names_read([node])
 
 
 def _ranks(model: onnx.ModelProto) -> Mapping[str, int]:

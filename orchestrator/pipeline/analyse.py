@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, UnreadableMedia
+from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, SpeakerNotFound, UnreadableMedia
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import FrameIndex, VideoReader
@@ -112,7 +112,8 @@ def analyse(
         InvalidOption: a speaker is chosen by a frame that the video does not have.
         EmptyStream: the video decodes to no frame.
         UnreadableMedia: too many packets do not decode.
-        NoFaceFound: no frame shows a usable face, or the one that was chosen is not where it should be.
+        NoFaceFound: no frame shows a usable face.
+        SpeakerNotFound: the face that was chosen is not in the video, or not where it should be.
         InferenceError: Triton failed.
     """
     watch = watch or Watch()
@@ -202,7 +203,7 @@ def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> N
     faces = detections.by_frame()[choice.frame]
     centres = [describe(FaceAt(choice.frame, *((row[:2] + row[2:4]) / 2).tolist()), info).split(" ")[0] for row in faces]
     seen = f"the faces there are at {', '.join(centres)}" if centres else "there is no face in that frame"
-    raise NoFaceFound(f"No face is at {describe(choice, info)}: {seen}. Give a point on the speaker's face, or another frame.")
+    raise SpeakerNotFound(f"No face is at {describe(choice, info)}: {seen}. Give a point on the speaker's face, or another frame.")
 
 
 def _detect(info: VideoInfo, detector: FaceDetector, extent: Extent, least: int, on_progress: OnProgress | None, watch: Watch) -> Detections:

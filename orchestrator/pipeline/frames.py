@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.faces import LipModel
+from orchestrator.media.audio import Speech
 from orchestrator.media.reader import VideoReader, stream_colour
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
@@ -40,19 +41,18 @@ def render_frames(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
+    heard: Sequence[Speech],
     spans: Sequence[Spans | None],
     places: NDArray[np.int64] | None = None,
     watch: Watch | None = None,
 ) -> Generator[Shown]:
-    """Yield the output's frames at (n,) rising `places`, or all.
+    """Yield the output's frames at (n,) rising `places`, or all. Of each track, lips follow what is `heard`, and rest outside its `spans`.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = [
-        speech_windows(voice.speech, models.lip_model, heard, plan.options.temperature) for voice, heard in zip(plan.voices, spans, strict=True)
-    ]
+    windows = [speech_windows(speech, models.lip_model, said, plan.options.temperature) for speech, said in zip(heard, spans, strict=True)]
     places = np.arange(shown.frame_count) if places is None else places
     frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
     if models.enhancer is not None:
@@ -79,9 +79,11 @@ def _with_mouths(
                 patches = chain.from_iterable(mouths)
                 for shot in batch:
                     changed = [
-                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, one.face.visible) for one in shot.speaking
+                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, shot.frame.index, one.face.visible)
+                        for one in shot.speaking
                     ]
-                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
+                    faces = tuple(one.face for one in shot.speaking)
+                    yield Shown(shot.index, shot.frame.index, shot.frame.picture, any(changed), faces, shot.weight)
 
 
 def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:

@@ -7,15 +7,24 @@ import numpy as np
 from orchestrator.media.audio import AudioInfo
 from orchestrator.media.probe import VideoInfo
 from orchestrator.pipeline.analyse import Analysis
+from orchestrator.pipeline.models import Models
+from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.timeline import Timeline
+from preprocess.pose import Presence
 from preprocess.voice import Spans
 
 
-def render_notes(
-    info: VideoInfo, speeches: Sequence[AudioInfo], analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]
-) -> tuple[str, ...]:
+def render_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]) -> tuple[str, ...]:
     """Return the notes of a render."""
-    return (*_time_notes(analysis, shown), *_picture_notes(info), *_damage_notes(speeches, analysis), *_voice_notes(spans))
+    speeches = [voice.speech.info for voice in plan.voices]
+    return (
+        *_time_notes(analysis, shown),
+        *_picture_notes(plan.info),
+        *_speaker_notes(plan, analysis, shown),
+        *_damage_notes(speeches, analysis),
+        *_voice_notes(spans, models.voice_separator is not None),
+        *plan.output.notes,
+    )
 
 
 def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
@@ -46,6 +55,17 @@ def _picture_notes(info: VideoInfo) -> Iterator[str]:
         yield f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}."
 
 
+def _speaker_notes(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Iterator[str]:
+    if plan.portrait is None:
+        return
+    stranger = np.logical_and.reduce([track.presence == Presence.NOT_THE_SPEAKER for track in analysis.tracks])
+    if count := int(stranger[shown.source[: shown.speech_frames]].sum()):
+        yield (
+            f"In {count} frames the person in the picture is not seen, though other faces are, and nobody's lips move; should one of them be his, "
+            "give another picture of him, or speaker_boxes."
+        )
+
+
 def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:
     if analysis.damaged_packet_count:
         yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
@@ -53,6 +73,8 @@ def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator
         yield f"The speech has {damaged} damaged packets, which are left out."
 
 
-def _voice_notes(spans: Sequence[Spans | None]) -> Iterator[str]:
+def _voice_notes(spans: Sequence[Spans | None], is_separated: bool) -> Iterator[str]:
+    if is_separated:
+        yield "The lips follow the voice alone, separated from the track; the sound is the track's own."
     if any(heard is not None and not heard for heard in spans):
         yield "Nobody speaks on the track, so the mouth stays at rest; without voice activity it follows any sound."

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
-from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY
+from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, VOICE_SEPARATOR
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
@@ -36,7 +36,9 @@ class RenderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    codec: CodecName | None = Field(None, description="Default: h264, or vp9 in WebM. See the README's table for what goes with what.")
+    codec: CodecName | None = Field(
+        None, description="Default: h264, hevc where the source has more than 8 bits, or vp9 in WebM. See the README's table for what goes with what."
+    )
     container: ContainerName | None = Field(None, description="Default: what the output's name ends in, or the codec's usual one.")
     crf: int | None = Field(None, ge=0, le=63, description="Quality, 0 (best) to 51, or 63 for av1 and vp9. Default: visually transparent.")
     bitrate: Annotated[int, BeforeValidator(_bits_per_s)] | None = Field(
@@ -103,6 +105,11 @@ class RenderOptions(BaseModel):
         description="Whether the mouth rests where nobody speaks, whatever music or noise there is; true needs a voice_activity model. "
         "Unset: as the settings say.",
     )
+    voice_separator: bool | None = Field(
+        None,
+        description="Whether the lips hear the voice alone, without the music and the noise under it, which the result keeps; true needs a "
+        "voice_separator model. Unset: as the settings say.",
+    )
 
     def encoding(self, named: ContainerName | None = None) -> Encoding:
         """Return how the video is compressed.
@@ -168,6 +175,7 @@ class RenderOptions(BaseModel):
             FACE_ENHANCER: self.face_enhancer,
             FACE_OCCLUDER: self.face_occluder,
             VOICE_ACTIVITY: self.voice_activity,
+            VOICE_SEPARATOR: self.voice_separator,
         }
 
     def check(self) -> None:

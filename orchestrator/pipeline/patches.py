@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.media.reader import Picture, plane_views
 from orchestrator.pipeline.concurrency import Joined
 from postprocess.match import matched_patch
-from postprocess.paste import mouth_difference, paste_back
+from postprocess.paste import mouth_change, paste_back
 from preprocess.yuv import ColourMatrix, FaceCrop
 
 Images = NDArray[np.uint8]
@@ -33,9 +33,10 @@ def put_patch(
     patch: Images,
     mask: NDArray[np.float32],
     colour: ColourMatrix,
+    source_index: int,
     visible: NDArray[np.float32] | None = None,
 ) -> bool:
-    """Put what a model made of a crop into its picture, inside the mask, matched to the face in colour and sharpness.
+    """Put what a model made of a crop into its picture, inside the mask, matched to the face in colour, sharpness and grain.
 
     Args:
         picture: the frame.
@@ -43,6 +44,7 @@ def put_patch(
         patch: (S, S, 3) uint8 RGB.
         mask: (S, S) float32, where the patch may be used.
         colour: of the frame.
+        source_index: which frame of the source it is.
         visible: (S, S) float32, 0 where something lies before the face and stays there; None for nowhere.
 
     Returns:
@@ -51,9 +53,9 @@ def put_patch(
     matched = matched_patch(face_crop.image, patch, mask)
     if visible is not None:
         mask = np.asarray(mask * visible, np.float32)
-    difference = mouth_difference(face_crop, matched, mask)
-    if difference is None:
+    change = mouth_change(face_crop, matched, mask)
+    if change is None:
         return False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from
-    paste_back(plane_views(picture, colour), face_crop, difference, mask)
+    paste_back(plane_views(picture, colour), face_crop, change, source_index)
     return True

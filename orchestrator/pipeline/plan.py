@@ -101,6 +101,8 @@ def plan_render(
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
     info = info.as_sdr if info.hdr and options.hdr == "sdr" else info
+    if options.codec is None and encoding.codec == "h264" and bits_of(info.working_pix_fmt) > 8 and not encoding.smart:
+        encoding = replace(encoding, codec="hevc")  # which plays with 10 bits; H.264 hardly anywhere does
     output = choose_output(encoding, info)
     if info.hdr and bits_of(output.pix_fmt) == 8:
         info = info.as_sdr

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InvalidOption, NoFaceFound
+from orchestrator.errors import InvalidOption, NoFaceFound, SpeakerNotFound
 from orchestrator.inference.embedder import FaceEmbedder
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo, probe_video
@@ -76,7 +76,7 @@ class Person:
         """Return the tracks of a video that are the person's.
 
         Raises:
-            NoFaceFound: none is.
+            SpeakerNotFound: none is.
             InferenceError: Triton failed.
         """
         rate = float(info.frame_rate)
@@ -102,5 +102,7 @@ class Person:
         person = KnownTracks(tracks_of_person(found, alike))
         if not person.tracks:
             best = f"the most similar face has {max(alike.values()):.2f}, and {MIN_SIMILARITY} is needed" if alike else "it shows no face"
-            raise NoFaceFound(f"The person in the picture is not in {info.path.name}: {best}. Give another picture of him, or a point on his face.")
+            raise SpeakerNotFound(
+                f"The person in the picture is not in {info.path.name}: {best}. Give another picture of him, or a point on his face."
+            )
         return person

@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from orchestrator.media.audio import Speech
 from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
@@ -29,7 +30,7 @@ from orchestrator.pipeline.recognise import Person
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speakers import Voice
-from orchestrator.pipeline.speech import check_temperature, find_speech
+from orchestrator.pipeline.speech import check_temperature, find_speech, heard_speech
 from orchestrator.pipeline.timeline import Timeline, lay_out, shows_whole_source
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay, Unforeseen
@@ -118,7 +119,7 @@ def render(
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         speech_s=_spoken_s(plan.voices, done.spans),
-        notes=(*render_notes(info, [voice.speech.info for voice in plan.voices], analysis, shown, done.spans), *plan.output.notes),
+        notes=render_notes(plan, models, analysis, shown, done.spans),
     )
 
 
@@ -158,9 +159,10 @@ def _render_analysed(
     if first:
         analysis.wait_for(len(analysis.index) - 1)  # to go on there, key frames have to be known
     clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
-    spans = [find_speech(voice.speech, models.voice_activity, watch) if models.voice_activity else None for voice in plan.voices]
+    heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
+    spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
     if first < frame_count:
-        _render_segments(plan, analysis, shown, models, spans, folder, clock, watch)
+        _render_segments(plan, analysis, shown, models, heard, spans, folder, clock, watch)
     return _Rendered(shown, folder, first, spans, clock.elapsed_s)
 
 
@@ -169,6 +171,7 @@ def _render_segments(
     analysis: Analysis,
     shown: Timeline,
     models: Models,
+    heard: Sequence[Speech],
     spans: Sequence[Spans | None],
     folder: SegmentFolder,
     clock: StageClock,
@@ -183,7 +186,7 @@ def _render_segments(
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
         for copy in copies:
             is_rendered[copy.first : copy.stop] = False
-        pictures = render_frames(plan, analysis, shown, models, spans, np.flatnonzero(is_rendered), watch)
+        pictures = render_frames(plan, analysis, shown, models, heard, spans, np.flatnonzero(is_rendered), watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
@@ -243,5 +246,5 @@ def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str,
 
 
 def _spoken_s(voices: Sequence[Voice], spans: Sequence[Spans | None]) -> float | None:
-    spoken = [spoken_s(heard, float(voice.speech.info.duration_s)) for voice, heard in zip(voices, spans, strict=True) if heard is not None]
+    spoken = [spoken_s(said, float(voice.speech.info.duration_s)) for voice, said in zip(voices, spans, strict=True) if said is not None]
     return sum(spoken) if spoken else None

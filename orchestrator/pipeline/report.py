@@ -31,8 +31,8 @@ class RenderReport:
     copied: tuple[tuple[int, int], ...]
     """Those among them that are the source's own packets, not encoded again, as ranges [first, behind the last)."""
     passed_through_because: Mapping[str, tuple[tuple[int, int], ...]]
-    """The same ranges by reason: `after_speech`, `at_rest` (the mouth closed in silence), and of faces that are left alone `no_face`, `too_small`
-    and `profile`."""
+    """The same ranges by reason: `after_speech`, `at_rest` (the mouth closed in silence), and of faces that are left alone `no_face`,
+    `not_the_speaker`, `too_small` and `profile`."""
     speakers: tuple["SpeakerReport", ...]
     cuts: tuple[int, ...]
     """Source frames with which a new shot begins."""
@@ -58,10 +58,10 @@ class SpeakerReport:
     seen: tuple[tuple[int, int], ...]
     """Where it can be edited, as ranges [first, behind the last)."""
     left_alone: Mapping[str, tuple[tuple[int, int], ...]]
-    """Where not, by reason: `no_face`, `too_small`, `profile`."""
+    """Where not, by reason: `no_face`, `not_the_speaker` (faces are seen, and none is his), `too_small`, `profile`."""
 
 
-_LEFT_ALONE = (Presence.NO_FACE, Presence.TOO_SMALL, Presence.PROFILE)
+_LEFT_ALONE = (Presence.NO_FACE, Presence.NOT_THE_SPEAKER, Presence.TOO_SMALL, Presence.PROFILE)
 _REASON_BY_RANK = (*(presence.name.lower() for presence in _LEFT_ALONE), "at_rest")
 _RANK = np.array([(*_LEFT_ALONE, Presence.EDITABLE).index(presence) for presence in sorted(Presence)], np.uint8)
 

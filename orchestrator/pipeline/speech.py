@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from fractions import Fraction
 from math import prod
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.faces import LipModel
+from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.voice import VoiceActivity
-from orchestrator.media.audio import Speech, speech_samples
+from orchestrator.media.audio import Speech, read_speech, speech_samples
+from orchestrator.media.track_file import store_track
 from orchestrator.pipeline.options import USUAL_TEMPERATURE
 from orchestrator.pipeline.watch import Watch
-from preprocess.mel import COLUMNS_PER_S, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
+from preprocess.mel import COLUMNS_PER_S, clipped, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
 from preprocess.voice import Spans, speech_gain, speech_spans
 
@@ -22,6 +25,29 @@ Windows = Callable[[Fraction], NDArray[np.float32]]
 
 VOICE_LEVEL_DB = -30.0
 """Level loud sound is brought to before voice activity is looked for, dB of the mel features: a whisper is speech too."""
+
+
+def heard_speech(speech: Speech, separator: VoiceSeparator | None, file: Path, watch: Watch) -> Speech:
+    """Return a track as the models hear it: the track itself, or with a separator its voice alone, the same in time.
+
+    Args:
+        speech: the track; what sounds in the result stays this one.
+        separator: takes the voice out of it.
+        file: where the voice is kept; what is there already is taken.
+        watch: ends the wait for the model.
+
+    Raises:
+        UnreadableMedia: the track cannot be read again.
+        InferenceError: Triton failed.
+        StorageError: the voice cannot be kept.
+        RenderError: the watch says that the render must not go on.
+    """
+    if separator is None:
+        return speech
+    if not file.exists():
+        pieces = (samples[0] for samples in speech_samples(speech.info, "mono", separator.sample_rate_hz))
+        store_track(file, separator.separate(pieces, watch.result), separator.sample_rate_hz)
+    return read_speech(file, watch.tick)
 
 
 def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> Spans:
@@ -86,4 +112,4 @@ def _heard_mel(mel: NDArray[np.float32], loud_level_db: float | None, spans: Spa
     if loud_level_db is not None:
         is_spoken = None if gain is None or not (gain == 1).any() else gain == 1
         mel = with_loud_level(mel, loud_level_db, None if is_spoken is None else mel[:, is_spoken])  # music between may be louder
-    return mel if gain is None else with_gain(mel, gain)
+    return clipped(mel) if gain is None else with_gain(mel, gain)

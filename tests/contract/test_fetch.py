@@ -143,6 +143,8 @@ def test_what_is_no_file_is_an_error_with_a_sentence_and_without_the_query(name:
         "http://[fe80::1]/",
         "http://[fd00::1]/",
         "http://[2002:7f00:1::]/",
+        "http://[::127.0.0.1]/",
+        "http://[fec0::1]/",
         "ftp://example.com/a",
         "file:///etc/passwd",
         "gopher://example.com/",

@@ -13,12 +13,15 @@ from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import CODECS, CONTAINERS, CodecName, ContainerName, is_live
-from orchestrator.media.output import choose_output
+from orchestrator.media.light import Light
+from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import plane_view
 from orchestrator.media.segment import assemble, read_init_bytes
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch
 from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, planes_of, speech_like, write_wav
@@ -230,3 +233,54 @@ def test_nvenc_is_tried_and_software_taken_only_where_that_was_asked_for() -> No
     assert "NVENC cannot encode H.264 here" in found.notes[0] and "libx264 did" in found.notes[0]
     with pytest.raises(InvalidOption, match="NVENC cannot encode HEVC here"):
         choose_output(Encoding(codec="hevc", encoder="nvenc"), info_of())
+
+
+GRADED = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """HDR10, as x265's own tool describes it: a P3 display of 0.005 to 1000 cd/m2, light up to 1000 and 400."""
+    path = tmp_path_factory.mktemp("graded") / "graded.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=RATE, options={"x265-params": f"log-level=error:lossless=1:{GRADED}"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p10le"
+        context = stream.codec_context
+        context.color_range, context.color_primaries, context.color_trc, context.colorspace = 1, 9, 16, 9
+        for number in range(9):
+            picture = picture_of(numbered_planes(number, (96, 64)), "yuv420p").reformat(format="yuv420p10le")
+            picture.pts = number
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("codec", "container"), [("hevc", "mp4"), ("hevc", "mkv"), ("h264", "mov"), ("av1", "webm"), ("ffv1", "mkv")])
+def test_mastering_display_and_light_level_are_in_every_segment_or_said_to_be_lost(
+    codec: CodecName, container: ContainerName, graded: Path, speech: AudioInfo, tmp_path: Path
+) -> None:
+    info, encoding = probe_video(graded), Encoding(codec=codec, container=container, thread_count=2)
+    is_told = any("mastering display and light level are left out" in note for note in choose_output(encoding, info).notes)
+    with av.open(str(graded)) as file:
+        pictures = list(file.decode(video=0))
+    segments = write_pictures(tmp_path / "out", info, speech, encoding, pictures)
+    files = [movie(segments, info, encoding), segments.finished[0].file.path]
+    for light in (Light.of(decoded(path)[0]) for path in files):
+        assert is_told is (light is None) is (codec == "ffv1")
+        if light is not None and light.display is not None:
+            places = [float(value) for place in light.display.primaries for value in place]
+            assert places == pytest.approx([0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329], abs=1e-4)
+            assert [float(value) for value in light.display.luminance] == pytest.approx([0.005, 1000], rel=0.01)
+            assert light.level == (1000, 400)
+    assert info.light is not None and info.light.display is not None and info.as_sdr.light is None
+
+
+def test_source_with_ten_bits_becomes_hevc_unless_a_codec_is_asked_for(graded: Path, tmp_path: Path) -> None:
+    speech = write_wav(tmp_path / "speech.wav", speech_like(0.2), SPEECH_RATE_HZ)
+
+    def output(**asked: object) -> Output:
+        return plan_render(graded, speech, tmp_path / "out.mp4", RenderOptions.model_validate(asked)).output
+
+    assert (output().encoder.name, output().pix_fmt) == ("libx265", "yuv420p10le")
+    assert any("plays in few players" in note for note in output(codec="h264").notes)
+    assert output(hdr="sdr").encoder.name == "libx264" and output(hdr="sdr").pix_fmt == "yuv420p"

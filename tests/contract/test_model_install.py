@@ -26,7 +26,18 @@ from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
 from orchestrator.settings import Settings
-from tests.networks import FACEFUSION_NAMES, save_edtalk, save_embedder, save_enhancer, save_face_parser, save_musetalk, save_wav2lip, save_xseg
+from tests.networks import (
+    FACEFUSION_NAMES,
+    Builder,
+    save_edtalk,
+    save_embedder,
+    save_enhancer,
+    save_face_parser,
+    save_mdx,
+    save_musetalk,
+    save_wav2lip,
+    save_xseg,
+)
 
 HOME = Settings().triton_home
 
@@ -264,6 +275,29 @@ def test_half_precision_and_weights_beside_the_file(repository: Path, tmp_path: 
     assert beside.card["model_sha256"] == whole.card["model_sha256"], "where the weights lay makes no difference"
 
 
+def test_output_that_nobody_reads_is_left_out(repository: Path, tmp_path: Path) -> None:
+    """Such as a score over the whole batch, which would keep the items from running together."""
+    model = onnx.load(small_wav2lip(tmp_path / "w.onnx"))
+    model.graph.node.append(helper.make_node("ReduceMean", ["predicted_frames"], ["score"], keepdims=0))
+    model.graph.output.insert(0, helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, tmp_path / "more.onnx")
+    version = install("wav2lip", repository, tmp_path / "more.onnx")
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] <= 1
+    assert "output score FLOAT []" in version.card["network"]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_landmark_network_takes_channels_first_or_last(repository: Path, tmp_path: Path, layout: str) -> None:
+    net = Builder(16)
+    picture = "input_1" if layout == "NCHW" else net.add("Transpose", "input_1", perm=[0, 3, 1, 2])
+    points = net.conv(net.conv(picture, (3, 4), 5, 16, 0), (4, 1404), 12, relu=False)
+    confidence = net.add("ReduceMean", points, axes=[1], keepdims=1)
+    shape = (1, 3, 192, 192) if layout == "NCHW" else (1, 192, 192, 3)
+    net.save(tmp_path / "m.onnx", [("input_1", shape)], [(points, "conv2d_21", (1, 1404, 1, 1)), (confidence, "conv2d_31", (1, 1, 1, 1))], 13)
+    version = install("facemesh468", repository, tmp_path / "m.onnx")
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
+
+
 def test_output_sizes_that_the_file_does_not_tell_are_worked_out(repository: Path, tmp_path: Path) -> None:
     path = save_musetalk(tmp_path) / "vae_encoder.onnx"
     model = onnx.load(path)
@@ -382,3 +416,13 @@ def test_embedder_of_either_family_gives_directions(pack: str, size: int, name: 
     assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 2e-3
     with pytest.raises(errors.UnsuitableModel, match="does not fit the pack"):
         install("sface" if pack == "arcface" else "arcface", repository, tmp_path / "embedder.onnx")
+
+
+def test_vocal_network_of_either_size_is_proven_and_another_is_refused(repository: Path, tmp_path: Path) -> None:
+    """The published shape of 3072 bins is served in the integration tests; here the smaller one, and what is no vocal network."""
+    version = install("mdx", repository, save_mdx(tmp_path / "mdx.onnx", 2048, 6144, frames=16, batch=1))
+    assert version.card["inputs"][0]["dims"] == [15 * 1024 + 6144] and version.card["outputs"][0]["dims"] == [15 * 1024 - 6144]
+    assert version.card["batching"] == "items together" and version.card["proof"]["reference_difference"] < 1e-5
+    for bins, frames, reason in ((1024, 16, "FLOAT"), (2048, 6, "too short")):
+        with pytest.raises(errors.UnsuitableModel, match=reason):
+            install("mdx", repository, save_mdx(tmp_path / "other.onnx", bins, 6144, frames=frames))

@@ -248,3 +248,9 @@ def test_service_that_would_not_be_safe_does_not_start(arguments: tuple[str, ...
     done = serve_refused(*arguments, LIPSYNC_DATA=str(tmp_path), **environment)
     assert done.returncode == 1
     assert done.stderr.startswith("invalid_option: ") and part in done.stderr
+
+
+def test_second_service_on_the_same_data_is_refused_with_a_sentence(service: Service) -> None:
+    done = serve_refused(LIPSYNC_DATA=str(service.data))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("storage_failed: Another service") and "Traceback" not in done.stderr

@@ -181,13 +181,18 @@ def test_option_that_is_not_there_is_refused_by_name(options: GenerationOptions,
     assert refused.value.body["statusCode"] == 422
 
 
-def test_speaker_by_a_picture_is_an_input_and_needs_a_model_that_knows_faces(service: Service, assets: dict[str, str]) -> None:
+def test_speaker_by_a_picture_is_an_input_and_needs_a_model_that_knows_faces(
+    service: Service, assets: dict[str, str], clip: Path, speech: Path
+) -> None:
     """What such a job renders, where there is a model, is tested with jobs."""
     sent = [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}]
     pictures: list[dict[str, str]] = [{"type": "speakerImage", "assetId": assets["clip.mp4"]}]
     for inputs, found in ((sent + pictures, "face_embedder"), (sent + pictures * 2, "more than one speakerImage")):
         answer = service.http.post("/v2/generate", json={"model": "lipsync-2", "input": inputs})
         assert (answer.status_code, found in answer.json()["message"]) == (422, True)
+    files = {name: clip.read_bytes() for name in ("video", "audio", "speakerImage")} | {"audio": speech.read_bytes()}
+    answer = service.http.post("/v2/generate", data={"model": "lipsync-2"}, files=files)
+    assert (answer.status_code, "which speaker_image needs" in answer.json()["message"]) == (422, True)
 
 
 def test_options_that_ask_for_what_is_done_anyway_are_taken(service: Service, assets: dict[str, str]) -> None:

@@ -289,7 +289,7 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
 
 
 def test_triton_that_stays_away_fails_the_job_with_its_code(spec: Callable[..., JobSpec], tmp_path: Path) -> None:
-    with TritonClient("127.0.0.1:1") as nowhere, working(options(tmp_path / "data", max_attempts=2), nowhere) as service:
+    with TritonClient("127.0.0.1:1") as nowhere, working(options(tmp_path / "data", max_attempts=2, stall_s=1.0), nowhere) as service:
         failed = wait_for(service, service.submit(spec()).id, is_over)
     assert (failed.state, failed.error_code, failed.attempts) == ("failed", "inference_unavailable", 2)
     assert failed.error and failed.error.endswith(".")

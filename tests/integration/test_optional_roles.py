@@ -1,4 +1,4 @@
-"""Landmarks and enhancer in whole renders on the real Triton: used when they are there and asked for, and only then."""
+"""Landmarks, enhancer, embedder and voice separator in whole renders on the real Triton: used when there and asked for, and only then."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deploy.local.server import LocalTriton
-from orchestrator.errors import InvalidOption, NoFaceFound
+from orchestrator.errors import InvalidOption, NoFaceFound, SpeakerNotFound
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import VOICE_ACTIVITY
+from orchestrator.inference.contract import VOICE_ACTIVITY, VOICE_SEPARATOR
 from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.separator import VoiceSeparator
+from orchestrator.inference.usage import model_use
 from orchestrator.jobs.model import JobSpec
+from orchestrator.media.audio import read_speech
 from orchestrator.media.probe import probe_video
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
@@ -22,16 +25,18 @@ from orchestrator.pipeline.analyse import Extent, analyse
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
+from orchestrator.pipeline.speech import heard_speech
 from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.jobs import is_over, wait_for, working
 from tests.jobs import options as job_settings
-from tests.networks import save_embedder, save_enhancer
+from tests.networks import save_embedder, save_enhancer, save_mdx
 
 HOME = Settings().triton_home
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
-PLAIN = LOSSLESS.model_copy(update={"face_landmarks": False})
+PLAIN = LOSSLESS.model_copy(update={"face_landmarks": False, "voice_separator": False})
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonClient]:
         install_pack(find_pack(name), repository, HOME, None)
     install_pack(find_pack("gfpgan"), repository, HOME, str(save_enhancer(folder / "enhancer.onnx")))
     install_pack(find_pack("arcface"), repository, HOME, str(save_embedder(folder / "embedder.onnx", 512)))
+    install_pack(find_pack("mdx"), repository, HOME, str(save_mdx(folder / "mdx.onnx")))
     with LocalTriton.start(HOME, repository, config_name="cpu") as server, TritonClient(server.grpc_address) as client:
         yield client
 
@@ -144,6 +150,79 @@ def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_s
         plan_render(pair, short_speech, tmp_path / "x.mp4", RenderOptions(speaker="all"), speaker_image=tmp_path / "left.png")
 
 
+def test_shot_or_video_without_the_person_in_the_picture_is_told_as_such(
+    full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five frames of the left one, then five of the right one."""
+    with av.open(str(pair)) as container:
+        both = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:5]
+    for name, shots in {"two.mp4": (0, 256), "right.mp4": (256, 256)}.items():
+        with av.open(str(tmp_path / name), "w") as target:
+            stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+            stream.width, stream.height, stream.pix_fmt = 512, 256, "yuv420p"
+            for first in shots:
+                for picture in both:
+                    alone = np.full_like(picture, 90)
+                    alone[:, first : first + 256] = picture[:, first : first + 256]
+                    target.mux(stream.encode(av.VideoFrame.from_ndarray(alone, format="rgb24")))
+            target.mux(stream.encode(None))
+    Image.fromarray(np.ascontiguousarray(both[0][:, :256])).save(tmp_path / "left.png")
+    monkeypatch.setattr("preprocess.recognition.MIN_SIMILARITY", 0.93)  # to random weights, people are more alike than to a trained network
+    report = render(plan_render(tmp_path / "two.mp4", short_speech, tmp_path / "out.mp4", PLAIN, speaker_image=tmp_path / "left.png"), full)
+    assert report.cuts == (5,) and report.passed_through_because["not_the_speaker"] == ((5, 10),)
+    assert any("In 5 frames the person in the picture is not seen" in note for note in report.notes)
+    with pytest.raises(SpeakerNotFound, match="Give another picture of him") as caught:
+        render(plan_render(tmp_path / "right.mp4", short_speech, tmp_path / "out2.mp4", PLAIN, speaker_image=tmp_path / "left.png"), full)
+    assert caught.value.code == "speaker_not_found"
+
+
 def test_picture_of_the_speaker_needs_a_model(client: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="lipsync models install arcface"):
+    with pytest.raises(InvalidOption, match="which speaker_image needs"):
         render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=pair), client)
+
+
+def voice_and_music(duration_s: float, rate_hz: int = 44_100) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what sounds below 4 kHz, which is voice to the stand-in, and above, as loud."""
+    time = np.arange(int(duration_s * rate_hz)) / rate_hz
+    syllables = np.clip(np.sin(2 * np.pi * 3 * time), 0, 1)
+    voice = 0.15 * syllables * sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20))
+    return np.asarray(voice, np.float32), np.asarray(0.4 * np.sin(2 * np.pi * 6000 * time), np.float32)
+
+
+def test_voice_is_separated_chunk_by_chunk_without_a_seam(full: TritonClient, tmp_path: Path) -> None:
+    """12 s are three chunks; the answer is the voice, sample by sample, however the track was cut."""
+    voice, music = voice_and_music(12.0)
+    separator = VoiceSeparator(full)
+    found = np.concatenate(list(separator.separate([voice + music])))
+    assert found.shape == voice.shape and np.abs(found - voice)[200:-200].max() < 2e-3
+    pieces = (track[start : start + 100_000] for track in [voice + music] for start in range(0, len(track), 100_000))
+    assert np.array_equal(np.concatenate(list(separator.separate(pieces))), found)
+    assert list(separator.separate([])) == []
+    speech = read_speech(write_wav(tmp_path / "mixed.wav", voice + music, 44_100))
+    heard = heard_speech(speech, separator, tmp_path / "voice.wav", Watch())
+    alone = read_speech(write_wav(tmp_path / "alone.wav", voice, 44_100))
+    assert heard.info.duration_s == speech.info.duration_s
+    inner = slice(4, -4)  # the track begins and ends at once, which is sound of any frequency
+    apart = [np.abs(mel - alone.mel)[:, inner] for mel in (heard.mel, speech.mel)]
+    assert apart[0][alone.mel[:, inner] > -2].max() < 0.02 and apart[1].max() > 1
+    counted = model_use(full, VOICE_SEPARATOR)
+    assert np.array_equal(heard_speech(speech, separator, tmp_path / "voice.wav", Watch()).mel, heard.mel)
+    assert model_use(full, VOICE_SEPARATOR).since(counted).inference_count == 0, "a render that goes on does not separate again"
+
+
+def test_lips_hear_the_voice_and_the_result_keeps_the_music(full: TritonClient, clip: Path, tmp_path: Path) -> None:
+    voice, music = voice_and_music(0.4)
+    tracks = {"mixed": voice + music, "alone": voice}
+    shown, sound = {}, {}
+    for track, is_separated in (("mixed", None), ("mixed", False), ("alone", False)):
+        audio, out = write_wav(tmp_path / f"{track}.wav", tracks[track], 44_100), tmp_path / f"{track}{is_separated}.mp4"
+        options = PLAIN.model_copy(update={"voice_separator": is_separated, "voice_activity": False})
+        report = render(plan_render(clip, audio, out, options), full)
+        assert report.models.keys() & {VOICE_SEPARATOR} == (set() if is_separated is False else {VOICE_SEPARATOR})
+        assert any("voice alone" in note for note in report.notes) is (is_separated is None)
+        shown[track, is_separated] = luma(out).astype(int)
+        with av.open(str(out)) as container:
+            sound[track, is_separated] = [bytes(packet) for packet in container.demux(audio=0)]
+    assert sound["mixed", None] == sound["mixed", False] != sound["alone", False]
+    apart = abs(shown["mixed", None] - shown["alone", False]).mean()
+    assert apart < 0.2 * abs(shown["mixed", False] - shown["alone", False]).mean()

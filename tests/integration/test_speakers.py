@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.errors import InvalidOption, NoFaceFound
+from orchestrator.errors import InvalidOption, SpeakerNotFound
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
@@ -71,8 +71,8 @@ def test_lips_move_of_those_who_were_chosen_and_of_nobody_else(
 def _seen(asked: dict[str, object], report: RenderReport) -> list[tuple[tuple[int, int], ...]]:
     if "speaker_boxes" not in asked:
         return [((0, 25),)] * (2 if asked.get("speaker") == "all" else 1)
-    assert report.speakers[0].left_alone == {"no_face": ((10, 15),)}
-    assert report.passed_through_because["no_face"] == ((10, 15),)
+    assert report.speakers[0].left_alone == {"not_the_speaker": ((10, 15),)}
+    assert report.passed_through_because["not_the_speaker"] == ((10, 15),)
     return [((0, 10), (15, 25))]
 
 
@@ -80,7 +80,7 @@ def _seen(asked: dict[str, object], report: RenderReport) -> list[tuple[tuple[in
     ("speaker", "error", "sentence"),
     [
         ("600,10", InvalidOption, "outside the picture of 512x256"),
-        ("250,5,3", NoFaceFound, "No face is at 250,5 in frame 3: the faces there are at"),
+        ("250,5,3", SpeakerNotFound, "No face is at 250,5 in frame 3: the faces there are at"),
         ("390,110,25", InvalidOption, "chosen by frame 25, and the video has 25 frames"),
     ],
 )

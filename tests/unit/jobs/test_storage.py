@@ -1,6 +1,7 @@
 """Inputs by content, complete or not there."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,10 @@ def test_names_lead_nowhere_else(name: str, safe: str) -> None:
 def test_any_name_becomes_one_that_can_be_written(name: str) -> None:
     safe = safe_name(name)
     assert safe and "/" not in safe and "\x00" not in safe and safe not in (".", "..") and len(safe.encode(errors="replace")) <= 100
+
+
+def test_renders_under_way_may_use_most_of_the_floor_but_not_all(tmp_path: Path) -> None:
+    free_bytes = shutil.disk_usage(tmp_path).free
+    assert not Storage(tmp_path / "data").is_exhausted
+    assert not Storage(tmp_path / "data", free_space_floor_bytes=4 * free_bytes).is_exhausted
+    assert Storage(tmp_path / "data", free_space_floor_bytes=16 * free_bytes).is_exhausted

@@ -130,6 +130,20 @@ def test_each_item_of_a_batch_equals_the_traced_network_on_it_alone(habit: str) 
             np.testing.assert_allclose(together.reshape(count, -1)[index], alone[index].ravel(), rtol=1e-4, atol=1e-5)
 
 
+def test_shapes_are_folded_by_the_rules_of_the_networks_own_operator_set() -> None:
+    """From set 18 on, Reduce takes its axes as an input and Split its number of parts."""
+
+    def draw(net: Builder) -> str:
+        shape = net.add("Shape", "x")
+        net.nodes.append(helper.make_node("Split", [shape], ["first", "last"], axis=0, num_outputs=2))
+        count = net.add("ReduceProd", "last", net.integers(0), keepdims=1)
+        return net.add("Reshape", "x", net.add("Concat", "first", count, axis=0))
+
+    folded = batchable(model_of(draw, opset=18))
+    assert [node.op_type for node in folded.graph.node] == ["Reshape", "Identity"]
+    assert run(folded, np.zeros((3, *SHAPE[1:]), np.float32)).shape == (3, 4, 36)
+
+
 MIXING: dict[str, tuple[Draw, str]] = {
     "softmax over items": (lambda n: n.add("Softmax", "x", axis=0), "across items"),
     "mean over everything": (lambda n: n.add("ReduceMean", "x", axes=[0, 1, 2, 3]), "reduces over items"),

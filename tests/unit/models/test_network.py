@@ -12,9 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import InputError, LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.models.install import install_pack
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import PACKS
+from orchestrator.models.runner import OnnxRunner
+from orchestrator.settings import Settings
 from tests.networks import save_wav2lip
 
 
@@ -142,6 +145,59 @@ def test_foreign_operators_and_operator_sets_from_the_future(tmp_path: Path) -> 
     onnx.save(helper.make_model(future, opset_imports=[helper.make_opsetid("", 99)]), tmp_path / "future.onnx")
     with refused(UnsuitableModel, "operator set 99"):
         read_network(tmp_path / "future.onnx")
+
+
+def repeating(kind: str) -> onnx.ModelProto:
+    """Return a network of three numbers that goes on for ever, or nearly so."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy")
+    go = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
+    functions, opsets = [], [helper.make_opsetid("", 17)]
+    constants = [numpy_helper.from_array(np.asarray(True), "go")]
+    if kind == "loop":
+        count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+        inner = [helper.make_node("Identity", ["go"], ["more"]), helper.make_node("Relu", ["v"], ["w"])]
+        v, w = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "vw")
+        more = helper.make_tensor_value_info("more", TensorProto.BOOL, [])
+        nodes = [helper.make_node("Loop", ["", "go", "x"], ["y"], body=helper.make_graph(inner, "body", [count, go, v], [more, w]))]
+    else:
+        opsets.append(helper.make_opsetid("own", 1))
+        calls = {"f0": ["f0"] if kind == "recursion" else [], **{f"f{n}": [f"f{n - 1}"] * 2 for n in range(1, 40)}}
+        for name, called in calls.items():
+            steps = [helper.make_node(inner, [f"v{n}"], [f"v{n + 1}"], domain="own") for n, inner in enumerate(called)]
+            steps.append(helper.make_node("Relu", [f"v{len(called)}"], ["w"]))
+            functions.append(helper.make_function("own", name, ["v0"], ["w"], steps, opsets))
+        nodes = [helper.make_node("f39", ["x"], ["y"], domain="own")]
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], constants), functions=functions, opset_imports=opsets)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("loop", UnsuitableModel, "repeats a part of itself (Loop)"),
+        ("recursion", UnreadableModel, "'f0' calls itself"),
+        ("doubling", UnsuitableModel, "operators, expected at most"),
+    ],
+)
+def test_network_that_is_no_fixed_amount_of_work(tmp_path: Path, kind: str, error: type[InputError], words: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(repeating(kind).SerializeToString())
+    with refused(error, words):
+        read_network(tmp_path / "m.onnx")
+
+
+def test_operator_without_what_it_needs_is_a_damaged_file(good: Path) -> None:
+    """No check knows every way in which a graph can be malformed; none of them may crash the program."""
+    model = onnx.load(good)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["nothing"]))
+    onnx.save(model, good)
+    with refused(UnreadableModel, "is damaged", "IndexError"):
+        install_pack(PACKS["wav2lip"], good.parent / "models", Settings().triton_home, str(good))
+
+
+def test_running_a_file_has_a_limit_in_processor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.models.runner.PROCESSOR_S_PER_ITEM", 1.0)
+    onnx.save(repeating("loop"), tmp_path / "endless.onnx")
+    with OnnxRunner(Settings().triton_home) as runner, refused(UnsuitableModel, "needs more than", "processor time"):
+        runner.run(tmp_path / "endless.onnx", {"x": np.ones((1, 3), np.float32)})
 
 
 def test_weight_of_another_size_than_it_says(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ OLD: Mapping[str, tuple[int, str, Mapping[str, Any], Mapping[str, NDArray[Any]]]
     "upsample": (9, "Upsample", {"mode": "nearest"}, {"scales": np.array([1, 1, 2, 3], np.float32)}),
     "linear upsample": (9, "Upsample", {"mode": "linear"}, {"scales": np.array([1, 1, 2, 2], np.float32)}),
     "resize of set 10": (10, "Resize", {"mode": "nearest"}, {"scales": np.array([1, 1, 1.5, 2], np.float32)}),
+    "resize of set 11 by sizes": (
+        11,
+        "Resize",
+        {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+        {"roi": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32), "sizes": np.array([2, 3, 7, 9])},
+    ),
     "top 2": (9, "TopK", {"k": 2, "axis": 3}, {}),
     "batch normalisation": (
         9,

@@ -48,6 +48,6 @@ def test_reason_of_a_frame_is_that_of_the_face_nearest_to_being_edited() -> None
 
 
 def test_speaker_is_told_with_where_he_is_and_why_not() -> None:
-    report = speaker_report(track(Presence.NO_FACE, Presence.EDITABLE, Presence.EDITABLE, Presence.PROFILE))
+    report = speaker_report(track(Presence.NO_FACE, Presence.EDITABLE, Presence.EDITABLE, Presence.PROFILE, Presence.NOT_THE_SPEAKER))
     assert report.seen == ((1, 3),)
-    assert report.left_alone == {"no_face": ((0, 1),), "profile": ((3, 4),)}
+    assert report.left_alone == {"no_face": ((0, 1),), "not_the_speaker": ((4, 5),), "profile": ((3, 4),)}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from postprocess.mask import paste_mask
-from postprocess.paste import mouth_difference, paste_back
+from postprocess.paste import MouthChange, mouth_change, paste_back
 from preprocess.hdr import sdr_curve
 from preprocess.yuv import YuvImage, colour_matrix, crop_face
 
@@ -56,10 +56,10 @@ def test_crop_of_a_flat_frame_has_its_colour() -> None:
 
 def test_model_that_changes_nothing_has_no_difference() -> None:
     crop = crop_face(textured_frame(), placement(1, 0, (160, 120)), SIZE_PX)
-    assert mouth_difference(crop, crop.image.copy(), MASK) is None
+    assert mouth_change(crop, crop.image.copy(), MASK) is None
     outside = crop.image.copy()
     outside[:10] ^= 255
-    assert mouth_difference(crop, outside, MASK) is None, "outside the mask a model may do what it likes"
+    assert mouth_change(crop, outside, MASK) is None, "outside the mask a model may do what it likes"
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
@@ -68,9 +68,9 @@ def test_change_arrives_in_its_place_and_everything_else_stays_to_the_bit(scale:
     frame, before = textured_frame(), textured_frame()
     matrix = placement(scale, angle_deg, (150, 110))
     crop = crop_face(frame, matrix, SIZE_PX)
-    difference = mouth_difference(crop, np.clip(crop.image.astype(int) + 60, 0, 255).astype(np.uint8), MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, np.clip(crop.image.astype(int) + 60, 0, 255).astype(np.uint8), MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     y, x = np.mgrid[:240, :320]
     in_crop = np.einsum("ij,jhw->ihw", matrix[:, :2], np.stack([x, y]).astype(float)) + matrix[:, 2][:, None, None]
     margin = 1 + scale  # crop px: what resampling to the frame's pixels reaches
@@ -86,9 +86,9 @@ def test_colour_of_the_change_is_right_in_each_plane() -> None:
         frame = flat_frame(subsampling=subsampling)
         crop = crop_face(frame, placement(1, 0, (160, 120)), SIZE_PX)
         wanted = np.array([180, 60, 50])
-        difference = mouth_difference(crop, np.broadcast_to(wanted, crop.image.shape).astype(np.uint8), MASK)
-        assert difference is not None
-        paste_back(frame, crop, difference, MASK)
+        change = mouth_change(crop, np.broadcast_to(wanted, crop.image.shape).astype(np.uint8), MASK)
+        assert change is not None
+        paste_back(frame, crop, change)
         # BT.709, limited range, by the formula of the recommendation.
         luma = 0.2126 * 180 + 0.7152 * 60 + 0.0722 * 50
         expected = (16 + 219 * luma / 255, 128 + 224 * (50 - luma) / 1.8556 / 255, 128 + 224 * (180 - luma) / 1.5748 / 255)
@@ -99,9 +99,9 @@ def test_colour_of_the_change_is_right_in_each_plane() -> None:
 def test_fine_detail_survives_a_small_change_that_the_crop_could_not_carry() -> None:
     frame, before = textured_frame(), textured_frame()
     crop = crop_face(frame, placement(0.25, 0, (160, 120)), SIZE_PX)
-    difference = mouth_difference(crop, crop.image + np.uint8(2), MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, crop.image + np.uint8(2), MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     part = np.s_[100:140, 140:180]
     assert frame.planes[0][part].std() > 0.8 * before.planes[0][part].std()
 
@@ -109,9 +109,9 @@ def test_fine_detail_survives_a_small_change_that_the_crop_could_not_carry() -> 
 def test_face_half_outside_the_frame_is_pasted_as_far_as_it_is_inside() -> None:
     frame = flat_frame()
     crop = crop_face(frame, placement(1, 10, (0, 239)), SIZE_PX)
-    difference = mouth_difference(crop, np.full_like(crop.image, 250), MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, np.full_like(crop.image, 250), MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     assert frame.planes[0][239, 0] > 200 and frame.planes[0][0, 319] == 100
 
 
@@ -150,10 +150,10 @@ def test_no_plane_is_touched_outside_the_mask_wherever_the_face_is(
     frame, before = odd_frame(subsampling), odd_frame(subsampling)
     matrix = placement(scale, angle_deg, centre)
     crop = crop_face(frame, matrix, SIZE_PX)
-    difference = mouth_difference(crop, np.full_like(crop.image, level), MASK)
-    if difference is None:
+    change = mouth_change(crop, np.full_like(crop.image, level), MASK)
+    if change is None:
         return
-    paste_back(frame, crop, difference, MASK)
+    paste_back(frame, crop, change)
     sx, sy = subsampling
     for plane, (divide_x, divide_y) in enumerate(((1, 1), (sx, sy), (sx, sy))):
         y, x = np.mgrid[: frame.planes[plane].shape[0], : frame.planes[plane].shape[1]].astype(float)
@@ -172,11 +172,11 @@ def test_constant_change_of_colour_has_the_same_value_everywhere_inside(scale: f
     frame, before = flat_frame(subsampling=subsampling), flat_frame(subsampling=subsampling)
     matrix = placement(scale, angle_deg, (160, 120))
     crop = crop_face(frame, matrix, SIZE_PX)
-    change = np.array([30, -20, 10])
-    difference = mouth_difference(crop, (crop.image.astype(int) + change).astype(np.uint8), MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
-    red, green, blue = change
+    colour = np.array([30, -20, 10])
+    change = mouth_change(crop, (crop.image.astype(int) + colour).astype(np.uint8), MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
+    red, green, blue = colour
     luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     expected = (219 * luma / 255, 224 * (blue - luma) / 1.8556 / 255, 224 * (red - luma) / 1.5748 / 255)
     reach = round(0.08 * SIZE_PX / scale)  # with its corners and a sample of chroma well inside the mask's plateau, frame px
@@ -190,9 +190,9 @@ def test_large_change_replaces_the_frames_detail_by_the_generated_pixels() -> No
     """Noise of the frame must not shine through a mouth that is new."""
     frame = textured_frame()
     crop = crop_face(frame, placement(0.5, 0, (160, 120)), SIZE_PX)
-    difference = mouth_difference(crop, np.broadcast_to(np.array([230, 20, 40], np.uint8), crop.image.shape).copy(), MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, np.broadcast_to(np.array([230, 20, 40], np.uint8), crop.image.shape).copy(), MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     luma = 0.2126 * 230 + 0.7152 * 20 + 0.0722 * 40
     mouth = frame.planes[0][105:135, 145:175].astype(float)
     assert abs(mouth.mean() - (16 + 219 * luma / 255)) < 2
@@ -202,9 +202,9 @@ def test_large_change_replaces_the_frames_detail_by_the_generated_pixels() -> No
 def test_face_wholly_outside_the_frame_changes_nothing_and_fails_nothing() -> None:
     frame, before = textured_frame(), textured_frame()
     crop = crop_face(frame, placement(1, 0, (2000, -2000)), SIZE_PX)
-    difference = mouth_difference(crop, np.full_like(crop.image, 9), MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, np.full_like(crop.image, 9), MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     assert not any(moved.any() for moved in changed(frame, before))
 
 
@@ -213,7 +213,7 @@ def test_values_stop_at_the_ends_of_the_scale() -> None:
         frame = flat_frame((level, 128, 128))
         crop = crop_face(frame, placement(1, 0, (160, 120)), SIZE_PX)
         difference = np.full((SIZE_PX, SIZE_PX, 3), 200.0 if patch else -200.0, np.float32) * MASK[:, :, None]
-        paste_back(frame, crop, difference, MASK)
+        paste_back(frame, crop, MouthChange(0, 0, difference, MASK))
         assert frame.planes[0][120, 160] == patch
 
 
@@ -221,13 +221,13 @@ def test_pasting_what_the_crop_already_shows_is_nothing_to_do() -> None:
     """Resampling alone must not count as a change, at any scale."""
     for scale in (0.3, 1.0, 3.0):
         crop = crop_face(textured_frame(), placement(scale, 15, (160, 120)), SIZE_PX)
-        assert mouth_difference(crop, crop.image, np.ones((SIZE_PX, SIZE_PX), np.float32)) is None
+        assert mouth_change(crop, crop.image, np.ones((SIZE_PX, SIZE_PX), np.float32)) is None
 
 
 def test_patch_of_another_size_is_a_programming_error() -> None:
     crop = crop_face(flat_frame(), placement(1, 0, (160, 120)), SIZE_PX)
     with pytest.raises(ValueError, match="128"):
-        mouth_difference(crop, np.zeros((64, 64, 3), np.uint8), MASK)
+        mouth_change(crop, np.zeros((64, 64, 3), np.uint8), MASK)
 
 
 @given(st.tuples(st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.6, 1), st.floats(0.6, 1)), st.floats(0.02, 0.2), st.sampled_from([96, 256]))
@@ -258,9 +258,9 @@ def test_ten_bits_are_edited_as_eight_are_and_keep_their_low_bits() -> None:
     assert np.abs(crops[0].image.astype(int) - crops[1].image.astype(int)).max() <= 3
     patch = np.minimum(crops[0].image, 225) + np.uint8(30)
     for frame, crop in zip((eight, ten), crops, strict=True):
-        difference = mouth_difference(crop, patch, MASK)
-        assert difference is not None
-        paste_back(frame, crop, difference, MASK)
+        change = mouth_change(crop, patch, MASK)
+        assert change is not None
+        paste_back(frame, crop, change)
     for plane, other, original, old in zip(ten.planes, eight.planes, before, textured_frame().planes, strict=True):
         assert np.abs(plane.astype(int) / 4 - other.astype(int)).max() <= 2.5
         changed = plane != original
@@ -273,9 +273,9 @@ def test_ten_bits_do_not_run_over() -> None:
     crop = crop_face(frame, placement(1.0, 0.0, (160.0, 120.0)), SIZE_PX)
     patch = np.zeros_like(crop.image)
     patch[::2] = 255
-    difference = mouth_difference(crop, patch, MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, patch, MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     assert int(frame.planes[0].max()) <= 1023 and int(frame.planes[0].min()) < 200
 
 
@@ -288,8 +288,8 @@ def test_hdr_is_shown_to_the_model_as_sdr_and_changed_in_its_own_signal() -> Non
     signal = (110 - 16) / 219 * 255
     assert int(crop.image[64, 64, 0]) == int(curve.to_sdr(np.array([signal], np.float32))[0]) > signal
     wanted = np.full_like(crop.image, int(crop.image[64, 64, 0]) - 40)
-    difference = mouth_difference(crop, wanted, MASK)
-    assert difference is not None
-    paste_back(frame, crop, difference, MASK)
+    change = mouth_change(crop, wanted, MASK)
+    assert change is not None
+    paste_back(frame, crop, change)
     again = crop_face(frame, placement(1.0, 0.0, (160.0, 120.0)), SIZE_PX)
     assert abs(int(again.image[64, 64, 0]) - int(wanted[64, 64, 0])) <= 2

@@ -1,0 +1,60 @@
+"""The `voice_separator` role: the voice of a track, without the music and the noise around it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+
+from orchestrator.errors import ContractMismatch
+from orchestrator.inference.client import TritonClient, sent_ahead
+from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model
+from orchestrator.inference.windows import Samples, cut_windows
+
+
+class VoiceSeparator:
+    """The `voice_separator` role.
+
+    A track goes through the model in chunks at fixed places, each with what lies around it, so the answer depends on the track alone.
+    """
+
+    def __init__(self, client: TritonClient) -> None:
+        """Check the model on Triton.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also parameters that do not belong to its shapes.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, VOICE_SEPARATOR)
+        names = ("sample_rate_hz", "context_samples")
+        texts = [self.description.parameters[name] for name in names]
+        self.sample_rate_hz, self._context = (int(text) if text.isdecimal() else 0 for text in texts)
+        self._heard, self._answered = self.description.sizes["A"], self.description.sizes["V"]
+        if self.sample_rate_hz <= 0 or self._heard != self._answered + 2 * self._context:
+            found = ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+            raise ContractMismatch(
+                f"Model {VOICE_SEPARATOR} does not fit its role: expected {self._answered} + 2 * context_samples = {self._heard} "
+                f"and a rate, found {found}. Install a model for this role again."
+            )
+
+    def separate(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Iterator[Samples]:
+        """Yield the voice of a track in pieces, as many samples as the track has.
+
+        Args:
+            pieces: the track's mono samples at `sample_rate_hz`, (n,) each; a few chunks are held.
+            wait: waits for an answer; what it raises ends it.
+
+        Raises:
+            InferenceError: Triton failed.
+        """
+        left = 0
+
+        def counted() -> Iterator[Samples]:
+            nonlocal left
+            for piece in pieces:
+                left += len(piece)
+                yield piece
+
+        chunks = cut_windows(counted(), self._heard, 2 * self._context, self._context, self._context)
+        for answer in sent_ahead(self._client.infer(VOICE_SEPARATOR, {"samples": chunk[None]}, "voice") for chunk in chunks):
+            voice = wait(answer)[0][:left]
+            left -= len(voice)
+            if len(voice):
+                yield voice

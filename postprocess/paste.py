@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from postprocess.grain import match_grain
 from preprocess.align import as_3x3, invert_affine, warp
 from preprocess.hdr import SdrCurve
 from preprocess.yuv import FaceCrop, Plane, YuvImage
@@ -79,7 +80,7 @@ def largest_channel(picture: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(cv2.max(cv2.max(first, second), third), picture.dtype)
 
 
-def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange) -> None:
+def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_seed: int | None = None) -> None:
     """Add a mouth's change to the frame, in place.
 
     Where the model changed a lot, the frame's fine detail (what the crop could not carry) gives way to the generated pixel; where it
@@ -90,6 +91,7 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange) -> Non
         frame: writable planes.
         face_crop: the crop that was changed.
         change: from `mouth_change`.
+        grain_seed: of the noise that makes up for a grainy source's where the edit smooths it away, see `match_grain`; None makes up nothing.
     """
     size_px, part = len(face_crop.image), change.part
     strongest = largest_channel(cv2.absdiff(change.difference, np.zeros(1)))
@@ -109,7 +111,10 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange) -> Non
         added, weight, crop_sample = cv2.split(place.warped(in_crop))
         region = luma[place.region]
         faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
+        before = None if grain_seed is None else region.copy()
         _add(region, cv2.subtract(added, faded), frame.bits)
+        if before is not None and grain_seed is not None:
+            match_grain(before, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, grain_seed)
     if place := _place(corners, frame.luma_to_plane(1) @ from_part, chroma[0].shape):
         # Chroma has little detail of its own, so what replaces it may be resampled together with its weight: both planes in one go.
         new_u, new_v = (cv2.add(added, cv2.multiply(replaced, own, dtype=cv2.CV_32F)) for added, own in ((u, crop_u), (v, crop_v)))

@@ -12,7 +12,7 @@ from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
 from orchestrator.api.uploads import idempotency_key, parse_json, read_json
 from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
 from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
@@ -25,6 +25,9 @@ API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="Needed w
 
 JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern="^[A-Za-z0-9-]+$")]
 
+FORM_FILES = ("video", "audio", "speakerImage")
+"""Files of a multipart request, each in place of an input of the JSON request."""
+
 FORM_FIELDS = ("model", "input", "options", "segments", "webhookUrl", "outputFileName", "externalId")
 """Text fields of a multipart request; input, options and segments hold JSON."""
 
@@ -36,6 +39,7 @@ _FORM_SCHEMA: dict[str, Any] = {
         "model": {"type": "string", "minLength": 1, "maxLength": 128},
         "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
         "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+        "speakerImage": {"type": "string", "format": "binary", "description": "A picture of who speaks."},
         "input": {"type": "string", "description": "JSON as in the JSON request, for what is not uploaded."},
         "options": {"type": "string", "description": "JSON as in the JSON request."},
         "webhookUrl": {"type": "string"},
@@ -104,6 +108,7 @@ def v2_router(context: Context) -> APIRouter:
         before: Annotated[Moment | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
     ) -> list[Generation]:
         """Return jobs, newest first."""
+        refuse_repeated(request, "externalId", "limit", "before")
         owner, base_url = context.owner(request), context.base_url(request)
         wanted, statuses = split(ids), split(status)
         states = [state for state, shown_as in STATUS.items() if shown_as in statuses]
@@ -216,13 +221,13 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
         return
     if media_type != b"multipart/form-data":
         raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
-    async with context.uploads.form(request, ("video", "audio"), FORM_FIELDS) as form:
+    async with context.uploads.form(request, FORM_FILES, FORM_FIELDS) as form:
         fields: dict[str, Any] = {"input": [], **form.fields}
         for name in ("input", "options", "segments"):
             if name in form.fields:
                 fields[name] = parse_json(form.fields[name])
-        paths = {name: stored.path for name, stored in form.files.items()}
-        yield await context.run(build_spec, parse_request(fields), context, owner, video=paths.get("video"), audio=paths.get("audio"))
+        video, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)
+        yield await context.run(build_spec, parse_request(fields), context, owner, video=video, audio=audio, portrait=portrait)
 
 
 def _known(context: Context, job_id: str, owner: str | None) -> JobView | None:

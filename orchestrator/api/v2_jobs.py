@@ -65,7 +65,9 @@ def render_options(options: Options | None) -> RenderOptions:
     given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
     given.pop("active_speaker_detection", None)
     if "occlusion_detection_enabled" in given:
-        given.setdefault("face_occluder", given.pop("occlusion_detection_enabled"))
+        is_wanted = given.pop("occlusion_detection_enabled")
+        if given.setdefault("face_occluder", is_wanted) is not is_wanted:
+            raise InvalidOption("options.face_occluder and options.occlusion_detection_enabled contradict each other; give one of them.")
     chosen = {} if options is None or options.active_speaker_detection is None else _speaker(options.active_speaker_detection)
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")
@@ -107,6 +109,7 @@ def build_spec(
     *,
     video: str | Path | None = None,
     audio: Path | None = None,
+    portrait: str | Path | None = None,
     priority: Priority = "interactive",
 ) -> JobSpec:
     """Return the job that a request asks for, everything checked that can be checked before its URLs are fetched. Blocks.
@@ -117,6 +120,7 @@ def build_spec(
         owner: name of the API key.
         video: an uploaded video, in place of one in the request.
         audio: an uploaded speech, before those in the request.
+        portrait: an uploaded picture of who speaks, in place of one in the request.
         priority: of the job.
 
     Raises:
@@ -128,7 +132,6 @@ def build_spec(
         raise InvalidOption("segments are not supported here; send one request a segment.")
     options = render_options(request.options)
     speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, options.speaker)]
-    portrait: str | Path | None = None
     for item in request.input:
         if isinstance(item, VideoInput):
             if video is not None:

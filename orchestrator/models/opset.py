@@ -58,8 +58,7 @@ def to_current_opset(model: onnx.ModelProto, ranks: Mapping[str, int]) -> int:
     if model.functions:
         model.CopyFrom(inliner.inline_local_functions(model))
     version = opset_of(model)
-    if version < OPSET:
-        _raise_graph(model.graph, version, ranks, "raised")
+    _raise_graph(model.graph, version, ranks, "raised")
     target = min(max(version, OPSET), MAX_OPSET)
     domains = {node.domain for node in _all_nodes(model.graph)} - {"", "ai.onnx"}
     others = [opset for opset in model.opset_import if opset.domain in domains]
@@ -146,7 +145,7 @@ def _pad(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
 def _resize(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
     """Bring Upsample, and Resize as it was in set 10, to today's Resize: their pixel grid is the asymmetric one.
 
-    Sets 11 and 12 have today's Resize, but wanted empty scales where there are sizes, and today's wants none.
+    Sets 11 and 12 have today's Resize, but wanted empty scales where there are sizes, and today's wants none. ONNX's own converter leaves them.
     """
     attributes = _attributes(node)
     if len(node.input) > 2:
@@ -204,7 +203,7 @@ _CHANGES: Mapping[str, tuple[int, Callable[[_Rewriter, onnx.NodeProto], None]]] 
         "Upsample": (10, _resize),
         "Clip": (11, _clip),
         "Pad": (11, _pad),
-        "Resize": (13, _resize),
+        "Resize": (MAX_OPSET + 1, _resize),
         "Scatter": (11, _scatter),
         "Dropout": (12, _dropout),
         "Squeeze": (13, _with_inputs("axes")),

@@ -106,8 +106,10 @@ def check_structure(name: str, model: onnx.ModelProto) -> None:
     """Check what the ONNX checker would, as far as it does not depend on the file's age.
 
     Raises:
-        UnreadableModel: a weight has another size than it says, or a value comes from nowhere.
+        UnreadableModel: a weight has another size than it says, a value comes from nowhere, or a name would do something to a terminal.
     """
+    if hidden := next((text for text in _names(model.graph) if not text.isprintable()), None):
+        raise UnreadableModel(f"{name} is damaged: the name {hidden!r} holds characters that cannot be printed; export it again.")
     for tensor in all_tensors(model):
         size = _byte_size(tensor)
         if size is not None and tensor.raw_data and len(tensor.raw_data) != size:
@@ -124,6 +126,15 @@ def check_structure(name: str, model: onnx.ModelProto) -> None:
         known.update(node.output)
     if missing := [value.name for value in model.graph.output if value.name not in known]:
         raise UnreadableModel(f"{name} is damaged: nothing makes its output {missing[0]!r}; download or export it again.")
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield every name that a message about the graph may show."""
+    for value in (*graph.input, *graph.output):
+        yield from (value.name, *(axis.dim_param for axis in value.type.tensor_type.shape.dim))
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:

@@ -46,6 +46,8 @@ class Shown:
     """An output frame with its mouth in place."""
 
     index: int
+    source_index: int
+    """Which frame of the source it shows."""
     picture: Picture
     is_edited: bool
     faces: tuple[Face, ...]
@@ -80,4 +82,4 @@ def _paste(frame: Shown, face: Face, crop: FaceCrop, patch: NDArray[np.uint8], c
     """Put an enhanced face into its picture; returns whether it changed anything."""
     lip_to_crop = np.vstack([crop.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(face.frame_to_crop), [0, 0, 1]])
     mask = warp(face.editable, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
-    return put_patch(frame.picture, crop, patch, mask, colour)
+    return put_patch(frame.picture, crop, patch, mask, colour, frame.source_index)

@@ -79,9 +79,11 @@ def _with_mouths(
                 patches = chain.from_iterable(mouths)
                 for shot in batch:
                     changed = [
-                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, one.face.visible) for one in shot.speaking
+                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, shot.frame.index, one.face.visible)
+                        for one in shot.speaking
                     ]
-                    yield Shown(shot.index, shot.frame.picture, any(changed), tuple(one.face for one in shot.speaking), shot.weight)
+                    faces = tuple(one.face for one in shot.speaking)
+                    yield Shown(shot.index, shot.frame.index, shot.frame.picture, any(changed), faces, shot.weight)
 
 
 def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:

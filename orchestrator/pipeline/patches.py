@@ -33,9 +33,10 @@ def put_patch(
     patch: Images,
     mask: NDArray[np.float32],
     colour: ColourMatrix,
+    source_index: int,
     visible: NDArray[np.float32] | None = None,
 ) -> bool:
-    """Put what a model made of a crop into its picture, inside the mask, matched to the face in colour and sharpness.
+    """Put what a model made of a crop into its picture, inside the mask, matched to the face in colour, sharpness and grain.
 
     Args:
         picture: the frame.
@@ -43,6 +44,7 @@ def put_patch(
         patch: (S, S, 3) uint8 RGB.
         mask: (S, S) float32, where the patch may be used.
         colour: of the frame.
+        source_index: which frame of the source it is.
         visible: (S, S) float32, 0 where something lies before the face and stays there; None for nowhere.
 
     Returns:
@@ -55,5 +57,5 @@ def put_patch(
     if change is None:
         return False
     picture.make_writable()  # the decoder may still need its own copy to predict later frames from
-    paste_back(plane_views(picture, colour), face_crop, change)
+    paste_back(plane_views(picture, colour), face_crop, change, source_index)
     return True

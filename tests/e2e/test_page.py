@@ -124,6 +124,26 @@ def test_visitor_clicks_the_face_that_speaks(browser: Browser, service: Service,
     page.close()
 
 
+def test_speaker_in_a_picture_is_offered_where_a_model_knows_faces(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#by-image").is_hidden()
+    page.route("**/readyz", lambda route: route.fulfill(json={"roles": {"face_embedder": {}}}))
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, speech)
+    page.click("summary")
+    page.wait_for_function("!document.querySelector('#by-image').hidden")
+    page.select_option("#speaker", label="somebody in a picture")
+    page.click("#send")
+    assert "Choose a picture" in page.inner_text("#error")
+    page.set_input_files("#speaker-image", clip)
+    page.click("#send")
+    expect(page.locator("#error")).to_contain_text("which speaker_image needs")  # by the service, which has no such model in truth
+    assert not complaints
+    page.close()
+
+
 def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
     page, _ = open_page(browser, service, "en-GB")
     (tmp_path / "text.wav").write_text("not a sound")

@@ -181,13 +181,18 @@ def test_option_that_is_not_there_is_refused_by_name(options: GenerationOptions,
     assert refused.value.body["statusCode"] == 422
 
 
-def test_speaker_by_a_picture_is_an_input_and_needs_a_model_that_knows_faces(service: Service, assets: dict[str, str]) -> None:
+def test_speaker_by_a_picture_is_an_input_and_needs_a_model_that_knows_faces(
+    service: Service, assets: dict[str, str], clip: Path, speech: Path
+) -> None:
     """What such a job renders, where there is a model, is tested with jobs."""
     sent = [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}]
     pictures: list[dict[str, str]] = [{"type": "speakerImage", "assetId": assets["clip.mp4"]}]
     for inputs, found in ((sent + pictures, "face_embedder"), (sent + pictures * 2, "more than one speakerImage")):
         answer = service.http.post("/v2/generate", json={"model": "lipsync-2", "input": inputs})
         assert (answer.status_code, found in answer.json()["message"]) == (422, True)
+    files = {name: clip.read_bytes() for name in ("video", "audio", "speakerImage")} | {"audio": speech.read_bytes()}
+    answer = service.http.post("/v2/generate", data={"model": "lipsync-2"}, files=files)
+    assert (answer.status_code, "which speaker_image needs" in answer.json()["message"]) == (422, True)
 
 
 def test_options_that_ask_for_what_is_done_anyway_are_taken(service: Service, assets: dict[str, str]) -> None:
@@ -410,6 +415,13 @@ def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dic
     (cost,) = service.sdk().generations.estimate_cost(model="lipsync-2", input=asked)
     assert cost.estimated_frame_count == 1000
     assert 0 < cost.estimated_generation_cost < 3600
+
+
+def test_parameter_that_means_one_thing_is_given_once(service: Service) -> None:
+    for path, name in (("generations", "externalId"), ("assets", "searchQuery"), ("batch", "status")):
+        answer = service.http.get(f"/v2/{path}", params=[(name, "PENDING")] * 2)
+        assert (answer.status_code, answer.json()["message"].split()[0]) == (422, name)
+    assert service.http.get("/v2/generations", params=[("status", "PENDING")] * 2).status_code == 200
 
 
 def test_models_name_the_installed_one_first(service: Service) -> None:

@@ -193,6 +193,14 @@ def test_operator_without_what_it_needs_is_a_damaged_file(good: Path) -> None:
         install_pack(PACKS["wav2lip"], good.parent / "models", Settings().triton_home, str(good))
 
 
+def test_name_that_would_colour_the_terminal(good: Path) -> None:
+    model = onnx.load(good)
+    model.graph.node[0].name = "\x1b[31mconv"
+    onnx.save(model, good)
+    with refused(UnreadableModel, r"'\x1b[31mconv' holds characters that cannot be printed"):
+        read_network(good)
+
+
 def test_running_a_file_has_a_limit_in_processor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.models.runner.PROCESSOR_S_PER_ITEM", 1.0)
     onnx.save(repeating("loop"), tmp_path / "endless.onnx")

@@ -1,0 +1,73 @@
+"""Grain: what an edit smooths away of a source's noise is made up for, so that a mouth does not look cleaner than the face around it."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.yuv import Plane
+
+NONE_BELOW, WHOLE_ABOVE = 2.0, 3.0
+"""Noise, levels of 8 bits, below which a source counts as clean, and above which all that is missing is made up for. Clean 720p faces: 1.2 to 1.4."""
+
+GRAIN_BELOW, TEXTURE_ABOVE = 0.25, 0.45
+"""How alike neighbouring samples' fine detail is: below, it is grain; above, texture, which moves with the skin and must not be made up. Measured:
+0.0 for a sensor's noise, 0.5 to 0.7 for skin."""
+
+FINE_PX = 2.0
+"""Radius below which detail is fine. Coarser grain survives in the crop that a model is given."""
+
+AROUND_PX = 9
+"""Side of the square over which noise is measured."""
+
+_NOISE = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)
+"""Immerkaer's mask (1996), which answers to noise and hardly to edges: lips and teeth are not taken for it."""
+
+_FLAT = 1.5
+"""A place with up to so many times the usual fine detail has no edges in it."""
+
+
+def match_grain(original: Plane, region: Plane, is_edited: NDArray[np.bool_], unit: float, seed: int) -> None:
+    """Bring an edited region's noise up to its source's, in place; samples that were not edited keep their value.
+
+    Args:
+        original: (h, w) luma before the edit.
+        region: (h, w) luma, edited; writable.
+        is_edited: (h, w).
+        unit: steps of a sample in one level of 8 bits.
+        seed: of the noise: that of the same source frame is always the same, so a still's stays where it is.
+    """
+    fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
+    energy = cv2.blur(fine * fine, (AROUND_PX, AROUND_PX))
+    usual = float(np.median(energy))
+    share = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE)
+    if not share:
+        return
+    flat = energy < _FLAT * usual
+    alike = float((fine[:, :-1] * fine[:, 1:])[flat[:, 1:]].sum()) / float((fine * fine)[flat].sum())
+    share *= _ramp(alike, TEXTURE_ABOVE, GRAIN_BELOW)
+    if not share:
+        return
+    noise = np.random.default_rng(seed).standard_normal(region.shape, np.float32)
+    if alike > 0.05:  # neighbours of noise that a Gaussian of radius r has blurred are alike by exp(-1 / 4 r^2)
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), (-0.25 / np.log(alike)) ** 0.5), np.float32)
+    noise -= cv2.GaussianBlur(noise, (0, 0), FINE_PX)
+    left = _noise_energy(region) / max(float(np.median(_noise_energy(original))), 1e-6)
+    missing = np.sqrt(np.maximum(1.0 - left, 0.0))
+    added = np.float32(share * usual**0.5 * unit / float(noise.std())) * missing * noise
+    limit = np.float32(256 * unit - 1)
+    region[is_edited] = np.rint(np.clip(region + added, 0, limit))[is_edited].astype(region.dtype)
+
+
+def _fine(plane: Plane, unit: float) -> NDArray[np.float32]:
+    samples = plane.astype(np.float32) / np.float32(unit)
+    return np.asarray(samples - cv2.GaussianBlur(samples, (0, 0), FINE_PX), np.float32)
+
+
+def _noise_energy(plane: Plane) -> NDArray[np.float32]:
+    """Return the energy of what is neither flat nor a straight edge, around each sample."""
+    noise = cv2.filter2D(plane.astype(np.float32), -1, _NOISE)
+    return np.asarray(cv2.blur(noise * noise, (AROUND_PX, AROUND_PX)), np.float32)
+
+
+def _ramp(value: float, start: float, end: float) -> float:
+    return float(np.clip((value - start) / (end - start), 0.0, 1.0))

@@ -1,0 +1,65 @@
+"""Grain: as much noise after an edit as before it, where there was noise at all, and nowhere else."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from postprocess.grain import match_grain
+
+EDITED = np.zeros((120, 160), np.bool_)
+EDITED[30:90, 40:120] = True
+
+
+def face(seed: int, noise: float, blur_px: float = 0.0) -> NDArray[np.float64]:
+    """Return a shaded (120, 160) picture with an edge in it and noise of a standard deviation, levels."""
+    y, x = np.mgrid[:120, :160]
+    grain: NDArray[Any] = np.random.default_rng(seed).standard_normal((120, 160))
+    if blur_px:
+        grain = np.asarray(cv2.GaussianBlur(grain, (0, 0), blur_px))
+        grain /= grain.std()
+    return np.asarray(90 + 0.3 * x + 0.2 * y + 40.0 * (y > 60) + noise * grain)
+
+
+def edit(noise: float, unit: int = 1, blur_px: float = 0.0, seed: int = 3) -> tuple[NDArray[Any], ...]:
+    """Return a source, what an edit made of it that took all its noise, and that with its grain matched."""
+    dtype = np.uint8 if unit == 1 else np.uint16
+    source: NDArray[Any] = np.clip(np.rint(face(1, noise, blur_px) * unit), 0, 256 * unit - 1).astype(dtype)
+    smooth = source.copy()
+    smooth[EDITED] = np.rint(face(1, 0.0) * unit).astype(dtype)[EDITED]
+    matched = smooth.copy()
+    match_grain(source, matched, EDITED, unit, seed)
+    return source, smooth, matched
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize("noise", [4.0, 8.0])
+def test_edited_region_has_the_sources_noise_right_up_to_an_edge(noise: float, unit: int) -> None:
+    source, smooth, matched = edit(noise, unit)
+    added = (matched.astype(float) - smooth)[40:80, 50:110] / unit
+    assert added.std() == pytest.approx(noise, rel=0.2)
+    assert abs(added[19:23].std() - added[:10].std()) < 0.25 * noise, "also beside the edge"
+    assert abs(added.mean()) < 0.3 and np.array_equal(matched[~EDITED], source[~EDITED])
+    correlation = np.corrcoef(added.ravel(), (source.astype(float) - face(1, 0.0) * unit)[40:80, 50:110].ravel())[0, 1]
+    assert abs(correlation) < 0.1, "it is new noise"
+
+
+@pytest.mark.parametrize(("noise", "blur_px"), [(0.0, 0.0), (1.4, 0.0), (8.0, 0.9)], ids=["none", "a clean camera's", "texture"])
+def test_clean_sources_and_texture_are_left_as_they_are(noise: float, blur_px: float) -> None:
+    _, smooth, matched = edit(noise, blur_px=blur_px)
+    assert np.array_equal(matched, smooth)
+
+
+def test_noise_depends_on_the_source_frame_alone() -> None:
+    assert np.array_equal(edit(6.0, seed=7)[2], edit(6.0, seed=7)[2]) and not np.array_equal(edit(6.0, seed=7)[2], edit(6.0, seed=8)[2])
+
+
+def test_region_that_kept_its_noise_gets_no_more() -> None:
+    source = np.clip(np.rint(face(1, 6.0)), 0, 255).astype(np.uint8)
+    shifted = source.copy()
+    shifted[EDITED] = np.roll(source, 5, axis=1)[EDITED]
+    matched = shifted.copy()
+    match_grain(source, matched, EDITED, 1, 3)
+    assert np.abs(matched.astype(float) - shifted).std() < 0.4 * 6.0

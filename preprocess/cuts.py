@@ -75,9 +75,14 @@ class ChangeMeter:
 def first_changes(changes: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Return the (count, REACH) changes of a video's first frames as if it had no others."""
     first = changes[:count].copy()
-    behind_end = np.arange(len(first))[:, None] + np.arange(REACH) >= count
-    first[behind_end] = np.nan
+    for frame in range(max(0, count - REACH), len(first)):
+        first[frame] = changes_before_end(first[frame], count - frame)
     return first
+
+
+def changes_before_end(changes: NDArray[np.float32], frames_left: int) -> NDArray[np.float32]:
+    """Return the (REACH,) changes of a frame as if the video had only so many frames from it on."""
+    return np.where(np.arange(REACH) < frames_left, changes, np.float32(np.nan))
 
 
 class Seam(IntEnum):

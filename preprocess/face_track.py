@@ -68,7 +68,7 @@ def follow(
         tick: called after each frame; what it raises ends the work.
     """
     tracker = Tracker(frame_rate, choices)
-    collected = _Collected(len(detections), len(choices))
+    collected = TrackCollector(len(detections), len(choices))
     for rows, change in zip(detections, changes, strict=True):
         for frame in tracker.push(rows, change):
             collected.add(frame)
@@ -82,10 +82,11 @@ def follow(
     return Followed(tracks, tuple(collected.cuts), tracker.missing)
 
 
-class _Collected:
+class TrackCollector:
     """Tracks as they grow, frame by frame."""
 
     def __init__(self, frame_count: int, speaker_count: int) -> None:
+        """Begin with tracks that show nobody, one for each speaker."""
         self._frame_count = frame_count
         self._tracks: dict[tuple[int, int], FaceTrack] = {}
         self._outline_points = 0
@@ -106,7 +107,7 @@ class _Collected:
                 track.strength[frame.index] = face.strength
 
     def tracks(self) -> tuple[FaceTrack, ...]:
-        """Return the tracks, at least one for each speaker."""
+        """Return the tracks, at least one for each speaker. What is added later is seen in those on which somebody was seen."""
         return tuple(self._track(*key) for key in sorted(self._tracks))
 
     def _track(self, speaker: int, slot: int) -> FaceTrack:

@@ -17,6 +17,7 @@ from orchestrator.jobs.service import Hooks, JobService
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings
+from tests.leash import leashed
 
 
 @contextmanager
@@ -76,7 +77,10 @@ class Worker:
     def start(self) -> "subprocess.Popen[str]":
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.jobs_process", json.dumps(self._told)], stdout=subprocess.PIPE, stderr=log, text=True
+                leashed(signal.SIGTERM, sys.executable, "-m", "tests.jobs_process", json.dumps(self._told)),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n", self.log()

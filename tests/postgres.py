@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.debian import install
+from tests.leash import leashed
 
 
 def _programs() -> Path | None:
@@ -51,19 +52,8 @@ def running_postgres() -> Iterator[str]:
             [programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tests", "-E", "UTF8", "--no-sync"],
             user=user, cwd=folder, check=True, capture_output=True,
         )  # fmt: skip
-        command: list[str | Path] = [
-            programs / "postgres",
-            "-D",
-            folder / "data",
-            "-p",
-            str(port),
-            "-h",
-            "127.0.0.1",
-            "-k",
-            folder,
-            "-c",
-            "fsync=off",
-        ]
+        options = ("-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off")
+        command = leashed(signal.SIGINT, programs / "postgres", *options)
         with (folder / "log").open("wb") as log, subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log) as server:
             try:
                 _wait_until_it_answers(programs, port, server)

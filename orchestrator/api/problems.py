@@ -105,6 +105,17 @@ def validation_sentence(error: RequestValidationError | ValidationError, skip: i
     return f"The request is not complete or not correct: {'; '.join(details)}."
 
 
+def refuse_repeated(request: Request, *names: str) -> None:
+    """Refuse parameters of a query that mean one thing and are given several times: which one counts would be a guess.
+
+    Raises:
+        Problem: one is.
+    """
+    for name in names:
+        if len(request.query_params.getlist(name)) > 1:
+            raise Problem(422, "invalid_request", f"{name} is given several times; give it once.")
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Answer errors raised in any route as problems."""
 

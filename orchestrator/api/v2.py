@@ -12,7 +12,7 @@ from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
 from orchestrator.api.uploads import idempotency_key, parse_json, read_json
 from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
 from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
@@ -108,6 +108,7 @@ def v2_router(context: Context) -> APIRouter:
         before: Annotated[Moment | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
     ) -> list[Generation]:
         """Return jobs, newest first."""
+        refuse_repeated(request, "externalId", "limit", "before")
         owner, base_url = context.owner(request), context.base_url(request)
         wanted, statuses = split(ids), split(status)
         states = [state for state, shown_as in STATUS.items() if shown_as in statuses]

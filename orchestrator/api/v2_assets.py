@@ -10,7 +10,7 @@ from pydantic import Field
 
 from orchestrator.api.answers import PLAYABLE
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
 from orchestrator.api.uploads import StoredFile, form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView, listed, split
@@ -96,6 +96,7 @@ def assets_router(context: Context) -> APIRouter:
         project_id: Annotated[str | None, Query(alias="projectId", include_in_schema=False)] = None,
     ) -> AssetPage:
         """Return assets."""
+        refuse_repeated(request, "limit", "cursor", "searchQuery", "sortBy")
         if project_id is not None:
             raise Problem(422, "invalid_option", "There are no projects here; leave projectId out.")
         kinds = split(types)

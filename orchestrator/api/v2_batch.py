@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse, Response
 from orchestrator.api.answers import json_line
 from orchestrator.api.batches import batch_jobs, batch_view, has_ended, outcome, read_items, start_batch
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses
+from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
 from orchestrator.api.uploads import form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import BatchStatus, BatchView, Moment, Validated
@@ -68,6 +68,7 @@ def batch_router(context: Context) -> APIRouter:
         created_before: Annotated[Moment | None, Query()] = None,
     ) -> list[BatchView]:
         """Return batches, newest first."""
+        refuse_repeated(request, "status", "created_after", "created_before")
         after, before, base_url = created_after, created_before, context.base_url(request)
 
         def shown() -> list[BatchView]:

@@ -65,7 +65,9 @@ def render_options(options: Options | None) -> RenderOptions:
     given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
     given.pop("active_speaker_detection", None)
     if "occlusion_detection_enabled" in given:
-        given.setdefault("face_occluder", given.pop("occlusion_detection_enabled"))
+        is_wanted = given.pop("occlusion_detection_enabled")
+        if given.setdefault("face_occluder", is_wanted) is not is_wanted:
+            raise InvalidOption("options.face_occluder and options.occlusion_detection_enabled contradict each other; give one of them.")
     chosen = {} if options is None or options.active_speaker_detection is None else _speaker(options.active_speaker_detection)
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")

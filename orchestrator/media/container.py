@@ -82,6 +82,6 @@ def translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as exc:
-        raise UnreadableMedia(
-            f"{path.name} cannot be read as video or audio ({exc.strerror}); check that it plays, or convert it to MP4 or WAV."
-        ) from exc
+        # FFmpeg has no words for some of its own numbers.
+        fault = "it is damaged" if str(exc.strerror).startswith("Error number") else exc.strerror
+        raise UnreadableMedia(f"{path.name} cannot be read as video or audio ({fault}); check that it plays, or convert it to MP4 or WAV.") from exc

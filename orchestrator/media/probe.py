@@ -230,12 +230,13 @@ def probe_video(path: Path) -> VideoInfo:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the stream to render: the first video that is not an attached cover picture.
+    """Return the stream to render: the one a player takes, by FFmpeg's own rules, or another; no attached cover picture.
 
     Raises:
         MissingStream: there is none.
     """
-    for stream in container.streams.video:
+    best = container.streams.best("video")
+    for stream in (*([best] if isinstance(best, VideoStream) else []), *container.streams.video):
         if av.stream.Disposition.attached_pic not in stream.disposition:
             return stream
     raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")

@@ -1,6 +1,6 @@
 """The analysis pass: decode the source once, find the faces, and follow the speakers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,14 +15,14 @@ from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import FrameIndex, VideoReader
 from orchestrator.media.times import FrameClock, SourceTimes, source_times
-from orchestrator.pipeline.detect import FoundFrame, find_faces
+from orchestrator.pipeline.detect import FoundFrame, Pace, find_faces
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import Person
 from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import REACH
-from preprocess.face_track import FaceTrack, follow
+from preprocess.face_track import FaceTrack, Followed, follow
 from preprocess.sparse import window_frames
 from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
 
@@ -42,6 +42,13 @@ class Analysis:
     cuts: tuple[int, ...]
     """Source frames with which a new shot begins."""
     damaged_packet_count: int
+    wait_for: Callable[[int], None] = lambda index: None
+    """Returns when a frame's faces are known: at once, unless the analysis is under way (`UnderWay`)."""
+
+    @property
+    def faces_found(self) -> int:
+        """How many frames show a face that is edited."""
+        return int(np.any([track.is_present for track in self.tracks], axis=0).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +60,23 @@ class Extent:
     max_frames: int
     """And at most so many."""
 
-    def frame_count(self, detections: Detections, info: VideoInfo) -> int | None:
-        """Return how many of the frames seen are shown, None if those seen are not enough to tell."""
-        count = len(detections.pts)
+    def frame_count(self, pts: NDArray[np.int64], is_whole: bool, info: VideoInfo) -> int | None:
+        """Return how many of the frames seen are shown, None if those seen are not enough to tell.
+
+        Args:
+            pts: (N,) time stamps of the frames seen.
+            is_whole: whether the video has no further frame.
+            info: of the video.
+        """
+        count = len(pts)
         if self.until_s is not None:
-            times = times_of(detections.pts, info)
+            times = times_of(pts, info)
             count = int(np.searchsorted(times.ticks, ceil(self.until_s / times.tick_s)))
         count = min(count, self.max_frames)
-        return count if detections.is_whole or count < len(detections.pts) or count == self.max_frames else None
+        return count if is_whole or count < len(pts) or count == self.max_frames else None
 
 
-class _Enough:
+class Enough:
     """Tells when as many frames have been seen as an extent takes, and `least` of them: when the first one behind it has come."""
 
     def __init__(self, extent: Extent, least: int, info: VideoInfo) -> None:
@@ -88,11 +101,12 @@ def analyse(
     *,
     person: Person | None = None,
     watch: Watch | None = None,
-    tracks: TrackCache | None = None,
+    known: "KnownFaces | None" = None,
 ) -> Analysis:
     """Find and follow the speakers' faces over as much of the video as a render shows.
 
-    A speaker who is chosen by a later frame is looked for up to there. A `person` is looked for in place of the first choice.
+    A speaker who is chosen by a later frame is looked for up to there. A `person` is looked for in place of the first choice. Faces that are
+    `known` are not detected again.
 
     Raises:
         InvalidOption: a speaker is chosen by a frame that the video does not have.
@@ -104,19 +118,55 @@ def analyse(
     """
     watch = watch or Watch()
     least = max([0, *(choice.frame + 1 for choice in choices if isinstance(choice, FaceAt))])
-    # The detector sees other pictures of the same file where transparency is kept or HDR is tone-mapped.
-    seen_as = f"{detector.identity}{' and what is transparent' if info.keeps_alpha else ''}{' in SDR' if info.tone_mapped_from else ''}"
-    key = tracks.key(info.path, seen_as, watch.tick) if tracks else ""
-    detections = tracks.load(key) if tracks else None
-    shown_count = None if detections is None else extent.frame_count(detections, info)
-    if detections is not None and shown_count is not None and (detections.is_whole or len(detections.pts) >= least):
-        StageClock("analyse", 0, on_progress).finish(max(shown_count, min(least, len(detections.pts))))
-    else:
+    detections = known.load(extent, least) if known else None
+    if detections is None:
         detections = _detect(info, detector, extent, least, on_progress, watch)
-        shown_count = extent.frame_count(detections, info)
-        assert shown_count is not None
-        if tracks:
-            tracks.store(key, detections)
+        if known:
+            known.store(detections)
+    else:
+        shown_count = extent.frame_count(detections.pts, detections.is_whole, info) or 0
+        StageClock("analyse", 0, on_progress).finish(max(shown_count, min(least, len(detections.pts))))
+    return conclude(info, detections, extent, choices, least, person=person, watch=watch)
+
+
+class KnownFaces:
+    """What the cache has about a video, as a detector sees it."""
+
+    def __init__(self, info: VideoInfo, detector: FaceDetector, tracks: TrackCache | None, watch: Watch) -> None:
+        """Find the video's place; None has none."""
+        self._info = info
+        self._tracks = tracks
+        # The detector sees other pictures of the same file where transparency is kept or HDR is tone-mapped.
+        seen_as = f"{detector.identity}{' and what is transparent' if info.keeps_alpha else ''}{' in SDR' if info.tone_mapped_from else ''}"
+        self._key = tracks.key(info.path, seen_as, watch.tick) if tracks else ""
+
+    def load(self, extent: Extent, least: int = 0) -> Detections | None:
+        """Return the faces of so much of the video, and of `least` frames; None where they are not known."""
+        detections = self._tracks.load(self._key) if self._tracks else None
+        if detections is None or extent.frame_count(detections.pts, detections.is_whole, self._info) is None:
+            return None
+        return detections if detections.is_whole or len(detections.pts) >= least else None
+
+    def store(self, detections: Detections) -> None:
+        """Keep what was found."""
+        if self._tracks:
+            self._tracks.store(self._key, detections)
+
+
+def conclude(
+    info: VideoInfo,
+    detections: Detections,
+    extent: Extent,
+    choices: Sequence[SpeakerChoice],
+    least: int = 0,
+    *,
+    person: Person | None = None,
+    followed: Followed | None = None,
+    watch: Watch,
+) -> Analysis:
+    """Follow the speakers through what was detected, unless that is done. See `analyse`."""
+    shown_count = extent.frame_count(detections.pts, detections.is_whole, info)
+    assert shown_count is not None
     is_whole = detections.is_whole and shown_count == len(detections.pts)
     detections = detections.first(max(shown_count, least))
     frame_count, damaged = len(detections.pts), detections.damaged_packet_count
@@ -126,7 +176,7 @@ def analyse(
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
     if person is not None:
         choices = [person.find(info, detections, watch), *choices[1:]]
-    followed = follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices, watch.tick)
+    followed = followed or follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices, watch.tick)
     for number in followed.missing:
         _refuse(choices[number], info, detections)
     shown = tuple(track.first(shown_count) for track in followed.tracks)
@@ -157,20 +207,43 @@ def _refuse(choice: SpeakerChoice, info: VideoInfo, detections: Detections) -> N
 
 
 def _detect(info: VideoInfo, detector: FaceDetector, extent: Extent, least: int, on_progress: OnProgress | None, watch: Watch) -> Detections:
-    """Decode the first frames, `least` of them if there are so many, and find the faces on each."""
+    """Decode the first frames, `least` of them if there are so many, and find the faces on each, with progress."""
     wanted = extent.max_frames if extent.until_s is None else min(extent.max_frames, round(extent.until_s * info.frame_rate))
     wanted = max(wanted, least)
     expected = min(wanted, info.expected_frame_count or wanted)
-    is_enough = _Enough(extent, least, info)
     clock = StageClock("analyse", expected, on_progress)
+    detections = detect(info, detector, Enough(extent, least, info), lambda index, frame: clock.advance(min(index + 1, expected)), watch.tick, watch)
+    clock.finish(min(len(detections.pts), wanted))
+    return detections
+
+
+def detect(
+    info: VideoInfo,
+    detector: FaceDetector,
+    is_enough: Enough,
+    on_frame: Callable[[int, FoundFrame], None],
+    tick: Callable[[], None],
+    watch: Watch,
+    pace: Pace = lambda index, is_left: None,
+) -> Detections:
+    """Decode the first frames, until there are enough, and find the faces on each.
+
+    Args:
+        info: the video.
+        detector: who finds them.
+        is_enough: tells when.
+        on_frame: called with the number of each frame and what was found there, in order.
+        tick: called between any two packets; what it raises ends the work.
+        watch: ends it, too.
+        pace: see `find_faces`.
+    """
     frames: list[FoundFrame] = []
-    with VideoReader(info, watch.tick) as reader:
-        with closing(find_faces(reader, info, detector, is_enough, watch)) as found:
+    with VideoReader(info, tick) as reader:
+        with closing(find_faces(reader, info, detector, is_enough, watch, pace)) as found:
             for frame in found:
                 frames.append(frame)
-                clock.advance(min(len(frames), expected))
+                on_frame(len(frames) - 1, frame)
         damaged_packet_count = reader.damaged_packet_count
-    clock.finish(min(len(frames), wanted))
     faces = [frame.faces for frame in frames]
     return Detections(
         pts=np.array([frame.pts for frame in frames], np.int64),

@@ -1,8 +1,9 @@
 """Faces on every frame of a video, frame by frame, from a detector that is asked about as few frames as it takes."""
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,8 +21,12 @@ from preprocess.cuts import ChangeMeter, change, thumbnail
 from preprocess.letterbox import Letterbox
 from preprocess.sparse import Rows, SparseWindow, step_frames, window_frames
 
-WINDOWS_IN_FLIGHT = 3
-"""Windows whose detections are awaited at a time: one computing, one queued in Triton, one on its way."""
+WINDOWS_IN_FLIGHT = 2
+"""Windows whose detections are awaited at a time: one computing, one queued in Triton."""
+
+Pace = Callable[[int, Callable[[], bool]], None]
+"""Called with the number of each frame that is about to be looked at, in the thread that decodes: returns when it may be, or when the second
+argument says that nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,12 @@ class _Picture:
 
 
 def find_faces(
-    reader: VideoReader, info: VideoInfo, detector: FaceDetector, is_enough: Callable[[int, int], bool], watch: Watch
+    reader: VideoReader,
+    info: VideoInfo,
+    detector: FaceDetector,
+    is_enough: Callable[[int, int], bool],
+    watch: Watch,
+    pace: Pace = lambda index, is_left: None,
 ) -> Generator[FoundFrame]:
     """Yield the first frames of a video, in order; a few more than asked for where there are more, to whole windows.
 
@@ -58,6 +68,7 @@ def find_faces(
         detector: who finds them.
         is_enough: told the number and time stamp of each frame in turn; tells whether no more are needed.
         watch: ends the search when it is told to stop.
+        pace: how far ahead frames are looked at; as far as there is room where nothing is said.
 
     Raises:
         InferenceError: Triton failed.
@@ -67,9 +78,11 @@ def find_faces(
     rate = float(info.frame_rate)
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []
-    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough), 1, "analyse-decode", watch)
+    left = threading.Event()
+    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough, lambda index: pace(index, left.is_set)), 1, "analyse-decode", watch)
     searches = in_flight(lambda window: _Search(window, detector, step_frames(rate), watch.tick), windows, WINDOWS_IN_FLIGHT, watch)
-    with closing(windows), closing(searches) as found:
+    with closing(windows), closing(searches) as found, ExitStack() as leaving:
+        leaving.callback(left.set)
         for window, faces in found:
             for picture, rows in zip(window, faces, strict=True):
                 waiting.append((picture, _to_frame(rows, box)))
@@ -80,10 +93,13 @@ def find_faces(
         yield FoundFrame(known.pts, known.is_key, its_rows, changes)
 
 
-def _windows(reader: VideoReader, box: Letterbox, count: int, is_enough: Callable[[int, int], bool]) -> Generator[list[_Picture]]:
+def _windows(
+    reader: VideoReader, box: Letterbox, count: int, is_enough: Callable[[int, int], bool], pace: Callable[[int], None]
+) -> Generator[list[_Picture]]:
     window: list[_Picture] = []
     enough = False
     for frame in reader.decode_from_start():
+        pace(frame.index)
         scaled = frame.scaled_rgb(box.scaled_coded_wh)
         pts = MISSING_PTS if frame.picture.pts is None else frame.picture.pts
         window.append(_Picture(pts, frame.is_key, box.place(scaled), thumbnail(scaled)))

@@ -96,7 +96,9 @@ def plan_render(
     encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others), speaker_image and speaker_image.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
-    if not os.access(out.parent, os.W_OK | os.X_OK) or out.is_dir():
+    if out.is_dir():
+        raise StorageError(f"Cannot write {out}, which is a folder; name a file in it or choose another output.")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)

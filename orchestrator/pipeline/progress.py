@@ -41,8 +41,10 @@ MIN_MEASURED_S = 0.01
 class StageClock:
     """Reports one stage's progress and measures it."""
 
-    def __init__(self, stage: Stage, total: int, on_progress: OnProgress | None, *, first: int = 0, faces_found: int | None = None) -> None:
-        """Begin a stage of `total` frames, of which `first` were finished by an earlier attempt."""
+    def __init__(
+        self, stage: Stage, total: int, on_progress: OnProgress | None, *, first: int = 0, faces_found: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """Begin a stage of `total` frames, of which `first` were finished by an earlier attempt; `faces_found` tells what is known by then."""
         self._stage: Stage = stage
         self._total = total
         self._first = first
@@ -77,4 +79,4 @@ class StageClock:
         elapsed_s = self.elapsed_s
         speed = (done - self._first) / elapsed_s if done > self._first and elapsed_s >= MIN_MEASURED_S else 0.0
         eta_s = (self._total - done) / speed if speed and self._total else None
-        self._on_progress(Progress(self._stage, done, self._total, speed, eta_s, self._faces_found, self._passed_through, self._segment_count))
+        self._on_progress(Progress(self._stage, done, self._total, speed, eta_s, self._faces_found(), self._passed_through, self._segment_count))

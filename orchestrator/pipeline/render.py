@@ -1,7 +1,8 @@
 """The whole of one render, from two files to one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from orchestrator.media.mix import Background, channels_of_source
 from orchestrator.media.segment import assemble, encoder_version
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
-from orchestrator.pipeline.analyse import Analysis, Extent, analyse
+from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse
 from orchestrator.pipeline.frames import render_frames
 from orchestrator.pipeline.models import DEFAULT_ROLES, Models, open_models
 from orchestrator.pipeline.notes import render_notes
@@ -32,7 +33,9 @@ from orchestrator.pipeline.speakers import Voice
 from orchestrator.pipeline.speech import check_temperature, find_speech, heard_speech
 from orchestrator.pipeline.timeline import Timeline, lay_out, shows_whole_source
 from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.underway import UnderWay, Unforeseen
 from orchestrator.pipeline.watch import Watch
+from preprocess.speaker import LargestFace
 from preprocess.voice import Spans, spoken_s
 
 
@@ -67,30 +70,33 @@ def render(
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
     person = None if plan.portrait is None or models.embedder is None else Person.of(plan.portrait, models.detector, models.embedder)
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
-        analyse_clock = StageClock("analyse", 0, None)
         # One more than the limit shows that there are too many, however many there are.
         extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
         choices = [voice.choice for voice in plan.voices]
-        analysis = analyse(info, models.detector, extent, on_progress, choices, person=person, watch=watch, tracks=tracks)
-        analyse_s = analyse_clock.elapsed_s
-        faces_found = int(np.any([track.is_present for track in analysis.tracks], axis=0).sum())
-        shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
-        frame_count = shown.frame_count
-        if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
-            raise too_many_frames(frame_count, plan.limits)
+        known = KnownFaces(info, models.detector, tracks, watch)
+        clock = StageClock("analyse", 0, None)
+        under_way = None
+        # Which groups of pictures can be copied, and who speaks where it has to be looked for, is known at the end of an analysis only.
+        if choices == [LargestFace()] and person is None and not options.smart and known.load(extent) is None:
+            under_way = UnderWay.begin(info, models.detector, extent, known, watch)
+        if under_way is None:
+            analysis = analyse(info, models.detector, extent, on_progress, choices, person=person, watch=watch, known=known)
+            analyse_s = clock.elapsed_s
+            done = _render_analysed(plan, analysis, models, path, on_progress, lambda: analysis.faces_found, watch)
+        else:
+            with under_way:
+                begun = under_way.first_face(on_progress)
+                analyse_s = clock.elapsed_s
+                try:
+                    done = _render_analysed(plan, begun, models, path, on_progress, lambda: under_way.faces_found, watch)
+                    analysis = under_way.confirm()
+                except Unforeseen:
+                    analysis = under_way.whole()
+                    done = _render_analysed(plan, analysis, models, path, on_progress, lambda: analysis.faces_found, watch)
+        shown, folder, frame_count = done.shown, done.folder, done.shown.frame_count
+        faces_found = analysis.faces_found
 
-        folder = SegmentFolder(path, _fingerprint(plan, shown, models))
-        first = sum(segment.file.frame_count for segment in folder.finished)
-        render_clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
-        heard = [
-            heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)
-        ]
-        spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
-        if first < frame_count:
-            _render_segments(plan, analysis, shown, models, heard, spans, folder, render_clock, watch)
-        render_s = render_clock.elapsed_s
-
-        finish_clock = StageClock("finish", frame_count, on_progress, faces_found=faces_found)
+        finish_clock = StageClock("finish", frame_count, on_progress, faces_found=lambda: faces_found)
         with placed_when_complete(plan.out) as partial:
             assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick)
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
@@ -108,13 +114,56 @@ def render(
         passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
-        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
-        frames_per_s=(frame_count - first) / render_s if frame_count > first else 0.0,
+        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": done.render_s, "finish": finish_clock.elapsed_s},
+        frames_per_s=(frame_count - done.first) / done.render_s if frame_count > done.first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        speech_s=_spoken_s(plan.voices, spans),
-        notes=render_notes(plan, models, analysis, shown, spans),
+        speech_s=_spoken_s(plan.voices, done.spans),
+        notes=render_notes(plan, models, analysis, shown, done.spans),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """An output that is finished but for being put together."""
+
+    shown: Timeline
+    folder: SegmentFolder
+    first: int
+    """Its first frame that no earlier attempt had finished."""
+    spans: Sequence[Spans | None]
+    render_s: float
+
+
+def _render_analysed(
+    plan: RenderPlan,
+    analysis: Analysis,
+    models: Models,
+    path: Path,
+    on_progress: OnProgress | None,
+    faces_found: Callable[[], int | None],
+    watch: Watch,
+) -> _Rendered:
+    """Render the segments of an output into a folder, those that it lacks.
+
+    Raises:
+        Unforeseen: the analysis is under way, and finds other frames than it was begun with.
+    """
+    options, speech_s = plan.options, plan.speech_s
+    shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
+    frame_count = shown.frame_count
+    if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
+        raise too_many_frames(frame_count, plan.limits)
+    folder = SegmentFolder(path, _fingerprint(plan, shown, models))
+    first = sum(segment.file.frame_count for segment in folder.finished)
+    if first:
+        analysis.wait_for(len(analysis.index) - 1)  # to go on there, key frames have to be known
+    clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
+    heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
+    spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
+    if first < frame_count:
+        _render_segments(plan, analysis, shown, models, heard, spans, folder, clock, watch)
+    return _Rendered(shown, folder, first, spans, clock.elapsed_s)
 
 
 def _render_segments(

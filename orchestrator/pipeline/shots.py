@@ -62,6 +62,7 @@ def cut_shots(
 
     def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
         speaking = []
+        analysis.wait_for(frame.index)
         for track in analysis.tracks if index < shown.speech_frames else ():
             if track.is_present[frame.index]:
                 face = _face_of(track, frame.index, lip_model, mask)

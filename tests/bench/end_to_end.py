@@ -1,6 +1,7 @@
 """(a) The whole render over its floor: what decoding and encoding cost by themselves, or the lip model where that is dearer."""
 
 from collections.abc import Iterator
+from statistics import median
 
 from orchestrator.inference.faces import LipModel
 from orchestrator.pipeline.options import RenderOptions
@@ -11,8 +12,9 @@ from tests.bench.scores import Figure
 from tests.bench.workbench import Workbench, ratios, side_by_side, timed
 
 CODEC_LIMIT = (
-    "The floor is the codec on every core. What comes on top can only go to zero where a GPU runs the model: on a CPU the model, the crop and the "
-    "paste take their time from the same cores (`model_ms_per_frame` is the model's share)."
+    "The floor is the codec on every core. On a CPU the model takes its time from the same cores, so the limit is (codec + model) / codec "
+    "(`limit_of_shared_cores`); what is above that is crop, paste, requests and the new encoder of each segment. 1 is reached only where a GPU runs "
+    "the model."
 )
 MODEL_LIMIT = (
     "The floor is the model alone. On a CPU the codec takes its time from the same cores, so the limit is (model + codec) / model "
@@ -38,10 +40,14 @@ def _cheap(bench: Workbench, size: str, preset: str) -> Figure:
         lambda: timed(lambda: bench.render(bench.client, video, speech, options)),
         lambda: timed(lambda: decode_encode(video, speech, bench.folder / "floor.mp4", options.encoding(), frames)),
     )
+    model_s = call_for(LipModel(bench.client), effort.model_s / 4)
+    limit = 1 + model_s * frames / min(floor)
     detail = {
         "product_ms_per_frame": [round(1e3 * seconds / frames, 2) for seconds in product],
         "floor_ms_per_frame": [round(1e3 * seconds / frames, 2) for seconds in floor],
-        "model_ms_per_frame": round(1e3 * call_for(LipModel(bench.client), effort.model_s / 4), 2),
+        "model_ms_per_frame": round(1e3 * model_s, 2),
+        "limit_of_shared_cores": round(limit, 3),
+        "product_over_that_limit": round(median(ratios(product, floor)) / limit, 3),
     }
     return Figure(f"a/{size}/{preset}", ratios(product, floor), "lower", 1.10, CODEC_LIMIT, detail)
 

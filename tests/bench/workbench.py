@@ -20,15 +20,16 @@ from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS
 from orchestrator.inference.faces import FaceDetector
-from orchestrator.media.probe import probe_video
+from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack
-from orchestrator.pipeline.analyse import Extent, analyse
+from orchestrator.pipeline.analyse import Extent, KnownFaces, analyse
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.tracks import Detections, TrackCache
+from orchestrator.pipeline.watch import Watch
 from orchestrator.session import device_config
 from orchestrator.settings import Settings
 from preprocess.cuts import REACH
@@ -113,11 +114,14 @@ class Workbench:
         key = self.tracks.key(video, detector.identity)
         if base is not None and base != video and self.tracks.load(key) is None:
             base_info = probe_video(base)
-            analyse(base_info, detector, Extent(None, base_info.expected_frame_count or frames), tracks=self.tracks)
+            analyse(base_info, detector, Extent(None, base_info.expected_frame_count or frames), known=self._known(base_info, detector))
             known = self.tracks.load(self.tracks.key(base, detector.identity))
             assert known is not None
             self.tracks.store(key, repeated(known, frames // len(known.pts)))
-        return analyse(info, detector, Extent(None, frames), tracks=self.tracks).tracks[0]
+        return analyse(info, detector, Extent(None, frames), known=self._known(info, detector)).tracks[0]
+
+    def _known(self, info: VideoInfo, detector: FaceDetector) -> KnownFaces:
+        return KnownFaces(info, detector, self.tracks, Watch())
 
     def serve(self, repository: Path) -> TritonClient:
         """Return a client of a Triton on a repository; both end with the run."""

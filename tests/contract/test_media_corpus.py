@@ -2,6 +2,7 @@
 
 import random
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -198,3 +199,109 @@ def test_file_with_bits_that_flipped_is_a_whole_video_or_an_error_of_ours(name: 
         outcomes.add("video")
     assert outcomes <= {"video", "unreadable_media", "empty_stream", "missing_stream", "limit_exceeded"}
     assert "video" in outcomes
+
+
+FIRST_HALF = Clip(frame_count=10, first_tick=35)
+
+
+def broken_clusters(path: Path) -> Path:
+    """Return a Matroska file of which every second cluster says that it begins at 0."""
+    data = bytearray(make_clip(path, Clip(gop=5, container_options={"cluster_time_limit": "200"})).read_bytes())
+    at, count = -1, 0
+    while (at := data.find(bytes.fromhex("1f43b675"), at + 1)) >= 0:
+        time_at = data.find(b"\xe7", at, at + 20)
+        size, count = data[time_at + 1] & 0x7F, count + 1
+        if count % 2 == 0:
+            data[time_at + 2 : time_at + 2 + size] = bytes(size)
+    assert count > 3
+    path.write_bytes(data)
+    return path
+
+
+def without_header(path: Path) -> Path:
+    data = make_clip(path).read_bytes()
+    at = data.index(b"moov") - 4
+    path.write_bytes(data[:at] + data[at + struct.unpack(">I", data[at : at + 4])[0] :])
+    return path
+
+
+def cut_av1(path: Path) -> Path:
+    data = make_clip(path, Clip(codec="libsvtav1", frame_count=60, options={"preset": "10"})).read_bytes()
+    path.write_bytes(data[: len(data) // 4])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("clusters.mkv", broken_clusters), ("moov.mp4", without_header), ("av1.mp4", cut_av1), ("av1.webm", cut_av1)]
+)
+def test_file_whose_structure_is_broken_is_refused_by_name(name: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
+    with pytest.raises(UnreadableMedia, match=rf"{name} (is truncated|cannot be read)"):
+        probe_video(make(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("size.ts", Clip(frame_count=10, first_tick=45, size_wh=(192, 128))),
+        ("chroma.ts", Clip(frame_count=10, first_tick=45, pix_fmt="yuv422p")),
+        ("depth.ts", Clip(frame_count=10, first_tick=45, pix_fmt="yuv420p10le")),
+        ("size.h264", Clip(frame_count=10, size_wh=(192, 128))),
+    ],
+)
+def test_pictures_that_change_their_kind_on_the_way_go_on_in_that_of_the_first(name: str, then: Clip, speech: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(make_clip(path, FIRST_HALF).read_bytes() + make_clip(tmp_path / f"then{path.suffix}", then).read_bytes())
+    output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
+    there = [*range(10), *range(10)]
+    assert [number for _, number in seen(tmp_path / "out.mp4")] == [*there, *there[-2::-1], 1]
+    assert probe_video(tmp_path / "out.mp4").size_wh == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("composition.mp4", Clip(b_frames=2, options=B_FRAMES, container_options={"movflags": "+negative_cts_offsets"})),
+        ("wide.mkv", Clip(codec="ffv1", options={}, size_wh=(16_384, 64), frame_count=5)),
+    ],
+)
+def test_odd_but_whole_video_comes_out_picture_by_picture(name: str, clip: Clip, speech: Path, tmp_path: Path) -> None:
+    output(make_clip(tmp_path / name, clip), read_speech(speech).info, RenderOptions(sync_mode="cut_off"), tmp_path / "out.mp4")
+    assert [number for _, number in seen(tmp_path / "out.mp4")] == [*range(clip.frame_count)]
+
+
+def test_stream_with_one_picture_before_the_video_is_not_taken_for_it(speech: Path, tmp_path: Path) -> None:
+    """As tools leave it that remux a cover into Matroska without its mark."""
+    make_clip(tmp_path / "clip.mp4")
+    with av.open(str(tmp_path / "cover.mkv"), "w") as target, av.open(str(tmp_path / "clip.mp4")) as source:
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 320, 240, "yuvj420p"
+        video = target.add_stream_from_template(source.streams.video[0])
+        for picture in (av.VideoFrame.from_ndarray(np.full((240, 320, 3), 200, np.uint8)).reformat(format="yuvj420p"), None):
+            target.mux(cover.encode(picture))
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                target.mux(packet)
+    output(tmp_path / "cover.mkv", read_speech(speech).info, RenderOptions(sync_mode="cut_off"), tmp_path / "out.mp4")
+    assert [number for _, number in seen(tmp_path / "out.mp4")] == [*range(30)]
+
+
+@pytest.mark.parametrize("declared", [0, 3 << 30, 0xFFFFFFFF])
+def test_wav_that_was_streamed_and_does_not_know_its_size_is_read_to_its_end(declared: int, speech: Path, tmp_path: Path) -> None:
+    data = bytearray(speech.read_bytes())
+    for at in (4, data.index(b"data") + 4):
+        data[at : at + 4] = struct.pack("<I", declared)
+    (tmp_path / "stream.wav").write_bytes(data)
+    assert read_speech(tmp_path / "stream.wav").info.duration_s == Fraction(8, 5)
+
+
+def test_garbage_in_a_stream_of_aac_is_left_out_and_before_it_refused(tmp_path: Path) -> None:
+    data = make_sound(tmp_path / "speech.aac", Sound("aac", 48_000, sample_format="fltp", duration_s=Fraction(4))).read_bytes()
+    garbage, middle = random.Random(3).randbytes(5000), len(data) // 2
+    (tmp_path / "middle.aac").write_bytes(data[:middle] + garbage + data[middle:])
+    info = read_speech(tmp_path / "middle.aac").info
+    assert info.damaged_packet_count and abs(info.duration_s - 4) < Fraction(1, 10)
+    (tmp_path / "first.aac").write_bytes(random.Random(3).randbytes(3000) + data)
+    with pytest.raises(UnreadableMedia, match=r"first.aac cannot be read") as caught:
+        read_speech(tmp_path / "first.aac")
+    assert "number" not in str(caught.value)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.media import reader as reader_module
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
+from orchestrator.media.scan import foresee_frames
 from orchestrator.media.times import MISSING_PTS
 from preprocess.letterbox import Letterbox
 from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, picture_of, planes_of
@@ -159,6 +160,26 @@ def test_every_frame_comes_in_order_as_it_was_encoded(made: Made, name: str) -> 
         for number, copies in zip(numbers, planes, strict=True):
             for actual, expected in zip(copies, numbered_planes(number, case.clip.size_wh, case.clip.pix_fmt), strict=True):
                 assert np.array_equal(actual, expected[: actual.shape[0], : actual.shape[1]])
+
+
+UNFORESEEN = ("avi", "flv", "h264", "mpg", "gif", "png", "jpg")
+"""Kinds of files whose packets do not say when each frame is shown."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_packets_foresee_the_frames_that_are_decoded(made: Made, name: str) -> None:
+    info = made(name)
+    foreseen = foresee_frames(info)
+    if foreseen is not None:
+        index = index_of(info)
+        np.testing.assert_array_equal(foreseen.pts, index.pts)
+        assert foreseen.is_whole
+        begun = foresee_frames(info, Fraction(1, 5))
+        assert begun is not None and len(begun.pts) >= min(5, len(index))
+        np.testing.assert_array_equal(begun.pts, index.pts[: len(begun.pts)])
+        assert begun.is_whole == (len(begun.pts) == len(index))
+    is_plain = Path(CASES[name].file).suffix[1:] not in UNFORESEEN and not info.is_interlaced
+    assert foreseen is not None or not is_plain, "what ordinary cameras and editors write is foreseen"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -65,6 +65,7 @@ SOURCES = {
     "film": constant("clip.mkv", "24000/1001"),
     "pal, late": constant("clip.mp4", "25", first_tick=40),
     "ntsc": constant("clip.ts", "30000/1001", first_tick=35),
+    "sport": constant("clip.mkv", "50"),
     "double": constant("clip.mp4", "60000/1001"),
     "fast": constant("clip.mkv", "120"),
     "phone": Source("clip.mp4", Clip(frame_rate=Fraction(1000), ticks=JITTER_MS), Fraction(30), MS_STARTS),

@@ -1,5 +1,6 @@
 """Programs as a user starts them, on inputs that a user might give."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.leash import leashed
 
 LIPSYNC = str(Path(sys.executable).with_name("lipsync"))
 
@@ -42,7 +45,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60) 
 @contextmanager
 def running(*arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
     """Start `lipsync ...` and make sure that it is gone at the end."""
-    with subprocess.Popen([LIPSYNC, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(leashed(signal.SIGTERM, LIPSYNC, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
         finally:

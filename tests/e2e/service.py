@@ -19,6 +19,7 @@ import httpx
 from sync import Sync
 
 from tests.e2e.conftest import LIPSYNC, wait_until
+from tests.leash import leashed
 
 KEY, OTHER_KEY = "key-of-anna-0123456789", "key-of-bob-0123456789"
 
@@ -72,7 +73,11 @@ def serving(triton_address: str, folder: Path, key: str = KEY, **settings: str) 
     log_path = folder / "service.log"
     with log_path.open("w") as log:
         process = subprocess.Popen(
-            [LIPSYNC, "serve", "--port", str(port), "--triton", triton_address], stdout=log, stderr=subprocess.STDOUT, text=True, env=environment
+            leashed(signal.SIGTERM, LIPSYNC, "serve", "--port", str(port), "--triton", triton_address),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         )
         try:
             headers = {"x-api-key": key} if key else {}

@@ -417,6 +417,13 @@ def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dic
     assert 0 < cost.estimated_generation_cost < 3600
 
 
+def test_parameter_that_means_one_thing_is_given_once(service: Service) -> None:
+    for path, name in (("generations", "externalId"), ("assets", "searchQuery"), ("batch", "status")):
+        answer = service.http.get(f"/v2/{path}", params=[(name, "PENDING")] * 2)
+        assert (answer.status_code, answer.json()["message"].split()[0]) == (422, name)
+    assert service.http.get("/v2/generations", params=[("status", "PENDING")] * 2).status_code == 200
+
+
 def test_models_name_the_installed_one_first(service: Service) -> None:
     names = [model.name for model in service.sdk().models.list()]
     assert names[0] == "mouth-warp" and "lipsync-2" in names

@@ -103,7 +103,7 @@ def test_entry_serves_every_render_that_looks_at_no_more_frames() -> None:
     info = info_of()
 
     def served(seen: Detections, until_s: Fraction | None, max_frames: int = 1000) -> int | None:
-        return Extent(until_s, max_frames).frame_count(seen, info)
+        return Extent(until_s, max_frames).frame_count(seen.pts, seen.is_whole, info)
 
     assert served(part, Fraction(39, 25)) == 39 and served(part, Fraction(1, 5)) == 5
     assert served(part, Fraction(39, 25) + Fraction(1, 1000)) is None, "whether there is another frame inside is not known"

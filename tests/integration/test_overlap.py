@@ -1,0 +1,191 @@
+"""Rendering begins while the analysis is still under way, and makes the same bits as when the analysis had ended before."""
+
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from deploy.demo.clip import make_clip
+from orchestrator.errors import NoFaceFound, RenderCancelled, RenderInterrupted
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.usage import model_use
+from orchestrator.media.probe import probe_video
+from orchestrator.media.scan import ForeseenFrames, foresee_frames
+from orchestrator.pipeline import underway
+from orchestrator.pipeline.analyse import Extent, KnownFaces, analyse
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.progress import Progress
+from orchestrator.pipeline.render import render
+from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.segments import finished_segments
+from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.underway import UnderWay
+from orchestrator.pipeline.watch import Watch
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+
+SIDE_PX = 192
+FACELESS, WITH_FACE = 20, 100
+FAST = RenderOptions(preset="ultrafast")
+
+
+def write_clip(path: Path, pictures: list[Any]) -> Path:
+    """Write (h, w, 3) RGB pictures as H.264 with B-frames, 25 a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "16", "preset": "veryfast", "bf": "3"})
+        stream.width = stream.height = SIDE_PX
+        stream.pix_fmt = "yuv420p"
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def faceless() -> list[Any]:
+    """Pictures of nobody."""
+    noise = np.random.default_rng(3).integers(0, 255, (6, 6, 3), np.uint8)
+    return [cv2.resize(noise, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)] * FACELESS
+
+
+@pytest.fixture(scope="module")
+def film(faceless: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Somebody who comes into sight with a cut, and is seen for four seconds."""
+    folder = tmp_path_factory.mktemp("film")
+    make_clip(folder / "large.mp4", WITH_FACE // 25)
+    with av.open(str(folder / "large.mp4")) as source:
+        pictures = [frame.reformat(SIDE_PX, SIDE_PX, format="rgb24").to_ndarray() for frame in source.decode(video=0)]
+    return write_clip(folder / "film.mp4", faceless + pictures)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("words") / "words.wav", speech_like(6.0, silent_s=(4.0, 4.5)), SPEECH_RATE_HZ)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each render of a test began before its analysis had ended."""
+    found: list[bool] = []
+    begin = UnderWay.begin
+
+    def watched(*arguments: Any) -> UnderWay | None:
+        under_way = begin(*arguments)
+        found.append(under_way is not None)
+        return under_way
+
+    monkeypatch.setattr(UnderWay, "begin", watched)
+    return found
+
+
+def told(report: RenderReport) -> dict[str, Any]:
+    """Return what a report says of the output."""
+    return {name: value for name, value in asdict(report).items() if name not in ("output", "stage_s", "frames_per_s", "models")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(film: Path, words: Path, client: TritonClient, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, RenderReport]:
+    """The film forwards and backwards, all of it analysed before it is rendered."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out.mp4"
+    tracks, info, watch = TrackCache(out.parent / "tracks", 1 << 30), probe_video(film), Watch()
+    detector = FaceDetector(client)
+    analyse(info, detector, Extent(None, 1000), known=KnownFaces(info, detector, tracks, watch))
+    report = render(plan_render(film, words, out, FAST), client, tracks=tracks)
+    return out.read_bytes(), report
+
+
+def test_output_is_the_same_to_the_bit_as_when_the_analysis_had_ended_before(
+    undisturbed: tuple[bytes, RenderReport], film: Path, words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]
+) -> None:
+    report = render(plan_render(film, words, tmp_path / "out.mp4", FAST), client)
+    assert begun == [True]
+    assert (tmp_path / "out.mp4").read_bytes() == undisturbed[0]
+    assert told(report) == told(undisturbed[1])
+    assert (report.face_frame_count, report.cuts) == (WITH_FACE, (FACELESS,))
+
+
+def test_part_of_a_video_is_the_same_too_and_what_was_seen_of_it_is_kept(
+    film: Path, words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]
+) -> None:
+    options = RenderOptions(preset="ultrafast", audio_offset=-2.0, frame_rate="keep")
+    tracks = TrackCache(tmp_path / "tracks", 1 << 30)
+    reports = [render(plan_render(film, words, tmp_path / f"{name}.mp4", options), client, tracks=tracks) for name in ("new", "known")]
+    assert begun == [True], "the second one finds everything in the cache"
+    assert reports[0].source_frame_count == 100
+    assert (tmp_path / "new.mp4").read_bytes() == (tmp_path / "known.mp4").read_bytes()
+    assert told(reports[0]) == told(reports[1])
+
+
+@pytest.mark.parametrize("lie", ["a stamp", "a frame too many"])
+def test_video_with_other_frames_than_its_packets_say_is_rendered_by_those_it_has(
+    lie: str,
+    undisturbed: tuple[bytes, RenderReport],
+    film: Path,
+    words: Path,
+    client: TritonClient,
+    tmp_path: Path,
+    begun: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def foreseen(*arguments: Any) -> ForeseenFrames | None:
+        truth = foresee_frames(*arguments)
+        assert truth is not None
+        pts = truth.pts.copy()
+        pts[100] += 1
+        return ForeseenFrames(pts if lie == "a stamp" else np.append(truth.pts, 2 * truth.pts[-1] - truth.pts[-2]), truth.is_whole)
+
+    monkeypatch.setattr(underway, "foresee_frames", foreseen)
+    report = render(plan_render(film, words, tmp_path / "out.mp4", FAST), client)
+    assert begun == [True]
+    assert (tmp_path / "out.mp4").read_bytes() == undisturbed[0]
+    assert told(report) == told(undisturbed[1])
+
+
+def test_render_that_was_ended_goes_on_from_its_segments_with_an_analysis_of_its_own(
+    undisturbed: tuple[bytes, RenderReport], film: Path, words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]
+) -> None:
+    watch, segments = Watch(), tmp_path / "segments"
+
+    def leave(progress: Progress) -> None:
+        if progress.stage == "render" and progress.done:
+            watch.leave_at_checkpoint()
+
+    with pytest.raises(RenderInterrupted):
+        render(plan_render(film, words, tmp_path / "out.mp4", FAST), client, leave, watch=watch, segments=segments)
+    finished = sum(segment.file.frame_count for segment in finished_segments(segments))
+    assert 0 < finished < 100
+    report = render(plan_render(film, words, tmp_path / "out.mp4", FAST), client, segments=segments)
+    assert begun == [True, True]
+    assert (tmp_path / "out.mp4").read_bytes() == undisturbed[0]
+    assert told(report) == told(undisturbed[1])
+
+
+def test_video_without_a_face_is_refused_before_any_lip_sync_call(
+    faceless: list[Any], words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]
+) -> None:
+    video = write_clip(tmp_path / "nobody.mp4", 6 * faceless)
+    before = model_use(client, "lip_sync").inference_count
+    with pytest.raises(NoFaceFound):
+        render(plan_render(video, words, tmp_path / "out.mp4", FAST), client)
+    assert begun == [True]
+    assert model_use(client, "lip_sync").inference_count == before
+    assert [path.name for path in tmp_path.iterdir()] == ["nobody.mp4"]
+
+
+def test_render_that_is_ended_ends_its_analysis(film: Path, words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]) -> None:
+    def leave(progress: Progress) -> None:
+        if progress.stage == "render":
+            raise RenderCancelled("Enough seen.")
+
+    with pytest.raises(RenderCancelled, match="Enough seen"):
+        render(plan_render(film, words, tmp_path / "out.mp4", FAST), client, leave)
+    assert begun == [True]
+    assert not list(tmp_path.iterdir())

@@ -74,7 +74,7 @@ def test_ten_bit_hdr_is_kept_and_its_mouth_moves_as_in_sdr(codec: str, hdr: Path
         as_sdr = curve.to_sdr(levels(result)).astype(int)
         original = curve.to_sdr(levels(source)).astype(int)
         moved, expected = as_sdr - original, (luma_of(sdr).astype(int) - luma_of(small_clip)[:15].astype(int)) * 255 / 219
-        assert np.abs(moved - expected).mean() < 0.5 and np.corrcoef(moved[5].ravel(), expected[5].ravel())[0, 1] > 0.95
+        assert np.abs(moved - expected).mean() < 0.5 and np.corrcoef(moved.ravel(), expected.ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("asked", [{"hdr": "sdr", "preset": "ultrafast", "crf": 10}, {"codec": "vp9", "preset": "ultrafast", "crf": 10}])

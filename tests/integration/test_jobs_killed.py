@@ -112,7 +112,7 @@ def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(
     spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
 ) -> None:
     """A limit on the size of files stands in for a full disk: the system gives it the same way, and it can be lifted."""
-    large = spec(2.0, options=RenderOptions(lossless=True, preset="ultrafast"))
+    large = spec(6.0, options=RenderOptions(lossless=True, preset="ultrafast"))
     with worker({"data": str(tmp_path / "data"), "triton": client.address, "max_attempts": 2}, {"large": large}, settled_s=1.0) as service:
         service.start()
         assert service.process is not None

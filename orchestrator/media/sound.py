@@ -1,6 +1,6 @@
 """The output's sound: the speech, maybe with the source's own sound under it, encoded once from its first sample to its last."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -68,6 +68,10 @@ class SpeechEncoder:
         context.format = self.sound.sample_format
         context.bit_rate = self.sound.bits_per_s_per_channel * (1 if self.layout == "mono" else 2)
 
+    def close(self) -> None:
+        """Close the track, if it has not been read to its end: an error's traceback would keep it open."""
+        self._packets.close()
+
     def until(self, time_s: Fraction | None) -> "Iterator[Packet[Any]]":
         """Yield the packets that begin before a time, or all that are left, each once."""
         while (packet := self._peek()) is not None:
@@ -81,7 +85,7 @@ class SpeechEncoder:
             self._next = next(self._packets, None)
         return self._next
 
-    def _encoded(self, pieces: Iterable[NDArray[np.float32]]) -> "Iterator[Packet[Any]]":
+    def _encoded(self, pieces: Iterable[NDArray[np.float32]]) -> "Generator[Packet[Any]]":
         position = 0
         converter = av.AudioResampler(format=self.sound.sample_format, layout=self.layout, rate=self.rate_hz)
         for piece in pieces:

@@ -180,9 +180,11 @@ def _render_segments(
     """Render what the folder lacks."""
     passed_through = folder.passed_through_count
     speech, *others = (voice.speech.info for voice in plan.voices)
-    sound = SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis), others)
     copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
-    with SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer:
+    with (
+        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis), others)) as sound,
+        SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer,
+    ):
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
         for copy in copies:
             is_rendered[copy.first : copy.stop] = False

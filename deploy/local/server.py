@@ -212,10 +212,15 @@ def run_foreground(
         The exit status for the program: 0 when a signal ended it, else what Triton ended with, 1 when it did not start.
     """
 
+    is_serving = is_asked_to_stop = False
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal is_asked_to_stop
         for either in (signal.SIGINT, signal.SIGTERM):
             signal.signal(either, signal.SIG_IGN)  # from here on everything is bounded
-        raise KeyboardInterrupt
+        is_asked_to_stop = True
+        if not is_serving:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -233,10 +238,13 @@ def run_foreground(
         ) as server:
             print(f"gRPC     {server.grpc_address}\nHTTP     {server.http_address}\nmetrics  {server.metrics_address}/metrics")
             print(f"models   {', '.join(server.model_names()) or 'none'}", flush=True)
+            # Raised out of `Popen.wait`, an interrupt may leave its lock taken, and stopping would wait for that for ever.
+            is_serving = True
             while (status := server.poll()) is None:
+                if is_asked_to_stop:
+                    raise KeyboardInterrupt
                 print(server.read_new_log(), end="", file=sys.stderr, flush=True)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.wait(LOG_S)
+                time.sleep(LOG_S)
             print(f"{server.read_new_log()}Triton ended by itself with status {status}.", file=sys.stderr)
             return status or 1
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess.paste import largest_channel
+from postprocess.paste import largest_channel, rectangle_around
 
 MAX_OFFSET = 16.0
 """Most that a patch's colour is moved, levels of 0..255: a generator's tint is below; what is above is another picture."""
@@ -41,10 +41,10 @@ def matched_patch(image: NDArray[np.uint8], patch: NDArray[np.uint8], mask: NDAr
         patch: (S, S, 3) uint8 RGB, what a model made of it.
         mask: (S, S) float32, where the patch is used.
     """
-    x, y, width, height = cv2.boundingRect(np.asarray(mask > 0).view(np.uint8))
-    if not width:
+    left, top, right, bottom = rectangle_around(mask)
+    if left == right:
         return patch
-    part = np.s_[y : y + height, x : x + width]
+    part = np.s_[top:bottom, left:right]
     share = mask[part]
     outer, inner = (edge * float(share.max()) for edge in _RING)
     in_ring = cv2.inRange(share, outer, inner)

@@ -54,13 +54,13 @@ def mouth_change(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[n
     if mouth_patch.shape != face_crop.image.shape:
         raise ValueError(f"expected a mouth patch of shape {face_crop.image.shape}, got {mouth_patch.shape}")
     size_px = len(mask)
-    left, top, right, bottom = _rectangle(mask, (1, 1, size_px - 1, size_px - 1))
+    left, top, right, bottom = (edge + 1 for edge in rectangle_around(mask[1:-1, 1:-1]))
     if left == right:
         return None
     if mouth_patch.dtype == np.uint8:
         part = np.s_[top:bottom, left:right]
         inside = left, top, right, bottom
-        left, top, right, bottom = _rectangle(largest_channel(cv2.absdiff(mouth_patch[part], face_crop.image[part])))
+        left, top, right, bottom = rectangle_around(largest_channel(cv2.absdiff(mouth_patch[part], face_crop.image[part])))
         if left == right:
             return None
         reach = 2 + math.ceil(4 * DETAIL_BLUR * size_px)
@@ -72,6 +72,12 @@ def mouth_change(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[n
     difference = np.asarray(cv2.multiply(unmasked, cv2.merge([share, share, share])), np.float32)
     low, high = cv2.minMaxLoc(difference.reshape(len(difference), -1))[:2]
     return MouthChange(left, top, difference, share) if max(-low, high) >= 0.5 else None
+
+
+def rectangle_around(values: NDArray[Any]) -> tuple[int, int, int, int]:
+    """Return the smallest x1, y1, x2, y2 around what of (h, w) values is above 0; all 0 for nothing."""
+    x, y, width, height = cv2.boundingRect(np.asarray(values > 0).view(np.uint8))
+    return x, y, x + width, y + height
 
 
 def largest_channel(picture: NDArray[Any]) -> NDArray[Any]:
@@ -152,15 +158,6 @@ def _add(region: Plane, change: NDArray[Any], bits: int) -> None:
         np.copyto(region, np.asarray(cv2.add(region, change, dtype=cv2.CV_8U)))
     else:
         np.copyto(region, np.minimum(np.asarray(cv2.add(region, change, dtype=cv2.CV_16U)), (1 << bits) - 1))
-
-
-def _rectangle(values: NDArray[Any], within: tuple[int, int, int, int] | None = None) -> tuple[int, int, int, int]:
-    """Return the smallest x1, y1, x2, y2 around what is above 0; all 0 for nothing."""
-    x, y, width, height = cv2.boundingRect(np.asarray(values > 0).view(np.uint8))
-    if within is None:
-        return x, y, x + width, y + height
-    x1, y1, x2, y2 = max(x, within[0]), max(y, within[1]), min(x + width, within[2]), min(y + height, within[3])
-    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else (0, 0, 0, 0)
 
 
 def _signal_change(image: NDArray[np.uint8], difference: NDArray[np.float32], curve: SdrCurve | None) -> NDArray[np.float32]:

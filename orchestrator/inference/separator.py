@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient, sent_ahead
 from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model
-from orchestrator.inference.windows import Samples, cut_windows
+from orchestrator.inference.windows import Counted, Samples, cut_windows
 
 
 class VoiceSeparator:
@@ -44,17 +44,10 @@ class VoiceSeparator:
         Raises:
             InferenceError: Triton failed.
         """
-        left = 0
-
-        def counted() -> Iterator[Samples]:
-            nonlocal left
-            for piece in pieces:
-                left += len(piece)
-                yield piece
-
-        chunks = cut_windows(counted(), self._heard, 2 * self._context, self._context, self._context)
+        track, given = Counted(pieces), 0
+        chunks = cut_windows(track, self._heard, 2 * self._context, self._context, self._context)
         for answer in sent_ahead(self._client.infer(VOICE_SEPARATOR, {"samples": chunk[None]}, "voice") for chunk in chunks):
-            voice = wait(answer)[0][:left]
-            left -= len(voice)
+            voice = wait(answer)[0][: track.sample_count - given]
+            given += len(voice)
             if len(voice):
                 yield voice

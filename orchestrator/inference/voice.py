@@ -1,6 +1,6 @@
 """The `voice_activity` role: when in a track somebody speaks."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from itertools import islice
 
@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient, sent_ahead
 from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model
-from orchestrator.inference.windows import Samples, cut_windows
+from orchestrator.inference.windows import Counted, Samples, cut_windows
 
 
 class VoiceActivity:
@@ -50,22 +50,15 @@ class VoiceActivity:
         Raises:
             InferenceError: Triton failed.
         """
-        sample_count = 0
-
-        def counted() -> Iterator[Samples]:
-            nonlocal sample_count
-            for piece in pieces:
-                sample_count += len(piece)
-                yield piece
-
+        track = Counted(pieces)
         voice: list[Samples] = []
         overlap = self._context_samples + self._warm_up * self.chunk_samples
-        windows = cut_windows(counted(), self._window_samples, overlap, self._context_samples)
+        windows = cut_windows(track, self._window_samples, overlap, self._context_samples)
         size = self.description.request_batch_size
         for answer in sent_ahead(self._ask(batch) for batch in iter(lambda: list(islice(windows, size)), [])):
             for row in wait(answer):
                 voice.append(row[self._warm_up :] if voice else row)
-        return np.concatenate(voice)[: -(-sample_count // self.chunk_samples)] if voice else np.empty(0, np.float32)
+        return np.concatenate(voice)[: -(-track.sample_count // self.chunk_samples)] if voice else np.empty(0, np.float32)
 
     def _ask(self, windows: list[Samples]) -> Future[Samples]:
         return self._client.infer(VOICE_ACTIVITY, {"samples": np.stack(windows)}, "voice")

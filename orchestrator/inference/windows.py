@@ -9,6 +9,20 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 
 
+class Counted:
+    """The pieces of a track, counted while they are read: its length is known when they are all read."""
+
+    def __init__(self, pieces: Iterable[Samples]) -> None:
+        self._pieces = pieces
+        self.sample_count = 0
+        """Samples read so far."""
+
+    def __iter__(self) -> Iterator[Samples]:
+        for piece in self._pieces:
+            self.sample_count += len(piece)
+            yield piece
+
+
 def cut_windows(pieces: Iterable[Samples], size: int, overlap: int, before: int, behind: int = 0) -> Iterator[Samples]:
     """Yield (size,) windows of a track, however it is cut into pieces; little more than one window is held.
 

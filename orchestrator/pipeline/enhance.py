@@ -15,7 +15,7 @@ from orchestrator.media.reader import Picture, plane_views
 from orchestrator.pipeline.concurrency import batched, in_flight
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.watch import Watch
-from preprocess.align import frame_to_crop_matrix, invert_affine, warp
+from preprocess.align import as_3x3, frame_to_crop_matrix, invert_affine, warp
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 2
@@ -80,6 +80,6 @@ def _request(batch: list[tuple[Shown, tuple[FaceCrop, ...]]], enhancer: FaceEnha
 
 def _paste(frame: Shown, face: Face, crop: FaceCrop, patch: NDArray[np.uint8], colour: ColourMatrix) -> bool:
     """Put an enhanced face into its picture; returns whether it changed anything."""
-    lip_to_crop = np.vstack([crop.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(face.frame_to_crop), [0, 0, 1]])
+    lip_to_crop = as_3x3(crop.frame_to_crop) @ as_3x3(invert_affine(face.frame_to_crop))
     mask = warp(face.editable, lip_to_crop[:2], (len(patch), len(patch)), cv2.BORDER_CONSTANT)
     return put_patch(frame.picture, crop, patch, mask, colour, frame.source_index)

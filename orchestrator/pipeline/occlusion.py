@@ -18,7 +18,7 @@ from orchestrator.pipeline.patches import ask_for_patches
 from orchestrator.pipeline.shots import Shot
 from orchestrator.pipeline.watch import Watch
 from postprocess.mask import visible_mask
-from preprocess.align import frame_to_crop_matrix, invert_affine, warp
+from preprocess.align import as_3x3, frame_to_crop_matrix, invert_affine, warp
 from preprocess.yuv import ColourMatrix, FaceCrop, crop_face
 
 REQUESTS_IN_FLIGHT = 2
@@ -57,5 +57,5 @@ def _request(batch: list[_Cropped], occluder: FaceOccluder) -> Future[list[NDArr
 
 def _in_lip_crop(mask: NDArray[np.float32], crop: FaceCrop, face: Face, size_px: int) -> NDArray[np.float32]:
     """Return a mask of the occluder's crop as one of the lip model's."""
-    to_lip = np.vstack([face.frame_to_crop, [0, 0, 1]]) @ np.vstack([invert_affine(crop.frame_to_crop), [0, 0, 1]])
+    to_lip = as_3x3(face.frame_to_crop) @ as_3x3(invert_affine(crop.frame_to_crop))
     return warp(visible_mask(mask), to_lip[:2], (size_px, size_px), cv2.BORDER_REPLICATE)

@@ -10,9 +10,10 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
+from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
-from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
+from orchestrator.media.bounds import check_size
+from orchestrator.media.container import declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
 
@@ -21,12 +22,6 @@ STILL_FRAME_RATE = Fraction(25)
 
 MAX_FRAME_RATE = Fraction(240)
 """Above this a container's frame rate is a tick rate, not a frame rate, Hz."""
-
-MAX_PIXELS = 8192 * 4352
-"""Largest frame accepted: 8K with room for odd aspect ratios."""
-
-MIN_SIDE_PX = 32
-"""Smallest frame side accepted; nothing smaller can show a face."""
 
 TAIL_TOLERANCE_S = Fraction(3, 4)
 """How much earlier than its header says a stream may end before the file counts as truncated, s."""
@@ -97,7 +92,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction
     is_still: bool
     container: str
-    """FFmpeg's names of the container, separated by commas."""
+    """FFmpeg's names of the container, separated by commas; webp where it is animated."""
 
     is_interlaced: bool
     """Whether frames are made of two fields; they are deinterlaced, one frame for each."""
@@ -191,13 +186,10 @@ def probe_video(path: Path) -> VideoInfo:
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
         width, height = frame.width, frame.height
-        if width * height > MAX_PIXELS:
-            raise LimitExceeded(f"{path.name} is {width}x{height}; scale it down to at most 8192x4352.")
-        if min(width, height) < MIN_SIDE_PX:
-            raise LimitExceeded(f"{path.name} is {width}x{height}; the shorter side must have at least {MIN_SIDE_PX} px.")
+        check_size(path, width, height)
         second = next(frames, None)
         is_still = second is None
-        if container.format.name == "avi":
+        if format_of(container) == "avi":
             refuse_truncated_riff(path)
         if not is_still:
             _refuse_truncated(container, stream, path)
@@ -221,7 +213,7 @@ def probe_video(path: Path) -> VideoInfo:
             ),
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
-            container=container.format.name,
+            container=format_of(container),
             start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
             light=Light.of(frame) if int(context.color_trc or _UNSPECIFIED) in _HDR else None,

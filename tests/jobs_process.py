@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from orchestrator.embedded import supervised_triton
+from orchestrator.embedded import open_triton
 from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.service import JobService
@@ -22,7 +22,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     set_up_logging("json")
-    with supervised_triton(settings) as client:
+    with open_triton(settings) as client:
         service = JobService(settings, client)
         service.start()
         for key, spec in told["specs"].items():

@@ -16,12 +16,10 @@ from orchestrator.media.bounds import check_size
 from orchestrator.media.container import declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
+from orchestrator.media.times import MAX_FRAME_RATE
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
-
-MAX_FRAME_RATE = Fraction(240)
-"""Above this a container's frame rate is a tick rate, not a frame rate, Hz."""
 
 TAIL_TOLERANCE_S = Fraction(3, 4)
 """How much earlier than its header says a stream may end before the file counts as truncated, s."""
@@ -198,7 +196,7 @@ def probe_video(path: Path) -> VideoInfo:
             path=path,
             size_wh=(width, height),
             rotation_deg=frame.rotation % 360,
-            frame_rate=STILL_FRAME_RATE if is_still else _frame_rate(stream),
+            frame_rate=STILL_FRAME_RATE if second is None else _frame_rate(stream, is_stamped=second.pts != frame.pts),
             time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
             expected_frame_count=_expected_frame_count(container, stream),
             pix_fmt=frame.format.name,
@@ -245,8 +243,10 @@ def _is_rgb(pix_fmt: str) -> bool:
     return av.VideoFormat(pix_fmt).is_rgb or pix_fmt in _PALETTE_FORMATS
 
 
-def _frame_rate(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+def _frame_rate(stream: VideoStream, *, is_stamped: bool = True) -> Fraction:
+    """Return the header's rate. Where no time stamps say otherwise, that is how many frames there are in how long; FFmpeg's is a guess there."""
+    counted = 0 if is_stamped or not stream.duration else stream.frames / (stream.duration * Fraction(stream.time_base or 1))
+    for rate in (counted, stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate and 0 < rate <= MAX_FRAME_RATE:
             return Fraction(rate)
     return STILL_FRAME_RATE

@@ -129,6 +129,18 @@ def test_edit_list_that_cuts_the_beginning_off_is_heeded_both_ways(tmp_path: Pat
     assert forwards == [*range(10, 30)] and backwards == forwards[::-1]
 
 
+@pytest.mark.parametrize("frame_rate", [25, 30])
+def test_mp4_whose_frames_all_last_nothing_is_shown_at_the_rate_of_its_header(frame_rate: int, speech: Path, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", Clip(frame_rate=Fraction(frame_rate)))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stts") + 16  # version and flags, number of entries, number of frames; then how long each lasts
+    data[at : at + 4] = bytes(4)
+    path.write_bytes(data)
+    output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
+    assert probe_video(tmp_path / "out.mp4").frame_rate == frame_rate
+    assert [number for _, number in seen(tmp_path / "out.mp4")][:30] == [*range(30)]
+
+
 @pytest.mark.parametrize("sar", [Fraction(1, 100), Fraction(64, 45), Fraction(12, 11), Fraction(255, 1)])
 def test_shape_of_pixels_comes_out_as_players_see_it_in_the_source(sar: Fraction, speech: Path, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", Clip(sample_aspect_ratio=sar))

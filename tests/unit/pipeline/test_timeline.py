@@ -82,10 +82,10 @@ def test_remapped_frame_is_the_one_on_screen_in_the_middle_of_its_stretched_time
     for source in (variable(lengths), constant(len(lengths), Fraction(50))):
         frames = lay_out("remap", rate, source, speech_s, is_whole=True).source
         stretch = source.duration_s / len(frames)
-        ends = [*(source.ticks[1:] * source.tick_s), source.duration_s]
+        ends = [*(int(tick) * source.tick_s for tick in source.ticks[1:]), source.duration_s]
         for place, frame in enumerate(frames):
             middle = (place + Fraction(1, 2)) * stretch
-            assert source.ticks[frame] * source.tick_s <= middle + SNAPPED and middle <= ends[frame] + SNAPPED
+            assert int(source.ticks[frame]) * source.tick_s <= middle + SNAPPED and middle <= ends[frame] + SNAPPED
 
 
 def test_modes_that_show_the_whole_video_ask_for_it() -> None:

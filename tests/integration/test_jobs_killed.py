@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import av
+import numpy as np
 import psutil
 import pytest
 
@@ -15,15 +17,32 @@ from deploy.local import guard
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
+from orchestrator.media.reader import sample_views
 from orchestrator.pipeline.options import RenderOptions
 from tests.e2e.conftest import abandoned_memory, wait_until
 from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
 
 
+def noisy(clip: Path, path: Path) -> Path:
+    """Write a clip with the noise of a sensor in the dark over it, which an edit smooths away and `match_grain` puts back."""
+    noise = np.random.default_rng(1)
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "10", "preset": "ultrafast"})
+        shown = source.streams.video[0]
+        stream.width, stream.height, stream.pix_fmt = shown.width, shown.height, "yuv420p"
+        for picture in source.decode(video=0):
+            luma = sample_views(picture)[0]
+            luma[:] = np.clip(luma + noise.normal(0, 12, luma.shape), 0, 255)
+            picture.pict_type = av.video.frame.PictureType.NONE
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
 def test_job_killed_in_the_middle_goes_on_from_its_last_segment_to_the_same_bits(
-    database_url: str | None, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+    database_url: str | None, spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:
-    wanted = spec(5.0)
+    wanted = spec(5.0).model_copy(update={"video": str(noisy(small_clip, tmp_path / "noisy.mp4"))})
     settings = {"data": str(tmp_path / "data"), "triton": client.address, "database_url": database_url}
     with worker(settings, {"job": wanted}) as service:
         service.pause_at(2)

@@ -23,12 +23,13 @@ from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_models import models
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, with_render_flags
 from orchestrator.cli_tune import tune_command
+from orchestrator.embedded import check_repository, device_config, open_triton
 from orchestrator.errors import InvalidOption, RenderError
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
-from orchestrator.session import check_repository, device_config, refuse_unfit_models, render
+from orchestrator.session import refuse_unfit_models, render
 from orchestrator.settings import Settings
 
 app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -90,14 +91,13 @@ def serve(
 ) -> None:
     """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
     # A render need not wait for the web framework to load.
-    from orchestrator.embedded import supervised_triton  # noqa: PLC0415
     from orchestrator.logs import set_up_logging  # noqa: PLC0415
     from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
     given = {"host": host, "port": port}
     settings = read_settings(triton, device).model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up_logging(settings.log_format)
-    with open_listener(settings) as listener, supervised_triton(settings) as client:
+    with open_listener(settings) as listener, open_triton(settings) as client:
         refuse_unfit_models(client, settings)
         run_service(client, settings, listener)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
+from orchestrator.embedded import open_triton
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model
@@ -20,7 +21,6 @@ from orchestrator.inference.loadtest import Load, LoadResult, run_load
 from orchestrator.inference.metrics import read_metrics
 from orchestrator.inference.selftest import output_of, role_placement, served_roles
 from orchestrator.pipeline.samples import video_samples
-from orchestrator.session import open_triton
 
 SAMPLE_COUNT = 32
 """Different items in the requests, so that nothing measures a cache."""

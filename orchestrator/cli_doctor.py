@@ -13,12 +13,12 @@ from rich.table import Table
 from deploy.local.gpu import GpuError, check_gpu, gpu_expected
 from deploy.local.home import open_home
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
+from orchestrator.embedded import open_triton
 from orchestrator.errors import RenderError
 from orchestrator.inference.selftest import RoleStatus, SelfTest, self_test
 from orchestrator.media.encoders import nvenc_problem
 from orchestrator.media.formats import CODECS
 from orchestrator.models.repository import missing_roles
-from orchestrator.session import open_triton
 from orchestrator.settings import Settings
 
 PIPED_COLUMNS = 200

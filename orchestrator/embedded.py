@@ -1,4 +1,4 @@
-"""The embedded Triton of a service: started again when it dies."""
+"""The Triton of this process, given or embedded; an embedded one is started again when it dies."""
 
 import logging
 import subprocess
@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from deploy.local.server import LocalTriton
-from orchestrator.errors import RenderError
+from deploy.local.gpu import GpuError, check_gpu, gpu_expected
+from deploy.local.home import open_home
+from deploy.local.server import LocalTriton, TritonStartError
+from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable, RenderError
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import check_ready
-from orchestrator.session import metrics_address, start_embedded
+from orchestrator.models.repository import missing_roles
 from orchestrator.settings import Settings
 
 log = logging.getLogger("lipsync.triton")
@@ -95,11 +97,12 @@ class SupervisedTriton:
 
 
 @contextmanager
-def supervised_triton(settings: Settings) -> Iterator[TritonClient]:
+def open_triton(settings: Settings) -> Iterator[TritonClient]:
     """Connect to the Triton the settings name, or to an embedded one that lives, and is started again, for as long as the block runs.
 
     Raises:
         InferenceUnavailable: the embedded Triton does not start.
+        GpuUnavailable: a GPU is expected and cannot be used.
         ContractMismatch: the model repository lacks a role.
     """
     if settings.triton:
@@ -112,3 +115,57 @@ def supervised_triton(settings: Settings) -> Iterator[TritonClient]:
         yield triton.client
     finally:
         triton.close()
+
+
+def metrics_address(triton: str, given: str | None) -> str:
+    """Return the address of a Triton's metrics: what is given, else Triton's usual port on the host of its gRPC address."""
+    return given or f"{triton.rpartition(':')[0]}:8002"
+
+
+def start_embedded(settings: Settings) -> LocalTriton:
+    """Start the embedded Triton on the settings' models and device.
+
+    Raises:
+        InferenceUnavailable: it does not start.
+        GpuUnavailable: a GPU is expected and cannot be used.
+        ContractMismatch: the model repository lacks a role.
+    """
+    check_repository(settings)
+    config_name = device_config(settings)
+    try:
+        return LocalTriton.start(settings.triton_home, settings.model_repository, config_name=config_name)
+    except TritonStartError as exc:
+        kind = InferenceUnavailable if config_name == "cpu" else GpuUnavailable
+        raise kind(f"The embedded Triton did not start. {exc}") from exc
+
+
+def check_repository(settings: Settings) -> None:
+    """Check that the model repository has every role.
+
+    Raises:
+        ContractMismatch: it lacks one.
+    """
+    missing = missing_roles(settings.model_repository)
+    if missing:
+        raise ContractMismatch(f"The model repository {settings.model_repository} has no {' and no '.join(missing)}; run `lipsync models install`.")
+
+
+def device_config(settings: Settings) -> str | None:
+    """Return the name of the model configurations for the settings' device: None for `config.pbtxt`, which asks for GPUs.
+
+    Raises:
+        GpuUnavailable: the GPU that is asked for, or that shows on this machine, cannot be used.
+    """
+    if settings.device == "cpu":
+        return "cpu"
+    sign = gpu_expected()
+    if settings.device == "auto" and sign is None:
+        return "cpu"
+    home = open_home(settings.triton_home)
+    if home is not None:  # without one there is nothing to check, and starting Triton says so
+        try:
+            check_gpu(home.python, home.environment(), tensorrt=settings.device == "tensorrt")
+        except GpuError as exc:
+            expected = f" A GPU is expected here because of {sign}." if settings.device == "auto" else ""
+            raise GpuUnavailable(f"{exc}{expected}") from exc
+    return "tensorrt" if settings.device == "tensorrt" else None

@@ -1,17 +1,15 @@
-"""A Triton for this process, given or embedded, and the one function that renders with it."""
+"""The one function that renders, and what a Triton is tested for before a service begins."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.local.gpu import GpuError, check_gpu, gpu_expected
-from deploy.local.home import open_home
-from deploy.local.server import LocalTriton, TritonStartError
-from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceError, InferenceUnavailable
+from orchestrator.embedded import open_triton
+from orchestrator.errors import InferenceError, RenderStalled
 from orchestrator.inference.client import INTERACTIVE, TritonClient
-from orchestrator.inference.selftest import self_test
-from orchestrator.models.repository import missing_roles
+from orchestrator.inference.selftest import await_ready, check_ready, self_test
+from orchestrator.media.writer import scratch_folder
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import OnProgress
@@ -19,9 +17,16 @@ from orchestrator.pipeline.render import render as render_plan
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
+from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
 
 log = logging.getLogger("lipsync.session")
+
+ATTEMPTS = 3
+"""How often a render is begun that Triton lets down: each goes on from the segments that the one before finished."""
+
+PAUSE_S = 1.0
+"""How long a Triton that let a render down is left alone: one that dies takes a moment to be seen as dead."""
 
 
 def render(
@@ -47,35 +52,27 @@ def render(
     """
     settings = settings or Settings()
     plan = plan_render(video, audio, out, options, on_progress, others=others, speaker_image=speaker_image)
-    with open_triton(settings) as client:
-        return render_plan(
-            plan,
-            client.at_priority(INTERACTIVE),
-            on_progress,
-            tracks=TrackCache(settings.data / "tracks", settings.track_cache_bytes),
-            roles=settings.optional_roles,
-        )
-
-
-@contextmanager
-def open_triton(settings: Settings) -> Iterator[TritonClient]:
-    """Connect to the Triton the settings name, or to an embedded one that lives as long as the block.
-
-    Raises:
-        InferenceUnavailable: the embedded Triton does not start.
-        GpuUnavailable: a GPU is expected and cannot be used.
-        ContractMismatch: the model repository lacks a role.
-    """
-    if settings.triton:
-        metrics = metrics_address(settings.triton, settings.triton_metrics)
-        with TritonClient(settings.triton, settings.request_deadline_s, metrics, settings.transport) as client:
-            yield client
-        return
-    with (
-        start_embedded(settings) as server,
-        TritonClient(server.grpc_address, settings.request_deadline_s, server.metrics_address, settings.transport) as client,
-    ):
-        yield client
+    tracks = TrackCache(settings.data / "tracks", settings.track_cache_bytes)
+    with open_triton(settings) as client, scratch_folder(out) as segments:
+        check_ready(client)  # a Triton that was never there is not waited for
+        for attempts_left in reversed(range(ATTEMPTS)):
+            try:
+                return render_plan(
+                    plan,
+                    client.at_priority(INTERACTIVE),
+                    on_progress,
+                    watch=Watch(settings.stall_s),
+                    tracks=tracks,
+                    segments=segments,
+                    roles=settings.optional_roles,
+                )
+            except (InferenceError, RenderStalled) as exc:
+                if not exc.retryable or not attempts_left:
+                    raise
+                log.warning("%s The render goes on from its last finished segment when Triton is ready.", exc)
+                time.sleep(PAUSE_S)
+                await_ready(client, settings.stall_s)
+    raise AssertionError("an attempt returns or raises")
 
 
 def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
@@ -88,61 +85,7 @@ def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
     """
     try:
         self_test(client, settings.device)
-    except InferenceError as exc:
+    except (InferenceError, RenderStalled) as exc:
         if not exc.retryable:
             raise
         log.warning("%s: %s The service is not ready until that changes.", exc.code, exc)
-
-
-def metrics_address(triton: str, given: str | None) -> str:
-    """Return the address of a Triton's metrics: what is given, else Triton's usual port on the host of its gRPC address."""
-    return given or f"{triton.rpartition(':')[0]}:8002"
-
-
-def start_embedded(settings: Settings) -> LocalTriton:
-    """Start the embedded Triton on the settings' models and device.
-
-    Raises:
-        InferenceUnavailable: it does not start.
-        GpuUnavailable: a GPU is expected and cannot be used.
-        ContractMismatch: the model repository lacks a role.
-    """
-    check_repository(settings)
-    config_name = device_config(settings)
-    try:
-        return LocalTriton.start(settings.triton_home, settings.model_repository, config_name=config_name)
-    except TritonStartError as exc:
-        kind = InferenceUnavailable if config_name == "cpu" else GpuUnavailable
-        raise kind(f"The embedded Triton did not start. {exc}") from exc
-
-
-def check_repository(settings: Settings) -> None:
-    """Check that the model repository has every role.
-
-    Raises:
-        ContractMismatch: it lacks one.
-    """
-    missing = missing_roles(settings.model_repository)
-    if missing:
-        raise ContractMismatch(f"The model repository {settings.model_repository} has no {' and no '.join(missing)}; run `lipsync models install`.")
-
-
-def device_config(settings: Settings) -> str | None:
-    """Return the name of the model configurations for the settings' device: None for `config.pbtxt`, which asks for GPUs.
-
-    Raises:
-        GpuUnavailable: the GPU that is asked for, or that shows on this machine, cannot be used.
-    """
-    if settings.device == "cpu":
-        return "cpu"
-    sign = gpu_expected()
-    if settings.device == "auto" and sign is None:
-        return "cpu"
-    home = open_home(settings.triton_home)
-    if home is not None:  # without one there is nothing to check, and starting Triton says so
-        try:
-            check_gpu(home.python, home.environment(), tensorrt=settings.device == "tensorrt")
-        except GpuError as exc:
-            expected = f" A GPU is expected here because of {sign}." if settings.device == "auto" else ""
-            raise GpuUnavailable(f"{exc}{expected}") from exc
-    return "tensorrt" if settings.device == "tensorrt" else None

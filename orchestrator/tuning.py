@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from deploy.local.server import LocalTriton, TritonStartError
+from orchestrator.embedded import check_repository, device_config
 from orchestrator.errors import InferenceUnavailable, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model
@@ -32,7 +33,6 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.tracks import TrackCache
-from orchestrator.session import check_repository, device_config
 from orchestrator.settings import Settings
 
 QUEUE_DELAYS_US = (0, 500, 2000)

@@ -3,6 +3,7 @@
 Parameters and formula are those of the published Wav2Lip models (hparams.py and audio.py of Rudrabha/Wav2Lip).
 """
 
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 
@@ -80,23 +81,24 @@ class MelStream:
     """Turns a waveform that arrives in pieces into mel columns, holding little more than one block of it.
 
     The result does not depend on how the waveform was cut, to the last bit: columns are always computed in the same blocks. Column `i` is
-    centred on sample `200 * i`; beyond its ends the track is silent.
+    centred on sample `200 * i`; beyond its ends the track is silent. There are 1 + samples // 200 of them.
+
+    They are not clipped yet: a quiet track's detail lies below `MIN_DB` until it is raised (`with_level`, `clipped`).
     """
 
     def __init__(self) -> None:
         self._previous_sample = np.float32(0.0)
         self._pending = [np.zeros(N_FFT // 2, np.float32)]
         self._pending_count = N_FFT // 2
-        self._columns: list[NDArray[np.float32]] = []
         self.sample_count = 0
         """Samples at 16 kHz given so far."""
 
-    def push(self, waveform: NDArray[np.float32]) -> None:
-        """Add (n,) float32 samples, mono, 16 kHz, -1..1."""
+    def push(self, waveform: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Add (n,) float32 samples, mono, 16 kHz, -1..1; return the next columns as far as they are known now, blocks of (80, 1024)."""
         if waveform.ndim != 1:
             raise ValueError(f"expected a mono waveform (n,), got shape {waveform.shape}")
         if not len(waveform):
-            return
+            return []
         self.sample_count += len(waveform)
         emphasised = np.empty(len(waveform), np.float32)
         emphasised[0] = waveform[0] - np.float32(PRE_EMPHASIS) * self._previous_sample
@@ -104,20 +106,18 @@ class MelStream:
         self._previous_sample = np.float32(waveform[-1])
         self._pending.append(emphasised)
         self._pending_count += len(emphasised)
+        blocks: list[NDArray[np.float32]] = []
         if self._pending_count >= _BLOCK_SAMPLES:
             samples = np.concatenate(self._pending)
             while len(samples) >= _BLOCK_SAMPLES:
-                self._columns.append(_columns(samples[:_BLOCK_SAMPLES]))
+                blocks.append(_columns(samples[:_BLOCK_SAMPLES]))
                 samples = samples[_BLOCK_COLUMNS * HOP :]
             self._pending, self._pending_count = [samples], len(samples)
+        return blocks
 
     def finish(self) -> NDArray[np.float32]:
-        """Return the features of everything pushed: (80, T) float32, T = 1 + samples // 200.
-
-        They are not clipped yet: a quiet track's detail lies below `MIN_DB` until it is raised (`with_loud_level`, `clipped`).
-        """
-        rest = np.concatenate([*self._pending, np.zeros(N_FFT // 2, np.float32)])
-        return np.concatenate([*self._columns, _columns(rest)], axis=1)
+        """Return the (80, n) columns that are left."""
+        return _columns(np.concatenate([*self._pending, np.zeros(N_FFT // 2, np.float32)]))
 
 
 @cache
@@ -147,26 +147,48 @@ def clipped(mel: NDArray[np.float32]) -> NDArray[np.float32]:
 def mel_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (80, T) float32 features of a whole mono 16 kHz waveform, -4..4: its level as it is."""
     stream = MelStream()
-    stream.push(waveform)
-    return clipped(stream.finish())
+    return clipped(np.concatenate([*stream.push(waveform), stream.finish()], axis=1))
 
 
-def mel_window(mel: NDArray[np.float32], time: Fraction, window_start_s: Fraction) -> NDArray[np.float32]:
-    """Return the (80, 16) columns that belong to the frame shown at `time`.
+class MelWindows:
+    """The windows of columns that belong to the frames of a video, out of columns that arrive in blocks. It holds little more than one block."""
 
-    Args:
-        mel: (80, T) features of the track.
-        time: the frame's time on the track, s.
-        window_start_s: where the window begins, relative to the frame, s (0 in Wav2Lip's own inference script; negative looks back).
+    def __init__(self, blocks: Iterable[NDArray[np.float32]], window_start_s: Fraction) -> None:
+        """Begin at the track's start.
 
-    What lies before or behind the track is silence (-4).
-    """
-    start = round((time + window_start_s) * COLUMNS_PER_S)
-    first, last = max(0, start), min(mel.shape[1], start + WINDOW_COLUMNS)
-    window = np.full((N_MELS, WINDOW_COLUMNS), -MAX_ABS, np.float32)
-    if last > first:
-        window[:, first - start : last - start] = mel[:, first:last]
-    return window
+        Args:
+            blocks: (80, n) features, in order.
+            window_start_s: where a window begins, relative to its frame, s (0 in Wav2Lip's own inference script; negative looks back).
+        """
+        self._blocks = iter(blocks)
+        self._window_start_s = window_start_s
+        self._mel = np.empty((N_MELS, 0), np.float32)
+        self._first = 0
+        """Which column of the track `_mel` begins with."""
+        self._start = 0
+
+    def __call__(self, time: Fraction) -> NDArray[np.float32]:
+        """Return the (80, 16) columns that belong to the frame shown at `time`, s, which never goes back.
+
+        What lies before or behind the track is silence (-4).
+        """
+        start = round((time + self._window_start_s) * COLUMNS_PER_S)
+        first = max(0, start)
+        if first < self._start:
+            raise ValueError(f"column {first} was let go of: the last window began with {self._start}")
+        self._start = first
+        self._read_up_to(start + WINDOW_COLUMNS)
+        last = min(self._first + self._mel.shape[1], start + WINDOW_COLUMNS)
+        window = np.full((N_MELS, WINDOW_COLUMNS), -MAX_ABS, np.float32)
+        if last > first:
+            window[:, first - start : last - start] = self._mel[:, first - self._first : last - self._first]
+        return window
+
+    def _read_up_to(self, stop: int) -> None:
+        while self._first + self._mel.shape[1] < stop and (block := next(self._blocks, None)) is not None:
+            passed = min(self._mel.shape[1], self._start - self._first)
+            self._mel = np.concatenate([self._mel[:, passed:], block], axis=1)
+            self._first += passed
 
 
 MAX_GAIN_DB = 50.0
@@ -174,23 +196,28 @@ MAX_GAIN_DB = 50.0
 38 dB below loud speech."""
 
 
-def loud_gain_db(mel: NDArray[np.float32], loud_level_db: float) -> float:
-    """Return the gain that brings a track's loud speech to the given level, dB.
-
-    A column's level is the mean of its bands as power, dB; loud speech is the 95th percentile over all columns.
+def levels_db(mel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the level of each column, (T,) dB: the mean of its bands as power.
 
     Args:
         mel: (80, T) features, clipped or not.
-        loud_level_db: level loud speech should have, on the features' own dB scale (-100..0).
     """
     decibel = (mel + MAX_ABS) / UNITS_PER_DB + MIN_DB
-    level = 10.0 * np.log10(np.mean(10.0 ** (decibel / 10.0), axis=0))
-    return min(MAX_GAIN_DB, loud_level_db - float(np.percentile(level, 95)))
+    return np.asarray(10.0 * np.log10(np.mean(10.0 ** (decibel / 10.0), axis=0)), np.float32)
 
 
-def with_loud_level(mel: NDArray[np.float32], loud_level_db: float, speech: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """Return the features as if the track's loud speech had the given level: that of `speech`, by default all of `mel`. See `loud_gain_db`."""
-    gain_db = loud_gain_db(mel if speech is None else speech, loud_level_db)
+def loud_gain_db(levels: NDArray[np.float32], loud_level_db: float) -> float:
+    """Return the gain that brings a track's loud speech to the given level, dB: loud speech is the 95th percentile over all columns.
+
+    Args:
+        levels: (T,) of the track's columns, dB, see `levels_db`.
+        loud_level_db: level loud speech should have, on the features' own dB scale (-100..0).
+    """
+    return min(MAX_GAIN_DB, loud_level_db - float(np.percentile(levels, 95)))
+
+
+def with_level(mel: NDArray[np.float32], gain_db: float) -> NDArray[np.float32]:
+    """Return the (80, T) features as if the track had been made louder."""
     return clipped(mel + np.float32(gain_db * UNITS_PER_DB))
 
 

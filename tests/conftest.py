@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 
 from deploy.demo.clip import make_clip
 from deploy.local.server import LocalTriton
+from orchestrator.embedded import start_embedded
 from orchestrator.inference.client import TritonClient
-from orchestrator.session import start_embedded
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 

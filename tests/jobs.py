@@ -11,12 +11,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs.model import JobSpec, JobView
 from orchestrator.jobs.service import Hooks, JobService
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings
+from tests.e2e.conftest import wait_until
 from tests.leash import leashed
 
 
@@ -47,10 +50,16 @@ def is_over(view: JobView) -> bool:
     return view.state in ("completed", "failed", "cancelled")
 
 
+_EXPECTED: dict[str, bytes] = {}
+
+
 def expected(spec: JobSpec, client: TritonClient, out: Path) -> bytes:
-    """Return what an undisturbed render of a spec gives."""
-    render(plan_render(Path(spec.video), Path(spec.audio), out, spec.options), client)
-    return out.read_bytes()
+    """Return what an undisturbed render of a spec gives; several tests ask for the same."""
+    key = JobSpec(video=spec.video, audio=spec.audio, options=spec.options).model_dump_json()
+    if key not in _EXPECTED:
+        render(plan_render(Path(spec.video), Path(spec.audio), out, spec.options), client)
+        _EXPECTED[key] = out.read_bytes()
+    return _EXPECTED[key]
 
 
 def busy_threads() -> list[str]:
@@ -63,7 +72,9 @@ class Worker:
 
     def __init__(self, settings: Mapping[str, Any], specs: Mapping[str, JobSpec], settled_s: float | None = None) -> None:
         self.settings = options(Path(settings["data"]), **{key: value for key, value in settings.items() if key != "data"})
+        self._pause = Path(settings["data"]).with_suffix(".pause")
         self._told = {
+            "pause": str(self._pause),
             "settings": {**settings, "free_space_floor_bytes": 0, "device": "cpu"},
             "specs": {key: spec.model_dump(mode="json") for key, spec in specs.items()},
             "grace_s": 6,
@@ -86,10 +97,29 @@ class Worker:
         assert self.process.stdout.readline() == "ready\n", self.log()
         return self.process
 
+    def pause_at(self, segment_count: int) -> None:
+        """Have the process stop, as by SIGSTOP, once a job has so many segments: what is done to it then is done in mid-work, however slow we are."""
+        whole = self._pause.with_suffix(".partial")
+        whole.write_text(str(segment_count))
+        whole.replace(self._pause)
+
+    def wait_until_paused(self) -> None:
+        """Wait until it has stopped."""
+        assert self.process is not None
+        process = psutil.Process(self.process.pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, f"the process stops\n{self.log()}", timeout_s=300)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal that ends the process, stopped or not, and return its status."""
         assert self.process is not None and self.process.stdout is not None
         self.process.send_signal(number)
-        status = self.process.wait(30)
+        self.resume()
+        status = self.process.wait(60)
         self.process.stdout.close()
         self.process = None
         return status

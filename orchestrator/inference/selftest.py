@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ GPU_PROOF_S = 6.0
 """How long the models are kept busy until Triton shows a GPU at work; it reads the utilisation every 2 s unless told otherwise."""
 
 TIMED_RUNS = 3
+
+READY_POLL_S = 0.25
+"""How often to look whether a Triton is back, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,30 @@ def check_ready(client: TritonClient) -> None:
     missing = [role for role in CONTRACTS if not client.is_model_ready(role)]
     if missing:
         raise InferenceUnavailable(f"Triton at {client.address} has no model ready for {' and '.join(missing)}; check its model repository and log.")
+
+
+def await_ready(client: TritonClient, patience_s: float, between: Callable[[], None] = lambda: None) -> None:
+    """Wait for a Triton that is away: one that is started again takes its time.
+
+    Args:
+        client: to the Triton.
+        patience_s: how long it may stay away, s.
+        between: called between any two looks; what it raises ends the wait.
+
+    Raises:
+        InferenceUnavailable: it stays away.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            check_ready(client)
+        except InferenceUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            between()
+            time.sleep(READY_POLL_S)
+        else:
+            return
 
 
 def served_roles(client: TritonClient) -> list[str]:

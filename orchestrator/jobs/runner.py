@@ -12,7 +12,6 @@ from typing import Any
 
 from orchestrator.errors import (
     CrashLoop,
-    InferenceUnavailable,
     RenderCancelled,
     RenderError,
     RenderInterrupted,
@@ -21,7 +20,7 @@ from orchestrator.errors import (
     UrlRefused,
 )
 from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
-from orchestrator.inference.selftest import check_ready
+from orchestrator.inference.selftest import await_ready
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
@@ -50,9 +49,6 @@ MAX_CRASHES = 20
 
 MAX_BACK_OFF_S = 30.0
 """Longest wait before a failed attempt is repeated, s."""
-
-TRITON_POLL_S = 0.25
-"""How often a Triton that is away is looked for, s."""
 
 REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
 """In Triton's queue, for a job's own priority."""
@@ -120,7 +116,7 @@ class Runner:
         try:
             self._begin(row)
             log.info("attempt %d begins", row["attempts"] + 1, extra={"job": job_id})
-            self._await_triton(watch)
+            await_ready(self._client, self._settings.stall_s, watch.waiting)  # attempts without a Triton would only be used up
             return {"kind": "completed", "report": self._render(row, watch, board)}
         except RenderCancelled:
             return {"kind": "gone"}
@@ -234,26 +230,6 @@ class Runner:
         if not self._ledger.change(row["id"], values, states=ACTIVE_STATES, run=row["run"]):
             raise RenderCancelled("The job was cancelled.")
         self._on_change()
-
-    def _await_triton(self, watch: Watch) -> None:
-        """Wait for a Triton that is away: one that is started again takes its time, and attempts without it would only be used up.
-
-        Raises:
-            InferenceUnavailable: it stays away for as long as nothing may be finished.
-            RenderError: the watch says that the attempt must not go on.
-        """
-        deadline = time.monotonic() + self._settings.stall_s
-        while True:
-            try:
-                check_ready(self._client)
-            except InferenceUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                watch.tick()
-                watch.checkpoint()
-                time.sleep(TRITON_POLL_S)
-            else:
-                return
 
     def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
         spec = JobSpec.stored(row["spec"])

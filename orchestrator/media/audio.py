@@ -1,8 +1,9 @@
-"""Audio in: a track's mel features for the lip model, and its samples once more for the output's own audio stream."""
+"""Audio in: a track's level, its mel features for the lip model, and its samples for the output's own audio stream: each reads it once more."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, groupby
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
 from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
-from preprocess.mel import SAMPLE_RATE_HZ, MelStream
+from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 
 TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 """How much shorter than declared a track may decode before it counts as truncated, s."""
@@ -48,12 +49,12 @@ class Speech:
     """A decoded speech track."""
 
     info: AudioInfo
-    mel: NDArray[np.float32]
-    """(80, T) Wav2Lip mel features, 80 columns a second."""
+    levels_db: NDArray[np.float32]
+    """(T,) how loud the columns of its mel features are, 80 a second, see `mel_blocks`."""
 
 
 def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duration_s: float = math.inf, offset_s: Fraction = Fraction(0)) -> Speech:
-    """Decode a track once, in pieces, into mel features.
+    """Decode a track once, in pieces, and measure it.
 
     Args:
         path: a file with sound.
@@ -69,7 +70,8 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
         EmptyStream: its audio has no sample.
         LimitExceeded: it turns out to be longer than `max_duration_s`, whatever its header says.
     """
-    stream_of_columns = MelStream()
+    mel = MelStream()
+    levels: list[NDArray[np.float32]] = []
     with open_media(path) as container:
         stream = _audio_stream(container, path)
         if container.format.name == "wav":
@@ -82,11 +84,11 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
         damaged = Counter[str]()
         pieces = shifted(_resampled(container, stream, "mono", SAMPLE_RATE_HZ, damaged), offset_s, 1, SAMPLE_RATE_HZ)
         for samples in pieces:
-            stream_of_columns.push(samples[0])
+            levels.extend(levels_db(columns) for columns in mel.push(samples[0]))
             tick()
-            if stream_of_columns.sample_count > max_duration_s * SAMPLE_RATE_HZ:
+            if mel.sample_count > max_duration_s * SAMPLE_RATE_HZ:
                 raise LimitExceeded(f"{path.name} is longer than {max_duration_s:.0f} s, the most that is accepted; cut it.")
-        duration_s = Fraction(stream_of_columns.sample_count, SAMPLE_RATE_HZ)
+        duration_s = Fraction(mel.sample_count, SAMPLE_RATE_HZ)
         if not duration_s and offset_s < 0:
             raise InvalidOption(f"audio_offset is {float(offset_s):g} s, which leaves nothing of {path.name}; leave out less of it.")
         if not duration_s or duration_s == max(0, offset_s):
@@ -102,7 +104,22 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
             loudest = max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate))
             gain = 1 / max(1.0, loudest)
         info = AudioInfo(path, context.sample_rate, context.channels, context.name, duration_s, offset_s, gain, damaged.total())
-    return Speech(info, stream_of_columns.finish())
+    return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
+
+
+def mel_blocks(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
+    """Read a track once more; yield its Wav2Lip mel features in blocks, (80, n) float32, 80 columns a second.
+
+    Kept as a whole they would be 1 kB for every frame of the video.
+
+    Raises:
+        UnreadableMedia: FFmpeg fails on the file.
+    """
+    mel = MelStream()
+    with closing(read_samples(speech.path, "mono", SAMPLE_RATE_HZ)) as pieces:
+        for samples in shifted(pieces, speech.offset_s, 1, SAMPLE_RATE_HZ):
+            yield from mel.push(samples[0])
+    yield mel.finish()
 
 
 def channel_count(path: Path) -> int:
@@ -116,7 +133,7 @@ def channel_count(path: Path) -> int:
         return _audio_stream(container, path).codec_context.channels
 
 
-def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
     """Yield a track's samples in pieces of shape (channels, n), float32, -1..1, starting at its first sample.
 
     Raises:

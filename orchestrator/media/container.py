@@ -9,6 +9,7 @@ import av
 from av.container import InputContainer
 
 from orchestrator.errors import MissingFile, UnreadableMedia
+from orchestrator.media.webp import Animation
 
 PROTOCOLS = "file"
 """FFmpeg may read local files and nothing else, whatever a playlist inside the input says."""
@@ -16,7 +17,7 @@ PROTOCOLS = "file"
 FORMATS = ",".join(
     (
         "aac,ac3,aiff,amr,ape,asf,avi,eac3,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,h264,hevc,av1,ivf,obu",
-        "mxf,ogg,w64,wav,caf,au,wv,tta,dv,nut,rm,apng,image2,png_pipe,jpeg_pipe,webp_pipe,webp_anim,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe",
+        "mxf,ogg,w64,wav,caf,au,wv,tta,dv,nut,rm,apng,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe",
     )
 )
 """Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files."""
@@ -37,29 +38,30 @@ def open_media(path: Path) -> Iterator[InputContainer]:
 
     Raises:
         MissingFile: there is no such file.
-        UnreadableMedia: FFmpeg cannot open it, or fails on it inside the `with` block.
+        UnreadableMedia: it cannot be opened, or fails inside the `with` block.
+        LimitExceeded: it is an animated WebP that is too large.
     """
     if not path.is_file():
         raise MissingFile(f"There is no file at {path}; check the path.")
     if path.stat().st_size == 0:
         raise UnreadableMedia(f"{path.name} is empty (0 bytes); upload it again.")
-    if _is_animated_webp(path):
-        raise UnreadableMedia(f"{path.name} is an animated WebP, which FFmpeg does not read here; convert it to MP4, GIF or APNG.")
+    if animation := Animation.of(path):
+        with translate_errors(path), animation.open() as container:
+            yield container
+        return
     # "file:" keeps a name such as "concat:a|b" from being read as a protocol; titles in another encoding than UTF-8 are no concern here.
     with translate_errors(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace") as container:
         yield container
 
 
-def _is_animated_webp(path: Path) -> bool:
-    """Look for the animation flag in a WebP's first chunk (RFC 9649)."""
-    with path.open("rb") as file:
-        head = file.read(21)
-    return len(head) == 21 and head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20] & 0x02)
+def format_of(container: InputContainer) -> str:
+    """Return FFmpeg's names of a container, separated by commas; "webp" for an animated WebP, which FFmpeg does not know."""
+    return "webp" if container.file else container.format.name
 
 
 def declares_its_length(container: InputContainer) -> bool:
     """Tell whether a container's header states the real duration, so that less of it means a truncated file."""
-    return any(name in container.format.name for name in _DECLARES_ITS_LENGTH)
+    return any(name in format_of(container) for name in _DECLARES_ITS_LENGTH)
 
 
 def refuse_truncated_riff(path: Path) -> None:

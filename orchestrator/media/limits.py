@@ -11,7 +11,7 @@ from typing import Literal
 import av
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
-from orchestrator.media.container import open_media
+from orchestrator.media.container import format_of, open_media
 from orchestrator.media.probe import probe_video
 
 MediaKind = Literal["VIDEO", "AUDIO", "IMAGE"]
@@ -51,7 +51,7 @@ def summarise(path: Path) -> MediaSummary:
         InputError: the file is missing, not media, damaged, or has neither picture nor sound.
     """
     with open_media(path) as container:
-        names = container.format.name.split(",")
+        names = format_of(container).split(",")
         name = "mp4" if "mp4" in names else names[0]
         has_video = any(av.stream.Disposition.attached_pic not in stream.disposition for stream in container.streams.video)
         has_audio = bool(container.streams.audio)

@@ -10,23 +10,16 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream, UnreadableMedia
+from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
-from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
+from orchestrator.media.bounds import check_size
+from orchestrator.media.container import declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
+from orchestrator.media.times import MAX_FRAME_RATE
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
-
-MAX_FRAME_RATE = Fraction(240)
-"""Above this a container's frame rate is a tick rate, not a frame rate, Hz."""
-
-MAX_PIXELS = 8192 * 4352
-"""Largest frame accepted: 8K with room for odd aspect ratios."""
-
-MIN_SIDE_PX = 32
-"""Smallest frame side accepted; nothing smaller can show a face."""
 
 TAIL_TOLERANCE_S = Fraction(3, 4)
 """How much earlier than its header says a stream may end before the file counts as truncated, s."""
@@ -97,7 +90,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction
     is_still: bool
     container: str
-    """FFmpeg's names of the container, separated by commas."""
+    """FFmpeg's names of the container, separated by commas; webp where it is animated."""
 
     is_interlaced: bool
     """Whether frames are made of two fields; they are deinterlaced, one frame for each."""
@@ -191,13 +184,10 @@ def probe_video(path: Path) -> VideoInfo:
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
         width, height = frame.width, frame.height
-        if width * height > MAX_PIXELS:
-            raise LimitExceeded(f"{path.name} is {width}x{height}; scale it down to at most 8192x4352.")
-        if min(width, height) < MIN_SIDE_PX:
-            raise LimitExceeded(f"{path.name} is {width}x{height}; the shorter side must have at least {MIN_SIDE_PX} px.")
+        check_size(path, width, height)
         second = next(frames, None)
         is_still = second is None
-        if container.format.name == "avi":
+        if format_of(container) == "avi":
             refuse_truncated_riff(path)
         if not is_still:
             _refuse_truncated(container, stream, path)
@@ -206,7 +196,7 @@ def probe_video(path: Path) -> VideoInfo:
             path=path,
             size_wh=(width, height),
             rotation_deg=frame.rotation % 360,
-            frame_rate=STILL_FRAME_RATE if is_still else _frame_rate(stream),
+            frame_rate=STILL_FRAME_RATE if second is None else _frame_rate(stream, is_stamped=second.pts != frame.pts),
             time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
             expected_frame_count=_expected_frame_count(container, stream),
             pix_fmt=frame.format.name,
@@ -221,7 +211,7 @@ def probe_video(path: Path) -> VideoInfo:
             ),
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
-            container=container.format.name,
+            container=format_of(container),
             start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
             light=Light.of(frame) if int(context.color_trc or _UNSPECIFIED) in _HDR else None,
@@ -253,8 +243,10 @@ def _is_rgb(pix_fmt: str) -> bool:
     return av.VideoFormat(pix_fmt).is_rgb or pix_fmt in _PALETTE_FORMATS
 
 
-def _frame_rate(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+def _frame_rate(stream: VideoStream, *, is_stamped: bool = True) -> Fraction:
+    """Return the header's rate. Where no time stamps say otherwise, that is how many frames there are in how long; FFmpeg's is a guess there."""
+    counted = 0 if is_stamped or not stream.duration else stream.frames / (stream.duration * Fraction(stream.time_base or 1))
+    for rate in (counted, stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate and 0 < rate <= MAX_FRAME_RATE:
             return Fraction(rate)
     return STILL_FRAME_RATE

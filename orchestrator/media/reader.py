@@ -37,8 +37,9 @@ _LUMA_WEIGHTS = {
 }
 """Kr and Kb by FFmpeg's AVColorSpace (ITU-T H.273 table 4)."""
 
-_GUESSES_TIMES = ("mpeg",)
-"""Containers in which a seek shifts the time stamps: MPEG-PS stamps only some frames, and FFmpeg counts the others from where it landed."""
+_READ_FROM_START = ("mpeg", "webp")
+"""Containers in which there is no seeking: MPEG-PS stamps only some frames, and FFmpeg counts the others from where it landed. Each frame of an
+animated WebP is drawn over those before it."""
 
 Picture = av.VideoFrame
 """A decoded or editable picture, as the stages hand it on."""
@@ -169,7 +170,7 @@ class VideoReader:
 
     def _decode_near(self, index: FrameIndex, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield numbered frames, beginning at the key frame before `start` or, where time stamps are no help, at the first frame."""
-        can_seek = index.is_seekable and self._container.format.name not in _GUESSES_TIMES
+        can_seek = index.is_seekable and self._info.container not in _READ_FROM_START
         keys = np.flatnonzero(index.is_key[: start + 1]) if can_seek else ()
         for first in reversed([int(key) for key in keys if key]):
             with translate_errors(self._info.path):

@@ -16,6 +16,9 @@ STANDARD_RATES = tuple(
 )
 """Frame rates that cameras and editors use, Hz."""
 
+MAX_FRAME_RATE = Fraction(240)
+"""Above this a rate is one of ticks, not of frames, Hz."""
+
 _DIGITS_HZ = Fraction(6, 1000)
 """How far 29.97, 23.98 or 59.94 are from what they stand for at most, Hz."""
 
@@ -52,6 +55,8 @@ class SourceTimes:
     """The rate of the greater part of the frames, Hz."""
     is_constant: bool
     """Whether every frame is where that rate puts it, but for rounding."""
+    unstamped_count: int = 0
+    """Frames without a time of their own in the file."""
 
     def __len__(self) -> int:
         return len(self.ticks)
@@ -129,6 +134,9 @@ def source_times(pts: NDArray[np.int64], frame_rate: Fraction, time_base: Fracti
         may_jump: see `FrameClock`.
     """
     clock = FrameClock(frame_rate, time_base, may_jump)
+    if len(pts) > 1 and pts.min() == pts.max():  # they say nothing: frames are counted
+        pts = np.full(len(pts), MISSING_PTS)
+    unstamped_count = int(((pts == MISSING_PTS) | (np.diff(pts, prepend=pts[:1] - 1) == 0)).sum())
     ticks = _clean(pts, clock, may_jump)
     if ticks is None:
         ticks = np.array([clock.ticks(int(stamp)) for stamp in pts], np.int64)
@@ -136,8 +144,8 @@ def source_times(pts: NDArray[np.int64], frame_rate: Fraction, time_base: Fracti
     for rate in _candidates(ticks, clock.tick_s, frame_rate):
         places = np.arange(len(ticks)) * float(1 / rate / clock.tick_s)
         if not len(ticks) or np.abs(ticks - places).max() <= tolerance:
-            return SourceTimes(ticks, clock.tick_s, rate, is_constant=True)
-    return SourceTimes(ticks, clock.tick_s, _usual_rate(ticks, clock.tick_s, frame_rate), is_constant=False)
+            return SourceTimes(ticks, clock.tick_s, rate, True, unstamped_count)
+    return SourceTimes(ticks, clock.tick_s, _usual_rate(ticks, clock.tick_s, frame_rate), False, unstamped_count)
 
 
 def standard_rate(rate: Fraction) -> Fraction:
@@ -165,7 +173,7 @@ def _candidates(ticks: NDArray[np.int64], tick_s: Fraction, frame_rate: Fraction
     yield frame_rate
     if len(ticks) > 1 and ticks[-1]:
         mean = (len(ticks) - 1) / (int(ticks[-1]) * tick_s)
-        yield from (rate for rate in (standard_rate(mean), mean.limit_denominator(100), mean) if rate)
+        yield from (rate for rate in (standard_rate(mean), mean.limit_denominator(100), mean) if 0 < rate <= MAX_FRAME_RATE * (1 + SNAP))
 
 
 def _usual_rate(ticks: NDArray[np.int64], tick_s: Fraction, frame_rate: Fraction) -> Fraction:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import chain
 
 import numpy as np
@@ -52,13 +52,16 @@ def render_frames(
     frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
-    windows = [speech_windows(speech, models.lip_model, said, plan.options.temperature) for speech, said in zip(heard, spans, strict=True)]
     places = np.arange(shown.frame_count) if places is None else places
-    frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
-    if models.enhancer is not None:
-        frames = enhanced(frames, models.enhancer, colour, watch)
-    with closing(faded(frames)) as pictures:
-        for frame in pictures:
+    with ExitStack() as opened:
+        windows = [
+            opened.enter_context(speech_windows(speech, models.lip_model, said, plan.options.temperature))
+            for speech, said in zip(heard, spans, strict=True)
+        ]
+        frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
+        if models.enhancer is not None:
+            frames = enhanced(frames, models.enhancer, colour, watch)
+        for frame in opened.enter_context(closing(faded(frames))):
             yield frame
             watch.tick()
 

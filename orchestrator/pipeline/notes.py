@@ -29,6 +29,10 @@ def render_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Ti
 
 def _time_notes(analysis: Analysis, shown: Timeline) -> Iterator[str]:
     times, rate = analysis.times, f"{float(shown.clock.frame_rate):.6g}"
+    if times.unstamped_count == len(times) > 1:
+        yield f"The source's frames carry no times; they were taken to be {float(times.frame_rate):.6g} a second, as its header has it."
+    elif times.unstamped_count:
+        yield f"{times.unstamped_count} of the source's frames carry no time of their own; they were put between those that do."
     if shown.clock.starts is not None:
         yield "The source has a variable frame rate, which was kept."
     elif not times.is_constant:

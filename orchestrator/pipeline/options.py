@@ -189,6 +189,6 @@ class RenderOptions(BaseModel):
         if self.loop_crossfade and self.sync_mode != "loop":
             raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
         if self.loop_crossfade and rate == "keep":
-            raise InvalidOption("loop_crossfade needs a constant frame rate; leave frame_rate keep out.")
+            raise InvalidOption("loop_crossfade blends frames and needs a constant frame rate; give frame_rate source or a number in place of keep.")
         if self.speaker_boxes is not None and self.speaker != "auto":
             raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

@@ -1,6 +1,7 @@
 """What a lip model hears at a frame: when somebody speaks, and the window of speech that belongs there, whatever the model's front end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from math import prod
 from pathlib import Path
@@ -12,11 +13,11 @@ from orchestrator.errors import InvalidOption
 from orchestrator.inference.faces import LipModel
 from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.voice import VoiceActivity
-from orchestrator.media.audio import Speech, read_speech, speech_samples
+from orchestrator.media.audio import Speech, mel_blocks, read_speech, speech_samples
 from orchestrator.media.track_file import store_track
 from orchestrator.pipeline.options import USUAL_TEMPERATURE
 from orchestrator.pipeline.watch import Watch
-from preprocess.mel import COLUMNS_PER_S, clipped, loud_gain_db, mel_window, with_gain, with_loud_level, with_temperature
+from preprocess.mel import COLUMNS_PER_S, MelWindows, clipped, loud_gain_db, with_gain, with_level, with_temperature
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
 from preprocess.voice import Spans, speech_gain, speech_spans
 
@@ -58,7 +59,7 @@ def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> 
         InferenceError: Triton failed.
         RenderError: the watch says that the render must not go on.
     """
-    gain = np.float32(10.0 ** (loud_gain_db(speech.mel, VOICE_LEVEL_DB) / 20.0))
+    gain = np.float32(10.0 ** (loud_gain_db(speech.levels_db, VOICE_LEVEL_DB) / 20.0))
     pieces = (samples[0] * gain for samples in speech_samples(speech.info, "mono", voice_activity.sample_rate_hz))
     voice = voice_activity.listen(pieces, watch.result)
     return speech_spans(voice, voice_activity.chunk_samples / voice_activity.sample_rate_hz)
@@ -77,39 +78,46 @@ def check_temperature(lip_model: LipModel, temperature: float) -> None:
         )
 
 
-def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = None, temperature: float = USUAL_TEMPERATURE) -> Windows:
-    """Return the windows of a track for a lip model.
+@contextmanager
+def speech_windows(speech: Speech, lip_model: LipModel, spans: Spans | None = None, temperature: float = USUAL_TEMPERATURE) -> Iterator[Windows]:
+    """Give the windows of a track for a lip model, at times that never go back; the track is read once more for that.
 
-    A model that reads encoded features has the whole track encoded on Triton first; the track is read once more for that.
+    A model that reads encoded features has the whole track encoded on Triton first.
 
     Args:
         speech: the track.
         lip_model: who hears it.
         spans: when somebody speaks; elsewhere the model hears silence, whatever sounds there. None lets it hear everything.
-        temperature: how far the mouth moves, 0 to 1.
+        temperature: how far the mouth moves, 0 to 1; `check_temperature` says whether the model can be told.
 
     Raises:
-        InvalidOption: see `check_temperature`.
         UnreadableMedia: the track cannot be read again.
         InferenceError: Triton failed to encode it.
     """
-    check_temperature(lip_model, temperature)
     encoder = lip_model.encoder
     if encoder is None:
-        mel = with_temperature(_heard_mel(speech.mel, lip_model.loud_level_db, spans), temperature)
-        return lambda time: mel_window(mel, time, lip_model.window_start_s)
+        with closing(mel_blocks(speech.info)) as blocks:
+            yield MelWindows(_heard_mel(blocks, speech.levels_db, lip_model.loud_level_db, spans, temperature), lip_model.window_start_s)
+        return
     waveform = np.concatenate([samples[0] for samples in speech_samples(speech.info, "mono", SAMPLE_RATE_HZ)])
     if spans is not None:
         waveform *= speech_gain(spans, len(waveform), SAMPLE_RATE_HZ)
     features = encoder.encode(waveform)
     count = prod(lip_model.audio_dims) // encoder.feature_size
-    return lambda time: feature_window(features, time, lip_model.window_start_s, encoder.features_per_s, count)
+    yield lambda time: feature_window(features, time, lip_model.window_start_s, encoder.features_per_s, count)
 
 
-def _heard_mel(mel: NDArray[np.float32], loud_level_db: float | None, spans: Spans | None) -> NDArray[np.float32]:
-    """Return the (80, T) features as the lip model hears them: silent where nobody speaks, speech at the level it wants."""
-    gain = None if spans is None else speech_gain(spans, mel.shape[1], COLUMNS_PER_S)
+def _heard_mel(
+    blocks: Iterable[NDArray[np.float32]], levels_db: NDArray[np.float32], loud_level_db: float | None, spans: Spans | None, temperature: float
+) -> Iterator[NDArray[np.float32]]:
+    """Yield (80, n) features as the lip model hears them: silent where nobody speaks, speech at the level it wants, and as vivid as is asked for."""
+    gain = None if spans is None else speech_gain(spans, len(levels_db), COLUMNS_PER_S)
+    gain_db = None
     if loud_level_db is not None:
         is_spoken = None if gain is None or not (gain == 1).any() else gain == 1
-        mel = with_loud_level(mel, loud_level_db, None if is_spoken is None else mel[:, is_spoken])  # music between may be louder
-    return clipped(mel) if gain is None else with_gain(mel, gain)
+        gain_db = loud_gain_db(levels_db if is_spoken is None else levels_db[is_spoken], loud_level_db)  # music between may be louder
+    first = 0
+    for block in blocks:
+        mel = block if gain_db is None else with_level(block, gain_db)
+        first, before = first + block.shape[1], first
+        yield with_temperature(clipped(mel) if gain is None else with_gain(mel, gain[before:first]), temperature)

@@ -99,7 +99,7 @@ def constant_timeline(
         mode: see `SyncMode`.
         times: of the source's frames: all of them, or those that begin before the speech ends.
         frame_rate: of the output, Hz. A source of this constant rate is shown frame by frame; any other is shown by what is on screen in the
-            middle of each output frame, so that no frame comes more than half an output frame early or late.
+            middle of each output frame, so that no frame comes more than half an output frame early or late, with `remap` as without.
         speech_s: how long the speech is, s.
         is_whole: whether the source has no further frame.
         loop_crossfade_s: how long the end fades into the beginning where a loop begins again, s.
@@ -111,7 +111,7 @@ def constant_timeline(
     speech_frames = speech_frame_count(speech_s, frame_rate)
     fade = round(loop_crossfade_s * frame_rate)
     if mode != "loop" or not fade or speech_frames <= len(shown):
-        source = shown[frame_order(mode, len(shown), speech_frames)]
+        source = stretched(times, speech_frames) if mode == "remap" else shown[frame_order(mode, len(shown), speech_frames)]
         sound_s = None if len(source) == speech_frames else len(source) / frame_rate
         nothing = np.full(len(source), -1, np.int64)
         return Timeline(source, OutputClock.constant(frame_rate), speech_frames, sound_s, nothing, np.zeros(len(source), np.float32))
@@ -188,6 +188,15 @@ def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | 
         step = 1 / (2 * frame_rate * times.tick_s)
         shown = np.searchsorted(times.ticks, middles * step.numerator // step.denominator, side="right") - 1
     return np.minimum(shown, len(times) - 1).astype(np.int64)
+
+
+def stretched(times: SourceTimes, count: int) -> NDArray[np.int64]:
+    """Return the source frame on screen in the middle of each of the `count` frames that the whole source is spread over evenly, (count,)."""
+    if times.is_constant:
+        return frame_order("remap", len(times), count)
+    end = round(times.duration_s / times.tick_s)
+    middles = (np.arange(count) * 2 + 1) * end // (2 * count)
+    return np.asarray(np.searchsorted(times.ticks, middles, side="right") - 1, np.int64)
 
 
 def frame_order(mode: SyncMode, source_count: int, speech_frames: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from tests.bench.media import BASE_S
 from tests.bench.scores import Figure
 from tests.bench.workbench import Workbench
 
-GROWTH_LIMIT = "What is kept per frame: 41 bytes of detections a face, the speech's mel columns (1 kB a frame), and the segments' names; no pictures."
+GROWTH_LIMIT = "What is kept per frame: its faces, times and the speech's level, some 200 bytes in all, and the segments' names; no pictures."
 PEAK_LIMIT = (
     "x264's look-ahead and reference pictures, the decoder's, the frames under way (3 MB each at 1080p) and the libraries themselves (about 130 MB)."
 )

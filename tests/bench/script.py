@@ -15,9 +15,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from orchestrator.media.audio import read_speech
+from orchestrator.media.audio import mel_blocks, read_speech
 from preprocess.face_track import FaceTrack
-from preprocess.mel import mel_window
+from preprocess.mel import MelWindows, clipped
 from tests.bench.floor import encode_speech
 from tests.bench.media import FRAME_RATE
 from tests.bench.scores import Figure
@@ -79,7 +79,7 @@ def run_script(model: Path, video: Path, speech: Path, boxes: Path, out: Path, p
             break
         frames.append(frame)
     capture.release()
-    mel = read_speech(speech).mel
+    hear = MelWindows([clipped(np.concatenate(list(mel_blocks(read_speech(speech).info)), axis=1))], Fraction(0))
     places = np.load(boxes)
     height, width = frames[0].shape[:2]
     temporary = out.with_name("temporary.mp4")
@@ -91,7 +91,7 @@ def run_script(model: Path, video: Path, speech: Path, boxes: Path, out: Path, p
             cv2.cvtColor(cv2.resize(frame[y1:y2, x1:x2], (size_px, size_px)), cv2.COLOR_BGR2RGB)
             for frame, (x1, y1, x2, y2) in zip(batch, corners, strict=True)
         ]
-        windows = [mel_window(mel, Fraction(first + index, FRAME_RATE), Fraction(0))[None] for index in range(len(batch))]
+        windows = [hear(Fraction(first + index, FRAME_RATE))[None] for index in range(len(batch))]
         mouths = session.run(["mouth"], {"face": np.stack(faces), "audio": np.stack(windows)})[0]
         for frame, mouth, (x1, y1, x2, y2) in zip(batch, mouths, corners, strict=True):
             edited = frame.copy()

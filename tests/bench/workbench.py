@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from deploy.local.server import LocalTriton
+from orchestrator.embedded import device_config
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS
 from orchestrator.inference.faces import FaceDetector
@@ -30,7 +31,6 @@ from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
-from orchestrator.session import device_config
 from orchestrator.settings import Settings
 from preprocess.cuts import REACH
 from preprocess.face_track import FaceTrack

@@ -64,6 +64,7 @@ SOURCES = [
     Source("clip.mov", "prores_ks", "yuva444p10le", {"profile": "4444"}, is_exact=False, bits=10),
     Source("rgba.mov", "png", "rgba", {}),
     Source("clip.apng", "apng", "rgba", {"plays": "0"}),
+    Source("clip.webp", "libwebp_anim", "bgra", {"lossless": "1"}),
     Source("still.png", "png", "rgba", {}),
     Source("still.webp", "libwebp", "yuva420p", {"lossless": "0", "quality": "100"}),
 ]

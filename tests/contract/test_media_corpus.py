@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from orchestrator.errors import InputError, UnreadableMedia
+from orchestrator.errors import InputError, LimitExceeded, UnreadableMedia
 from orchestrator.media.audio import read_speech, speech_samples
 from orchestrator.media.mix import Background, mixed
 from orchestrator.media.probe import probe_video
@@ -39,7 +39,7 @@ def animation(path: Path, durations_ms: list[int]) -> Path:
     moving = cv2.Animation()
     moving.frames = [grey(number) for number in range(len(durations_ms))]
     moving.durations = durations_ms
-    assert cv2.imwriteanimation(str(path), moving)
+    assert cv2.imwriteanimation(str(path), moving, [cv2.IMWRITE_WEBP_QUALITY, 101])  # lossless
     return path
 
 
@@ -58,7 +58,7 @@ def test_one_picture_in_any_file_is_a_still(name: str, speech: Path, tmp_path: P
     assert [number for _, number in seen(tmp_path / "out.mp4")] == [0] * 40
 
 
-@pytest.mark.parametrize("name", ["face.gif", "face.png"])
+@pytest.mark.parametrize("name", ["face.gif", "face.png", "face.webp"])
 def test_animated_picture_is_a_video_in_its_own_time(name: str, speech: Path, tmp_path: Path) -> None:
     path = animation(tmp_path / name, [100, 200, 100, 100, 300, 100])
     output(path, read_speech(speech).info, RenderOptions(frame_rate="20", sync_mode="loop"), tmp_path / "out.mp4")
@@ -66,10 +66,43 @@ def test_animated_picture_is_a_video_in_its_own_time(name: str, speech: Path, tm
     assert [number for _, number in seen(tmp_path / "out.mp4")] == (expected * 2)[:32]
 
 
-def test_animated_webp_is_refused_by_name(tmp_path: Path) -> None:
+def test_frames_of_animated_webp_are_found_again_by_number(tmp_path: Path) -> None:
+    info = probe_video(animation(tmp_path / "face.webp", [100, 200, 5, 0, 300, 100]))
+    index = index_of(info)
+    assert (info.container, info.expected_frame_count, index.pts.tolist()) == ("webp", 6, [0, 100, 300, 400, 500, 800])
+    with VideoReader(info) as reader:
+        backwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_order(index, np.arange(5, -1, -1))]
+    assert backwards == [5, 4, 3, 2, 1, 0]
+
+
+def webp_of_huge_canvas(data: bytearray) -> None:
+    data[24:30] = b"\xff\x3f\x00" * 2  # 16384x16384: a gigabyte a frame
+
+
+def webp_cut(data: bytearray) -> None:
+    del data[len(data) // 2 :]
+
+
+def webp_damaged(data: bytearray) -> None:
+    at = data.rindex(b"VP8L")
+    data[at + 16 : at + 32] = b"\xff" * 16
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (webp_of_huge_canvas, LimitExceeded, "16384x16384; scale it down"),
+        (webp_cut, UnreadableMedia, "truncated or damaged: frame 1 of"),
+        (webp_damaged, UnreadableMedia, "damaged: frame 4 of 4 does not decode"),
+    ],
+)
+def test_bad_animated_webp_is_refused(damage: Callable[[bytearray], None], error: type[InputError], message: str, tmp_path: Path) -> None:
     path = animation(tmp_path / "face.webp", [100] * 4)
-    with pytest.raises(UnreadableMedia, match=r"animated WebP.*convert it to MP4"):
-        probe_video(path)
+    data = bytearray(path.read_bytes())
+    damage(data)
+    path.write_bytes(data)
+    with pytest.raises(error, match=message):
+        index_of(probe_video(path))
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.ts", "clip.gif", "clip.webm", "clip.mov", "clip.jpg", "clip", "clip.wav"])
@@ -94,6 +127,18 @@ def test_edit_list_that_cuts_the_beginning_off_is_heeded_both_ways(tmp_path: Pat
         forwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()]
         backwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_order(index, np.arange(len(index) - 1, -1, -1))]
     assert forwards == [*range(10, 30)] and backwards == forwards[::-1]
+
+
+@pytest.mark.parametrize("frame_rate", [25, 30])
+def test_mp4_whose_frames_all_last_nothing_is_shown_at_the_rate_of_its_header(frame_rate: int, speech: Path, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", Clip(frame_rate=Fraction(frame_rate)))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stts") + 16  # version and flags, number of entries, number of frames; then how long each lasts
+    data[at : at + 4] = bytes(4)
+    path.write_bytes(data)
+    output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
+    assert probe_video(tmp_path / "out.mp4").frame_rate == frame_rate
+    assert [number for _, number in seen(tmp_path / "out.mp4")][:30] == [*range(30)]
 
 
 @pytest.mark.parametrize("sar", [Fraction(1, 100), Fraction(64, 45), Fraction(12, 11), Fraction(255, 1)])

@@ -182,10 +182,9 @@ def test_clients_that_send_a_byte_a_second_block_nobody_and_are_given_up(service
 
 
 def test_many_requests_at_once_are_all_accepted_and_can_all_be_cancelled(service: Service, clip: Path, speech: Path) -> None:
-    with clip.open("rb") as file:
-        video = service.http.post("/v2/assets", files={"file": file}).json()["id"]
-    with speech.open("rb") as file:
-        audio = service.http.post("/v2/assets", files={"file": file}).json()["id"]
+    assets = [service.http.post("/v2/assets", files={"file": path.read_bytes()}) for path in (clip, speech)]
+    assert [answer.status_code for answer in assets] == [201, 201], [answer.text for answer in assets]
+    video, audio = (answer.json()["id"] for answer in assets)
     body = {"model": "lipsync-2", "input": [{"type": "video", "assetId": video}, {"type": "audio", "assetId": audio}]}
     with ThreadPoolExecutor(40) as clients:
         answers = list(clients.map(lambda _: service.http.post("/v2/generate", json=body), range(200)))

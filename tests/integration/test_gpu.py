@@ -3,8 +3,8 @@
 import pytest
 
 from deploy.local.gpu import gpu_expected
+from orchestrator.embedded import open_triton
 from orchestrator.inference.selftest import self_test
-from orchestrator.session import open_triton
 from orchestrator.settings import Settings
 
 pytestmark = pytest.mark.skipif(gpu_expected() is None, reason="no NVIDIA GPU shows on this machine (no /dev/nvidiactl, no card on the PCI bus)")

@@ -268,7 +268,6 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
 ) -> None:
     """Triton is stopped in mid-work, as by a driver that hangs; its supervisor ends it and starts another."""
     monkeypatch.setattr(embedded, "PROBE_S", 0.5)
-    monkeypatch.setattr(embedded, "HUNG_S", 3.0)
     monkeypatch.setattr(client_module, "CONTROL_DEADLINE_S", 1.0)
     wanted = spec(6.0)
     reference = expected(wanted, client, tmp_path / "expected.mp4")
@@ -282,6 +281,7 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
         stalled = wait_for(service, job.id, lambda view: view.error_code is not None)
         assert stalled.error_code == "stalled"
         assert not busy_threads()
+        monkeypatch.setattr(embedded, "HUNG_S", 3.0)  # not before: the render, too, is to see that Triton hangs
         done = wait_for(service, job.id, is_over)
         assert (done.state, done.error_code) == ("completed", None) and done.attempts >= 2, done.error
         assert triton.restart_count == 1

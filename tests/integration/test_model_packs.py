@@ -32,7 +32,7 @@ from orchestrator.models.wrapping import wrap
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from orchestrator.pipeline.speech import speech_windows
+from orchestrator.pipeline.speech import check_temperature, speech_windows
 from orchestrator.settings import Settings
 from preprocess.landmarks import five_points
 from preprocess.letterbox import Letterbox
@@ -131,10 +131,10 @@ def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speec
         assert lip_model.encoder is not None
         assert (lip_model.audio_dims, lip_model.encoder.feature_size) == ((50, 384), 1920)
         assert lip_model.encoder.features_per_s == 50
-        windows = speech_windows(read_speech(speech), lip_model)
+        with speech_windows(read_speech(speech), lip_model) as windows:
+            heard = [windows(Fraction(index, 5)) for index in range(3)]
         random = np.random.default_rng(3)
         faces = [random.integers(0, 256, (256, 256, 3), np.uint8) for _ in range(3)]
-        heard = [windows(Fraction(index, 5)) for index in range(3)]
         assert heard[0].shape == (10, 1920) and not heard[0][:4].any() and heard[0][4:].any(), "nothing before the track begins"
         for face, window, mouth in zip(faces, heard, lip_model.generate(faces, heard).result(60), strict=True):
             expected = served_chain(folder, face, window.reshape(50, 384))
@@ -153,13 +153,16 @@ def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: P
         self_test(client)
         lip_model = LipModel(client)
         assert lip_model.encoder is not None and lip_model.audio_layout == "channels"
-        windows = speech_windows(read_speech(speech), lip_model)
-        assert windows(Fraction(1)).shape == (20, 256)
-        silent = speech_windows(read_speech(write_wav(tmp_path / "silence.wav", np.zeros(40_000, np.float32), SPEECH_RATE_HZ)), lip_model)
-        muted = speech_windows(read_speech(speech), lip_model, spans=[])
+        silence = write_wav(tmp_path / "silence.wav", np.zeros(40_000, np.float32), SPEECH_RATE_HZ)
+        with (
+            speech_windows(read_speech(speech), lip_model) as windows,
+            speech_windows(read_speech(silence), lip_model) as silent,
+            speech_windows(read_speech(speech), lip_model, spans=[]) as muted,
+        ):
+            assert windows(Fraction(1)).shape == (20, 256)
+            assert np.array_equal(muted(Fraction(1)), silent(Fraction(1))), "where nobody speaks the encoder hears silence"
         with pytest.raises(InvalidOption, match="leave temperature out"):
-            speech_windows(read_speech(speech), lip_model, temperature=0.7)
-        assert np.array_equal(muted(Fraction(1)), silent(Fraction(1))), "where nobody speaks the encoder hears silence"
+            check_temperature(lip_model, 0.7)
         report = render(plan_render(clip, speech, tmp_path / "out.mp4", RenderOptions(preset="ultrafast")), client)
     assert report.models["lip_sync"].inference_count == report.frame_count == 62
 

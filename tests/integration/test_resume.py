@@ -3,9 +3,11 @@
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.demo.clip import make_clip
+from orchestrator import session
 from orchestrator.errors import RenderCancelled, RenderInterrupted
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
@@ -17,6 +19,7 @@ from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
+from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 
 FAST = RenderOptions(preset="veryfast", crf=30)
@@ -101,3 +104,23 @@ def test_stop_ends_a_render_at_once_in_every_stage(stage: str, clip: Path, clien
         render(plan_render(clip, speech, tmp_path / "out.mp4", FAST), client, stop, watch=watch)
     assert time.monotonic() - stopped_s < 2
     assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]
+
+
+def test_render_goes_on_from_its_segments_when_its_triton_dies(
+    undisturbed: tuple[Path, RenderReport], clip: Path, long_speech: Path, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill_triton_once(progress: Progress) -> None:
+        if progress.stage == "render" and progress.segment_count >= 2 and not killed:
+            server = next(child for child in psutil.Process().children(recursive=True) if child.name() == "tritonserver" and child.pid not in others)
+            server.kill()
+            killed.append(server.pid)
+
+    others = {child.pid for child in psutil.Process().children(recursive=True)}
+    out = tmp_path / "out.mp4"
+    settings = Settings(device="cpu", data=tmp_path / "data")
+    report = session.render(clip, long_speech, out, options=FAST, on_progress=kill_triton_once, settings=settings)
+    assert killed and out.read_bytes() == undisturbed[0].read_bytes()
+    assert report.models["lip_sync"].inference_count < undisturbed[1].models["lip_sync"].inference_count, "what is finished is not rendered again"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "out.mp4"}

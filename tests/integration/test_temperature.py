@@ -18,9 +18,9 @@ def test_mouth_moves_the_further_the_higher_the_temperature_and_rests_in_silence
     face = golden_crop(model.size_px, "lower_face")
     amounts, rests = [], []
     for temperature in (0.0, 0.25, 0.5, 0.75, 1.0):
-        windows = speech_windows(track, model, None, temperature)
-        syllables = [windows(Fraction(1, 8) + Fraction(index, 4)) for index in range(3)]
-        *spoken, rest = model.generate([face] * 4, [*syllables, windows(Fraction(135, 100))]).result(60).astype(int)
+        with speech_windows(track, model, None, temperature) as windows:
+            heard = [windows(Fraction(1, 8) + Fraction(index, 4)) for index in range(3)] + [windows(Fraction(135, 100))]
+        *spoken, rest = model.generate([face] * 4, heard).result(60).astype(int)
         amounts.append(float(np.mean([abs(mouth - rest).mean() for mouth in spoken])))
         rests.append(rest)
     assert amounts[0] > 0 and all(less < more for less, more in pairwise(amounts)), amounts

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -135,6 +137,30 @@ def test_client_that_sends_a_byte_now_and_then_is_given_up() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     assert drive(guard(), drip)[0]["status"] == 408
+
+
+def test_service_that_was_held_up_does_not_blame_the_client() -> None:
+    """What came while nothing ran is found by the same turn of the loop that finds the time over."""
+    came = asyncio.Event()
+    ours, theirs = socket.socketpair()
+
+    def hold_up() -> None:
+        time.sleep(2 * LIMITS.stall_s)
+        theirs.sendall(b"x")
+
+    def read() -> None:
+        ours.recv(1)
+        came.set()
+
+    async def receive() -> Message:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ours, read)
+        loop.call_soon(hold_up)
+        await came.wait()
+        return {"type": "http.request", "body": b"x"}
+
+    with ours, theirs:
+        assert drive(guard(), receive)[0]["status"] == 200
 
 
 def test_client_that_takes_no_data_is_dropped() -> None:

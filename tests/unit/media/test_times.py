@@ -72,10 +72,23 @@ def test_stamp_that_repeats_shifts_nothing_behind_it() -> None:
     assert found[1] < found[2] < found[3]
 
 
+def test_stamps_that_are_all_the_same_say_nothing() -> None:
+    found = times([700] * 40)
+    assert found.is_constant and found.unstamped_count == 40
+    assert seconds(found) == [Fraction(k, 25) for k in range(40)]
+
+
 def test_stamps_that_stand_still_are_counted_on() -> None:
-    found = seconds(times([0] * 40))
-    assert Fraction(34, 25) <= found[-1] <= Fraction(39, 25)
-    assert found == sorted(found)
+    found = times([*[0] * 40, 1600])
+    assert found.unstamped_count == 39
+    assert Fraction(34, 25) <= seconds(found)[-2] <= Fraction(39, 25)
+    assert seconds(found) == sorted(seconds(found))
+
+
+def test_rate_of_ticks_is_no_frame_rate() -> None:
+    found = times([*range(30)], time_base=Fraction(1, 12_800))
+    assert not found.is_constant and found.frame_rate == 120
+    assert found.duration_s == Fraction(29, 12_800) + Fraction(1, 120)
 
 
 def test_joined_recordings_go_on_where_the_first_ended() -> None:

@@ -12,6 +12,9 @@ from orchestrator.errors import InvalidOption
 from orchestrator.media.times import SourceTimes, source_times
 from orchestrator.pipeline.timeline import SYNC_MODES, SyncMode, at_rate, frame_order, kept_timeline, lay_out, shows_whole_source, speech_frame_count
 
+SNAPPED = Fraction(1, 1000) + Fraction(1, 60_000)
+"""How far a frame of a constant rate may be from its place: times are rounded to milliseconds, s."""
+
 counts = st.integers(1, 40), st.integers(1, 300)
 RATES = [Fraction(rate) for rate in ("24000/1001", "25", "30000/1001", "50", "60000/1001", "120")]
 rates = st.sampled_from(RATES)
@@ -72,6 +75,17 @@ def test_remap_spreads_the_video_evenly_over_the_speech(source_count: int, speec
         assert set(frames) == set(range(source_count))
     if speech_frames == source_count:
         assert frames == list(range(source_count))
+
+
+@given(lengths_ms, st.fractions("0.1", 20, max_denominator=1000), rates)
+def test_remapped_frame_is_the_one_on_screen_in_the_middle_of_its_stretched_time(lengths: list[int], speech_s: Fraction, rate: Fraction) -> None:
+    for source in (variable(lengths), constant(len(lengths), Fraction(50))):
+        frames = lay_out("remap", rate, source, speech_s, is_whole=True).source
+        stretch = source.duration_s / len(frames)
+        ends = [*(int(tick) * source.tick_s for tick in source.ticks[1:]), source.duration_s]
+        for place, frame in enumerate(frames):
+            middle = (place + Fraction(1, 2)) * stretch
+            assert int(source.ticks[frame]) * source.tick_s <= middle + SNAPPED and middle <= ends[frame] + SNAPPED
 
 
 def test_modes_that_show_the_whole_video_ask_for_it() -> None:

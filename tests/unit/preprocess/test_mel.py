@@ -7,10 +7,35 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from preprocess.mel import MAX_GAIN_DB, MelStream, clipped, mel_filterbank, mel_of, mel_window, with_gain, with_loud_level, with_temperature
+from preprocess.mel import (
+    MAX_GAIN_DB,
+    MelStream,
+    MelWindows,
+    clipped,
+    levels_db,
+    loud_gain_db,
+    mel_filterbank,
+    mel_of,
+    with_gain,
+    with_level,
+    with_temperature,
+)
+
+Mel = NDArray[np.float32]
 
 NOISE = (np.random.default_rng(7).standard_normal(40_000) * np.linspace(0.0, 0.3, 40_000)).astype(np.float32)
+LONG_NOISE = np.tile(NOISE, 12)
+"""More than two blocks of columns."""
+
+
+def window_of(mel: Mel, time: Fraction, window_start_s: Fraction) -> Mel:
+    return MelWindows([mel], window_start_s)(time)
+
+
+def with_loud_level(mel: Mel, loud_level_db: float) -> Mel:
+    return with_level(mel, loud_gain_db(levels_db(mel), loud_level_db))
 
 
 def test_filters_are_librosas() -> None:
@@ -27,12 +52,11 @@ def test_features_are_what_librosa_gives_with_wav2lips_parameters() -> None:
 
 
 @settings(max_examples=20)
-@given(st.lists(st.integers(0, len(NOISE)), max_size=6))
+@given(st.lists(st.integers(0, len(LONG_NOISE)), max_size=6))
 def test_result_does_not_depend_on_how_the_waveform_was_cut(cuts: list[int]) -> None:
     stream = MelStream()
-    for piece in np.split(NOISE, sorted(cuts)):
-        stream.push(piece)
-    assert np.array_equal(clipped(stream.finish()), mel_of(NOISE))
+    blocks = [block for piece in np.split(LONG_NOISE, sorted(cuts)) for block in stream.push(piece)]
+    assert np.array_equal(clipped(np.concatenate([*blocks, stream.finish()], axis=1)), mel_of(LONG_NOISE))
 
 
 def test_silence_is_the_lowest_level_everywhere() -> None:
@@ -41,14 +65,14 @@ def test_silence_is_the_lowest_level_everywhere() -> None:
 
 def test_window_is_silence_outside_the_track_and_the_tracks_columns_inside() -> None:
     mel = np.tile(np.arange(100, dtype=np.float32), (80, 1))
-    assert mel_window(mel, Fraction(1, 2), Fraction(0))[0].tolist() == list(range(40, 56))
-    assert mel_window(mel, Fraction(0), Fraction(-1, 10))[0].tolist() == [-4] * 8 + list(range(8))
-    assert mel_window(mel, Fraction(5, 4), Fraction(-1, 10))[0].tolist() == list(range(92, 100)) + [-4] * 8
-    assert (mel_window(mel, Fraction(60), Fraction(0)) == -4).all()
+    assert window_of(mel, Fraction(1, 2), Fraction(0))[0].tolist() == list(range(40, 56))
+    assert window_of(mel, Fraction(0), Fraction(-1, 10))[0].tolist() == [-4] * 8 + list(range(8))
+    assert window_of(mel, Fraction(5, 4), Fraction(-1, 10))[0].tolist() == list(range(92, 100)) + [-4] * 8
+    assert (window_of(mel, Fraction(60), Fraction(0)) == -4).all()
 
 
 def test_quiet_track_is_raised_to_the_loud_level_but_noise_is_not_made_to_speak() -> None:
-    def loud_level_db(mel: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    def loud_level_db(mel: Mel) -> float:
         power = 10 ** ((mel.astype(np.float64) * 12.5 - 50) / 10)
         return float(np.percentile(10 * np.log10(power.mean(0)), 95))
 
@@ -59,9 +83,9 @@ def test_quiet_track_is_raised_to_the_loud_level_but_noise_is_not_made_to_speak(
 
 
 def test_track_of_very_quiet_speech_is_heard_like_a_loud_one_and_its_silence_stays_silence() -> None:
-    def heard(waveform: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def heard(waveform: Mel) -> Mel:
         stream = MelStream()
-        stream.push(np.concatenate([waveform, np.zeros(8000, np.float32)]))
+        assert not stream.push(np.concatenate([waveform, np.zeros(8000, np.float32)])), "less than a block"
         return with_loud_level(stream.finish(), -30.0)
 
     loud, quiet = heard(NOISE), heard(NOISE * np.float32(5e-3))
@@ -85,13 +109,28 @@ def test_window_is_the_same_whether_the_track_is_padded_or_not(time: Fraction, w
     padded = np.full((80, 1100), -4, np.float32)
     padded[:, 500:600] = mel
     start = 500 + round((time + window_start_s) * 80)
-    assert np.array_equal(mel_window(mel, time, window_start_s), padded[:, start : start + 16])
+    assert np.array_equal(window_of(mel, time, window_start_s), padded[:, start : start + 16])
+
+
+@given(st.lists(st.fractions(-1, 30), min_size=1, max_size=20), st.fractions(Fraction(-1, 5), Fraction(1, 5)), st.sampled_from([1, 7, 64, 2000]))
+def test_windows_are_the_same_however_many_columns_arrive_at_a_time(times: list[Fraction], window_start_s: Fraction, block: int) -> None:
+    mel = np.random.default_rng(1).uniform(-3, 4, (80, 2000)).astype(np.float32)
+    windows = MelWindows((mel[:, first : first + block] for first in range(0, 2000, block)), window_start_s)
+    for time in sorted(times):
+        assert np.array_equal(windows(time), window_of(mel, time, window_start_s))
+
+
+def test_window_that_was_let_go_of_is_a_programming_error() -> None:
+    windows = MelWindows([mel_of(NOISE)], Fraction(0))
+    windows(Fraction(1))
+    with pytest.raises(ValueError, match="let go"):
+        windows(Fraction(1, 2))
 
 
 def test_window_over_an_hour_is_exact() -> None:
     """30000/1001 frames a second: frame 107892 stands at 3599.9964 s, column 287999.7 of the track."""
     mel = np.broadcast_to(np.arange(288_100, dtype=np.float32), (80, 288_100))
-    window = mel_window(mel, Fraction(107_892) * Fraction(1001, 30000), Fraction(0))
+    window = window_of(mel, Fraction(107_892) * Fraction(1001, 30000), Fraction(0))
     assert window[0, 0] == round(107_892 * 1001 * 80 / 30000)
 
 

@@ -48,7 +48,7 @@ def grain_of(original: Plane, unit: float) -> Grain | None:
         unit: steps of a sample in one level of 8 bits.
     """
     fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
-    energy = cv2.blur(fine * fine, (AROUND_PX, AROUND_PX))
+    energy = np.asarray(cv2.blur(fine * fine, (AROUND_PX, AROUND_PX)), np.float32)
     usual = _median(energy)
     loud = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE)
     if not loud:

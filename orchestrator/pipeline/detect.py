@@ -1,7 +1,7 @@
 """Faces on every frame of a video, frame by frame, from a detector that is asked about as few frames as it takes."""
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -45,9 +45,14 @@ class FoundFrame:
 class _Picture:
     pts: int
     is_key: bool
-    image: NDArray[np.uint8]
-    """(H, W, 3) RGB, letterboxed."""
     thumb: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    pictures: list[_Picture]
+    images: list[NDArray[np.uint8]]
+    """(H, W, 3) RGB of each picture, letterboxed; none when the faces are found, long before the window is done with."""
 
 
 def find_faces(
@@ -79,12 +84,12 @@ def find_faces(
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []
     left = threading.Event()
-    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough, lambda index: pace(index, left.is_set)), 1, "analyse-decode", watch)
+    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough, pace, left.is_set), 1, "analyse-decode", watch)
     searches = in_flight(lambda window: _Search(window, detector, step_frames(rate), watch.tick), windows, WINDOWS_IN_FLIGHT, watch)
     with closing(windows), closing(searches) as found, ExitStack() as leaving:
         leaving.callback(left.set)
         for window, faces in found:
-            for picture, rows in zip(window, faces, strict=True):
+            for picture, rows in zip(window.pictures, faces, strict=True):
                 waiting.append((picture, _to_frame(rows, box)))
                 for changes in meter.push(picture.thumb):
                     known, its_rows = waiting.pop(0)
@@ -94,35 +99,43 @@ def find_faces(
 
 
 def _windows(
-    reader: VideoReader, box: Letterbox, count: int, is_enough: Callable[[int, int], bool], pace: Callable[[int], None]
-) -> Generator[list[_Picture]]:
-    window: list[_Picture] = []
+    reader: VideoReader,
+    box: Letterbox,
+    count: int,
+    is_enough: Callable[[int, int], bool],
+    pace: Pace,
+    is_left: Callable[[], bool],
+) -> Generator[_Window]:
+    window = _Window([], [])
     enough = False
     for frame in reader.decode_from_start():
-        pace(frame.index)
+        pace(frame.index, is_left)
+        if is_left():
+            return  # the reader is about to be closed; a busy host may take longer for a whole window than that is waited for
         scaled = frame.scaled_rgb(box.scaled_coded_wh)
         pts = MISSING_PTS if frame.picture.pts is None else frame.picture.pts
-        window.append(_Picture(pts, frame.is_key, box.place(scaled), thumbnail(scaled)))
+        window.pictures.append(_Picture(pts, frame.is_key, thumbnail(scaled)))
+        window.images.append(box.place(scaled))
         enough = is_enough(frame.index, pts) or enough
-        if len(window) == count:
+        if len(window.images) == count:
             yield window
-            window = []
+            window = _Window([], [])
             if enough:
                 return
-    if window:
+    if window.images:
         yield window
 
 
 class _Search(Future[list[Rows]]):
     """The faces of a window, (n, 15 + 2 M) rows a frame, px of the letterboxed picture. Nothing here waits: a round begins when one has ended."""
 
-    def __init__(self, window: Sequence[_Picture], detector: FaceDetector, step: int, tick: Callable[[], None]) -> None:
+    def __init__(self, window: _Window, detector: FaceDetector, step: int, tick: Callable[[], None]) -> None:
         super().__init__()
         self.set_running_or_notify_cancel()
-        self._pictures = window
+        self._images = window.images
         self._detector = detector
         self._tick = tick
-        changes = [0.0, *(change(one.thumb, other.thumb) for one, other in pairwise(window))]
+        changes = [0.0, *(change(one.thumb, other.thumb) for one, other in pairwise(window.pictures))]
         self._window = SparseWindow(changes, step)
         self._round: Future[list[NDArray[np.float32]]] | None = None
         self._is_cancelled = False
@@ -136,7 +149,7 @@ class _Search(Future[list[Rows]]):
         return False
 
     def _ask(self) -> None:
-        images = [self._pictures[index].image for index in self._window.wanted]
+        images = [self._images[index] for index in self._window.wanted]
         size = self._detector.batch_size
         self._round = Joined([self._detector.detect(np.stack(images[start : start + size])) for start in range(0, len(images), size)])
         self._round.add_done_callback(self._go_on)
@@ -151,6 +164,7 @@ class _Search(Future[list[Rows]]):
             if self._window.wanted:
                 self._ask()
             else:
+                self._images.clear()
                 self.set_result(self._window.rows())
         except BaseException as exc:  # noqa: BLE001
             self.set_exception(exc)

@@ -1,5 +1,7 @@
 """Grain: what an edit smooths away of a source's noise is made up for, so that a mouth does not look cleaner than the face around it."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +28,55 @@ _FLAT = 1.5
 """A place with up to so many times the usual fine detail has no edges in it."""
 
 
-def match_grain(original: Plane, region: Plane, is_edited: NDArray[np.bool_], unit: float, seed: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Grain:
+    """A source's noise around an edit."""
+
+    deviation: float
+    """Levels of 8 bits."""
+    alike: float
+    """How alike neighbouring samples of it are, 0 for a sensor's own."""
+    share: float
+    """How much of what is missing is made up for, 0..1."""
+
+
+def grain_of(original: Plane, unit: float) -> Grain | None:
+    """Measure a region's noise before it is edited, (h, w) luma; None where there is none to make up for.
+
+    Args:
+        original: the samples.
+        unit: steps of a sample in one level of 8 bits.
+    """
+    fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
+    energy = np.asarray(cv2.blur(fine * fine, (AROUND_PX, AROUND_PX)), np.float32)
+    usual = _median(energy)
+    loud = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE)
+    if not loud:
+        return None
+    flat = energy < _FLAT * usual
+    alike = float((fine[:, :-1] * fine[:, 1:])[flat[:, 1:]].sum()) / float((fine * fine)[flat].sum())
+    share = loud * _ramp(alike, TEXTURE_ABOVE, GRAIN_BELOW)
+    return Grain(usual**0.5, alike, share) if share else None
+
+
+def match_grain(grain: Grain, original: Plane, region: Plane, is_edited: NDArray[np.bool_], unit: float, seed: int) -> None:
     """Bring an edited region's noise up to its source's, in place; samples that were not edited keep their value.
 
     Args:
+        grain: of the original.
         original: (h, w) luma before the edit.
         region: (h, w) luma, edited; writable.
         is_edited: (h, w).
         unit: steps of a sample in one level of 8 bits.
         seed: of the noise: that of the same source frame is always the same, so a still's stays where it is.
     """
-    fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
-    energy = cv2.blur(fine * fine, (AROUND_PX, AROUND_PX))
-    usual = float(np.median(energy))
-    share = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE)
-    if not share:
-        return
-    flat = energy < _FLAT * usual
-    alike = float((fine[:, :-1] * fine[:, 1:])[flat[:, 1:]].sum()) / float((fine * fine)[flat].sum())
-    share *= _ramp(alike, TEXTURE_ABOVE, GRAIN_BELOW)
-    if not share:
-        return
     noise = np.random.default_rng(seed).standard_normal(region.shape, np.float32)
-    if alike > 0.05:  # neighbours of noise that a Gaussian of radius r has blurred are alike by exp(-1 / 4 r^2)
-        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), (-0.25 / np.log(alike)) ** 0.5), np.float32)
+    if grain.alike > 0.05:  # neighbours of noise that a Gaussian of radius r has blurred are alike by exp(-1 / 4 r^2)
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), (-0.25 / np.log(grain.alike)) ** 0.5), np.float32)
     noise -= cv2.GaussianBlur(noise, (0, 0), FINE_PX)
-    left = _noise_energy(region) / max(float(np.median(_noise_energy(original))), 1e-6)
+    left = _noise_energy(region) / max(_median(_noise_energy(original)), 1e-6)
     missing = np.sqrt(np.maximum(1.0 - left, 0.0))
-    added = np.float32(share * usual**0.5 * unit / float(noise.std())) * missing * noise
+    added = np.float32(grain.share * grain.deviation * unit / float(noise.std())) * missing * noise
     limit = np.float32(256 * unit - 1)
     region[is_edited] = np.rint(np.clip(region + added, 0, limit))[is_edited].astype(region.dtype)
 
@@ -69,5 +92,11 @@ def _noise_energy(plane: Plane) -> NDArray[np.float32]:
     return np.asarray(cv2.blur(noise * noise, (AROUND_PX, AROUND_PX)), np.float32)
 
 
+def _median(values: NDArray[np.float32]) -> float:
+    """Return what `np.median` does, in a tenth of its time."""
+    middle = [(values.size - 1) // 2, values.size // 2]
+    return float(np.partition(values, middle, axis=None)[middle].mean())
+
+
 def _ramp(value: float, start: float, end: float) -> float:
-    return float(np.clip((value - start) / (end - start), 0.0, 1.0))
+    return min(max((value - start) / (end - start), 0.0), 1.0)

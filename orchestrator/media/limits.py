@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import av
+from av.container import InputContainer
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
 from orchestrator.media.container import format_of, open_media
@@ -55,7 +56,7 @@ def summarise(path: Path) -> MediaSummary:
         name = "mp4" if "mp4" in names else names[0]
         has_video = any(av.stream.Disposition.attached_pic not in stream.disposition for stream in container.streams.video)
         has_audio = bool(container.streams.audio)
-        duration_s = Fraction(container.duration, av.time_base) if container.duration and container.duration > 0 else None
+        duration_s = _declared_duration_s(container)
         if not has_video:
             if not has_audio:
                 raise MissingStream(f"{path.name} has neither video nor audio in it; send another file.")
@@ -66,6 +67,13 @@ def summarise(path: Path) -> MediaSummary:
     if info.is_still:
         return MediaSummary("IMAGE", name, None, info.size_wh, has_audio=has_audio)
     return MediaSummary("VIDEO", name, duration_s, info.size_wh, info.frame_rate, has_audio)
+
+
+def _declared_duration_s(container: InputContainer) -> Fraction | None:
+    duration, start = container.duration or 0, container.start_time or 0
+    if 0 < start < duration and "matroska" in container.format.name:
+        duration -= start  # FFmpeg writes down when the last frame ends, by a clock that may have run for years
+    return Fraction(duration, av.time_base) if duration > 0 else None
 
 
 def check_video(path: Path, limits: MediaLimits) -> MediaSummary:

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.errors import InputError, LimitExceeded, UnreadableMedia
 from orchestrator.media.audio import read_speech, speech_samples
+from orchestrator.media.limits import summarise
 from orchestrator.media.mix import Background, mixed
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
@@ -139,6 +140,10 @@ def test_mp4_whose_frames_all_last_nothing_is_shown_at_the_rate_of_its_header(fr
     output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
     assert probe_video(tmp_path / "out.mp4").frame_rate == frame_rate
     assert [number for _, number in seen(tmp_path / "out.mp4")][:30] == [*range(30)]
+
+
+def test_recording_whose_clock_began_long_before_it_is_as_long_as_it_is(tmp_path: Path) -> None:
+    assert summarise(make_clip(tmp_path / "clip.mkv", Clip(first_tick=2**31))).duration_s == Fraction(6, 5)
 
 
 @pytest.mark.parametrize("sar", [Fraction(1, 100), Fraction(64, 45), Fraction(12, 11), Fraction(255, 1)])

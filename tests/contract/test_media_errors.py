@@ -27,11 +27,11 @@ READS: dict[str, Read] = {"video": probe_video, "audio": read_speech}
 
 @contextmanager
 def refused(error: type[InputError], name: str, match: str | None = None) -> Iterator[None]:
-    """Expect an error of exactly this class, with a good message, within seconds even on a busy machine."""
-    started = time.monotonic()
+    """Expect an error of exactly this class, with a good message, for little work: as seconds of this process, which no busy machine makes more."""
+    started_s = time.process_time()
     with pytest.raises(InputError, match=match) as caught:
         yield
-    assert time.monotonic() - started < 3.0
+    assert time.process_time() - started_s < 3.0
     assert type(caught.value) is error
     message = str(caught.value)
     assert name in message
@@ -164,10 +164,10 @@ def test_picture_too_small_for_a_face(tmp_path: Path, size_wh: tuple[int, int]) 
 def test_picture_too_large(tmp_path: Path) -> None:
     """A few kilobytes of PNG that would be 150 MB decoded."""
     path = make_clip(tmp_path / "large.png", Clip(codec="png", pix_fmt="gray", size_wh=(8200, 4400), options={}, frame_count=1))
-    started = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises(LimitExceeded, match="8200x4400"):
         probe_video(path)
-    assert time.monotonic() - started < 5.0
+    assert time.process_time() - started_s < 5.0
 
 
 SCRIPTS = {

@@ -22,7 +22,7 @@ from orchestrator.inference.contract import describe_model
 from orchestrator.inference.faces import LipModel
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.selftest import output_of
-from orchestrator.inference.shared_memory import FAMILY, SharedMemoryPool
+from orchestrator.inference.shared_memory import SharedMemoryPool
 from orchestrator.settings import Settings
 
 REGIONS = Path("/dev/shm")
@@ -64,12 +64,13 @@ def test_many_requests_at_a_time_each_get_their_own_answer_in_reused_memory(shar
 
 
 def test_closing_leaves_nothing_registered_and_nothing_in_memory(triton: LocalTriton) -> None:
-    before, files_before = registered(triton.grpc_address), set(REGIONS.glob(f"{FAMILY}*"))
+    before = registered(triton.grpc_address)
     with TritonClient(triton.grpc_address, transport="shared_memory") as client:
         answers(client, "lip_sync", 2)
-        assert registered(triton.grpc_address) > before
+        prefixes = {name.rpartition("_")[0] for name in registered(triton.grpc_address) - before}
+        assert len(prefixes) == 1 and list(REGIONS.glob(f"{min(prefixes)}*"))
     assert registered(triton.grpc_address) == before
-    assert set(REGIONS.glob(f"{FAMILY}*")) == files_before
+    assert not list(REGIONS.glob(f"{min(prefixes)}*"))
 
 
 def test_what_killed_processes_left_goes_when_the_next_one_comes_and_what_living_ones_use_stays(triton: LocalTriton, shared: TritonClient) -> None:
@@ -151,12 +152,15 @@ def test_interactive_requests_overtake_those_of_batches(client: TritonClient) ->
     inputs = golden_inputs(describe_model(client, "lip_sync"), 8)
     ended: list[str] = []
     futures = []
+    ended_before = 0
     for name, level, count in (("batch", BATCH, 24), ("interactive", INTERACTIVE, 3)):
         for _ in range(count):
             future = client.at_priority(level).infer("lip_sync", inputs, "mouth")
             future.add_done_callback(lambda _, name=name: ended.append(name))  # type: ignore[misc]
             futures.append(future)
+            ended_before = len(ended)
     wait(futures)
     assert not [future for future in futures if future.exception()]
     last = len(ended) - 1 - ended[::-1].index("interactive")
-    assert last < 18, f"the last interactive request was done {last + 1}th of 27, though 24 of batches had come before"
+    # As against those that were done when the last one was asked for: on a machine that stood still meanwhile, that may be all the others.
+    assert last - ended_before < 14, f"the last interactive request was done {last + 1}th of 27, and {ended_before} were when it was asked for"

@@ -1,16 +1,21 @@
 """Programs as a user starts them, on inputs that a user might give."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from deploy.local import guard
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.usage import model_use
 from tests.leash import leashed
 
 LIPSYNC = str(Path(sys.executable).with_name("lipsync"))
@@ -20,8 +25,23 @@ def lipsync(*arguments: str | Path, timeout_s: float = 120) -> "subprocess.Compl
     return subprocess.run([LIPSYNC, *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+def abandoned_memory(family: str = "lipsync_") -> set[str]:
+    """Return the names of our shared memory whose owner is gone: nobody holds its lock, or there is none."""
+    left = {path.name for path in guard.REGIONS.glob(f"{family}*")}
+    for lock in guard.REGIONS.glob(f"{family}*lock"):
+        with suppress(FileNotFoundError), lock.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                left -= {name for name in left if name.startswith(lock.name.removesuffix("lock"))}
+    return left
+
+
+def is_ours(process: psutil.Process) -> bool:
+    """Tell whether these tests started a process, or one that did: it has their data folder. Other tests may run beside them."""
+    with suppress(psutil.Error):
+        return process.environ().get("LIPSYNC_DATA") == os.environ["LIPSYNC_DATA"]
+    return False
 
 
 def has_descendant(process_id: int, name_part: str) -> bool:
@@ -42,6 +62,18 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60) 
         time.sleep(0.02)
 
 
+def wait_until_idle(client: TritonClient) -> None:
+    """Wait until Triton counts no more inferences of the lip model: it ends the batches that it is computing."""
+    counts = [-1]
+
+    def is_still() -> bool:
+        counts.append(model_use(client, "lip_sync").inference_count)
+        time.sleep(0.5)
+        return counts[-1] == counts[-2]
+
+    wait_until(is_still, "Triton is idle")
+
+
 @contextmanager
 def running(*arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
     """Start `lipsync ...` and make sure that it is gone at the end."""
@@ -55,11 +87,12 @@ def running(*arguments: str | Path) -> Iterator["subprocess.Popen[str]"]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """Fail if the test leaves a process or a piece of shared memory behind."""
-    processes, memory = {process.pid for process in psutil.process_iter()}, shared_memory()
+    processes, memory = {process.pid for process in psutil.process_iter()}, abandoned_memory()
 
     def is_clean() -> bool:
-        mine = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in processes]
-        return shared_memory() <= memory and not [process for process in mine if any("triton" in part for part in process.info["cmdline"] or ())]
+        new = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in processes]
+        tritons = [process for process in new if any("triton" in part for part in process.info["cmdline"] or ()) and is_ours(process)]
+        return not tritons and abandoned_memory() <= memory
 
     yield
-    wait_until(is_clean, "every Triton process and its shared memory gone", timeout_s=30)
+    wait_until(is_clean, "every Triton process and its shared memory gone")

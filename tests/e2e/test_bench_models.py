@@ -13,7 +13,7 @@ import tritonclient.grpc
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
-from tests.e2e.conftest import lipsync
+from tests.e2e.conftest import abandoned_memory, lipsync, wait_until
 
 
 def bench(triton: LocalTriton, *arguments: str | Path) -> dict[str, Any]:
@@ -46,11 +46,12 @@ def test_every_combination_is_measured_and_too_large_batches_are_skipped(triton:
 def test_shared_memory_carries_the_same_requests_and_leaves_nothing(role: str, triton: LocalTriton, clip: Path) -> None:
     with tritonclient.grpc.InferenceServerClient(triton.grpc_address) as connection:
         before = set(connection.get_system_shared_memory_status().regions)
+    memory = abandoned_memory()
     report = bench(triton, role, "--shm", "--video", clip, "--concurrency", "2", "--batch", "4")
     [result] = report["models"][0]["results"]
     assert result["shared_memory"] and result["requests"] > 0 and result["failed"] == 0
     assert report["inputs"] == str(clip)
-    assert not [path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("lipsync_client_") and not path.name.endswith("_lock")]
+    wait_until(lambda: abandoned_memory() <= memory, "its shared memory is gone")
     with tritonclient.grpc.InferenceServerClient(triton.grpc_address) as connection:
         assert set(connection.get_system_shared_memory_status().regions) <= before
 

@@ -14,6 +14,8 @@ from tests.debian import install
 from tests.e2e.conftest import wait_until
 from tests.e2e.service import KEY, Service, serving
 
+expect.set_options(timeout=60_000)  # a machine that stands still makes nothing false
+
 
 def find_chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

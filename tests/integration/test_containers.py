@@ -19,6 +19,7 @@ from deploy.local.home import DEFAULT_HOME, open_home
 from deploy.local.server import LocalTriton
 from orchestrator.models.config import CONFIG_FILES
 from orchestrator.settings import Settings
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.e2e.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,9 +216,7 @@ def serve_on(port: int, profile: str, triton: LocalTriton, folder: Path) -> tupl
     return service, list(service["command"]), environment_of(service, folder) | at | {"LIPSYNC_API_KEYS": f"test:{API_KEY}"}
 
 
-def test_serve_command_and_health_check_work_on_a_read_only_root(
-    container: Container, triton: LocalTriton, clip: Path, speech: Path, tmp_path: Path
-) -> None:
+def test_serve_command_and_health_check_work_on_a_read_only_root(container: Container, triton: LocalTriton, clip: Path, tmp_path: Path) -> None:
     port = free_port()
     service, command, environment = serve_on(port, "cpu", triton, tmp_path)
     check = [part.replace(":8383", f":{port}") for part in service["healthcheck"]["test"]]
@@ -234,6 +233,7 @@ def test_serve_command_and_health_check_work_on_a_read_only_root(
             checked = health()
             assert checked.returncode == 0, checked.stderr
             key = {"x-api-key": API_KEY}
+            speech = write_wav(tmp_path / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
             with clip.open("rb") as video, speech.open("rb") as audio:
                 answer = httpx.post(f"{url}/render", files={"video": video, "audio": audio}, data={"preset": "ultrafast"}, headers=key, timeout=120)
             assert answer.status_code == 200

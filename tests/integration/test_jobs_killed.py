@@ -1,12 +1,10 @@
 """Jobs in processes that are killed, told to leave, or run out of space."""
 
-import fcntl
 import random
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
 from orchestrator.media.reader import sample_views
 from orchestrator.pipeline.options import RenderOptions
-from tests.e2e.conftest import wait_until
+from tests.e2e.conftest import abandoned_memory, wait_until
 from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
 
 
@@ -115,17 +113,7 @@ def find(service_pid: int, name: str) -> psutil.Process:
 @pytest.fixture
 def nothing_left_of_triton() -> Iterator[None]:
     yield
-    wait_until(lambda: not abandoned_memory(), "the shared memory of dead Tritons is gone", timeout_s=30)
-
-
-def abandoned_memory() -> list[str]:
-    """Return the prefixes of Triton's shared memory that no living server holds; those of other programs' servers are held."""
-    abandoned = []
-    for lock in guard.REGIONS.glob(f"{guard.FAMILY}*lock"):
-        with suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            abandoned.append(lock.name)
-    return abandoned
+    wait_until(lambda: not abandoned_memory(guard.FAMILY), "the shared memory of dead Tritons is gone")
 
 
 def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(

@@ -161,12 +161,13 @@ def run(function: Callable[[], Awaitable[Any]]) -> Any:
 def test_uploads_beyond_the_limit_wait_unread_until_it_is_their_turn(tmp_path: Path) -> None:
     sent = httpx.Request("POST", "http://test/", files={"video": b"data"})
     body, uploads = sent.read(), Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 1)
-    first_may_end, reads = asyncio.Event(), []
+    first_is_read, first_may_end, reads = asyncio.Event(), asyncio.Event(), []
 
     def request(number: int) -> Request:
         async def receive() -> Message:
             reads.append(number)
             if number == 1:
+                first_is_read.set()
                 await first_may_end.wait()
             return {"type": "http.request", "body": body, "more_body": False}
 
@@ -174,7 +175,7 @@ def test_uploads_beyond_the_limit_wait_unread_until_it_is_their_turn(tmp_path: P
 
     async def main() -> None:
         first = asyncio.create_task(read(uploads, request(1)))
-        await asyncio.sleep(0.05)
+        await first_is_read.wait()
         second = asyncio.create_task(read(uploads, request(2)))
         await asyncio.sleep(0.05)
         assert reads == [1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from postprocess.grain import match_grain
+from postprocess.grain import grain_of, match_grain
 
 EDITED = np.zeros((120, 160), np.bool_)
 EDITED[30:90, 40:120] = True
@@ -30,8 +30,15 @@ def edit(noise: float, unit: int = 1, blur_px: float = 0.0, seed: int = 3) -> tu
     smooth = source.copy()
     smooth[EDITED] = np.rint(face(1, 0.0) * unit).astype(dtype)[EDITED]
     matched = smooth.copy()
-    match_grain(source, matched, EDITED, unit, seed)
+    match(source, matched, unit, seed)
     return source, smooth, matched
+
+
+def match(source: NDArray[Any], edited: NDArray[Any], unit: int, seed: int) -> None:
+    """Measure the source's grain and match an edit's to it, in place."""
+    grain = grain_of(source, unit)
+    if grain is not None:
+        match_grain(grain, source, edited, EDITED, unit, seed)
 
 
 @pytest.mark.parametrize("unit", [1, 4])
@@ -61,5 +68,5 @@ def test_region_that_kept_its_noise_gets_no_more() -> None:
     shifted = source.copy()
     shifted[EDITED] = np.roll(source, 5, axis=1)[EDITED]
     matched = shifted.copy()
-    match_grain(source, matched, EDITED, 1, 3)
+    match(source, matched, 1, 3)
     assert np.abs(matched.astype(float) - shifted).std() < 0.4 * 6.0

@@ -130,14 +130,12 @@ def heard(path: Path) -> list[float]:
     return onsets_s(np.concatenate([frame.to_ndarray()[0] for frame in frames]), frames[0].sample_rate)
 
 
-def folded(mode: SyncMode, place: int, source_count: int, speech_count: int) -> int:
+def folded(mode: SyncMode, place: int, source_count: int) -> int:
     """Return which of a source's frames is shown at a place, step by step."""
     if mode in ("cut_off", "silence"):
         return min(place, source_count - 1)
     if mode == "loop":
         return place % source_count
-    if mode == "remap":
-        return int(Fraction(2 * place + 1, 2 * speech_count) * source_count)
     there_and_back: list[int] = [*range(source_count), *range(source_count - 2, 0, -1)]
     return there_and_back[place % len(there_and_back)]
 
@@ -155,7 +153,10 @@ def test_every_frame_is_in_its_place_and_every_click_under_it(made: Made, tmp_pa
         output(made.source(name), made.speech, RenderOptions(sync_mode=mode, frame_rate=rate), out)
         speech_count = round(SPEECH_S * hz)
         frame_count = {"cut_off": min(source_count, speech_count), "silence": max(source_count, speech_count)}.get(mode, speech_count)
-        expected = [source.frame_at((folded(mode, k, source_count, speech_count) + Fraction(1, 2)) / hz) for k in range(frame_count)]
+        if mode == "remap":
+            expected = [source.frame_at(source.duration_s * Fraction(2 * k + 1, 2 * frame_count)) for k in range(frame_count)]
+        else:
+            expected = [source.frame_at((folded(mode, k, source_count) + Fraction(1, 2)) / hz) for k in range(frame_count)]
         for path in (out, out.with_suffix(".live.mp4")):
             frames = seen(path)
             assert [number for _, number in frames] == expected, (mode, path)
@@ -183,7 +184,7 @@ def test_kept_times_are_the_source_s_own_to_the_tick(made: Made, tmp_path: Path,
     if mode == "remap":
         assert numbers == [*range(count)]
     else:
-        assert numbers == [folded(mode, k, count, 1) for k in range(len(frames))]
+        assert numbers == [folded(mode, k, count) for k in range(len(frames))]
     assert abs(shown.duration_s - (SPEECH_S if mode != "cut_off" else sum(lengths))) <= Fraction(1, 20)
     np.testing.assert_allclose(heard(out), [float(click) for click in CLICKS_S if click < shown.duration_s], atol=0.003)
 

@@ -107,7 +107,7 @@ def test_stop_ends_a_render_at_once_in_every_stage(stage: str, clip: Path, clien
 
 
 def test_render_goes_on_from_its_segments_when_its_triton_dies(
-    undisturbed: tuple[Path, RenderReport], clip: Path, long_speech: Path, tmp_path: Path
+    undisturbed: tuple[Path, RenderReport], small_clip: Path, long_speech: Path, tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
@@ -120,7 +120,7 @@ def test_render_goes_on_from_its_segments_when_its_triton_dies(
     others = {child.pid for child in psutil.Process().children(recursive=True)}
     out = tmp_path / "out.mp4"
     settings = Settings(device="cpu", data=tmp_path / "data")
-    report = session.render(clip, long_speech, out, options=FAST, on_progress=kill_triton_once, settings=settings)
+    report = session.render(small_clip, long_speech, out, options=FAST, on_progress=kill_triton_once, settings=settings)
     assert killed and out.read_bytes() == undisturbed[0].read_bytes()
     assert report.models["lip_sync"].inference_count < undisturbed[1].models["lip_sync"].inference_count, "what is finished is not rendered again"
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out.mp4"}

@@ -64,7 +64,7 @@ def expected(spec: JobSpec, client: TritonClient, out: Path) -> bytes:
 
 def busy_threads() -> list[str]:
     """Return the names of the threads that work on a render."""
-    return [thread.name for thread in threading.enumerate() if "decode" in thread.name or "segment" in thread.name]
+    return [thread.name for thread in threading.enumerate() if any(part in thread.name for part in ("decode", "paste", "segment"))]
 
 
 class Worker:

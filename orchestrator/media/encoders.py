@@ -33,7 +33,7 @@ def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool, li
     quality = {} if encoding.bitrate or encoding.lossless else {"crf": crf}
     told = () if light is None or encoder.name not in CARRIERS else light.parameters(encoder.name)
     if encoder.name == "libx264":
-        parameters = ":".join([*_x264_reproducible(), *_x264_look_ahead(encoding), *told])
+        parameters = ":".join([*_x264_reproducible(), *told])
         return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **({"x264-params": parameters} if parameters else {})}
     if encoder.name == "libx265":
         lossless = ["lossless=1"] if encoding.lossless else []
@@ -72,14 +72,6 @@ def _x264_reproducible() -> tuple[str, ...]:
     """
     flags = Path("/proc/cpuinfo").read_text().split()
     return ("asm=AVX2",) if "avx512f" in flags else ()
-
-
-def _x264_look_ahead(encoding: Encoding) -> tuple[str, ...]:
-    """Return the parameters that keep x264 from looking ahead in a thread of its own where its others fill the cores.
-
-    That thread holds a few pictures more, 25 MB at 1080p, and changes no bit.
-    """
-    return ("sync-lookahead=0",) if encoding.is_serial else ()
 
 
 @cache

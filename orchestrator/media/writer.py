@@ -38,10 +38,6 @@ SMART_CONTAINERS: tuple[ContainerName, ...] = ("mp4", "mov")
 OPENING_S = Fraction(1, 2)
 """Length of an output's first segment, s: shorter than the others, so that it can be watched sooner."""
 
-SERIAL_THREADS = 2
-"""Encoder threads up to which nothing else overlaps with them: measured on two cores, that gained nothing in time and cost memory, 200 MB at 1080p
-for a second segment at a time, 25 for x264's look-ahead in a thread of its own."""
-
 MIN_SEGMENT_FRAMES = 8
 MAX_TAIL_FRAMES = 4
 """Frames at an output's end that get no segment of their own but join the one before: x264's delay differs for a handful of frames, and the
@@ -93,11 +89,6 @@ class Encoding:
     def resolved_thread_count(self) -> int:
         """The number of encoder threads, one per core where it is left open."""
         return self.thread_count or min(16, os.cpu_count() or 1)
-
-    @property
-    def is_serial(self) -> bool:
-        """Whether its threads fill the cores so that nothing is gained by what overlaps with them, see `SERIAL_THREADS`."""
-        return self.resolved_thread_count <= SERIAL_THREADS
 
     def segment_frame_count(self, frame_rate: Fraction) -> int:
         """Return how many frames a segment has, and so how far key frames are apart at most."""

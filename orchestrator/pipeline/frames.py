@@ -48,8 +48,8 @@ def render_frames(
 ) -> Generator[Shown]:
     """Yield the output's frames at (n,) rising `places`, or all. Of each track, lips follow what is `heard`, and rest outside its `spans`.
 
-    Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches and the consumer encodes; the number of
-    frames under way is bounded.
+    Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches; another puts the mouths in place while the
+    consumer encodes; the number of frames under way is bounded.
     """
     watch, colour = watch or Watch(), stream_colour(plan.info)
     places = np.arange(shown.frame_count) if places is None else places
@@ -58,7 +58,7 @@ def render_frames(
             opened.enter_context(speech_windows(speech, models.lip_model, said, plan.options.temperature))
             for speech, said in zip(heard, spans, strict=True)
         ]
-        frames = _with_mouths(plan, analysis, shown, models, windows, places, watch)
+        frames = prefetch(_with_mouths(plan, analysis, shown, models, windows, places, watch), 1, "render-paste", watch)
         if models.enhancer is not None:
             frames = enhanced(frames, models.enhancer, colour, watch)
         for frame in opened.enter_context(closing(faded(frames))):

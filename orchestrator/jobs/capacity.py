@@ -8,7 +8,7 @@ from orchestrator.media.writer import Encoding
 from orchestrator.settings import Settings
 
 JOB_MEMORY_BYTES = 700 << 20
-"""What one render up to 1080p takes at most with the default encoder: 450 MB of a video that was seen before (`make bench`, figure d), 650 of a new
+"""What one render up to 1080p takes at most with the default encoder: 450 MB of a video that was seen before (`make bench`, figure d), 560 of a new
 one, which is analysed meanwhile; at 2160p it is about four times as much."""
 
 TUNED_FILE = "tuned.json"

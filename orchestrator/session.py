@@ -55,7 +55,8 @@ def render(
     tracks = TrackCache(settings.data / "tracks", settings.track_cache_bytes)
     with open_triton(settings) as client, scratch_folder(out) as segments:
         check_ready(client)  # a Triton that was never there is not waited for
-        for attempts_left in reversed(range(ATTEMPTS)):
+        attempt = 1
+        while True:
             try:
                 return render_plan(
                     plan,
@@ -67,12 +68,12 @@ def render(
                     roles=settings.optional_roles,
                 )
             except (InferenceError, RenderStalled) as exc:
-                if not exc.retryable or not attempts_left:
+                if not exc.retryable or attempt == ATTEMPTS:
                     raise
                 log.warning("%s The render goes on from its last finished segment when Triton is ready.", exc)
                 time.sleep(PAUSE_S)
                 await_ready(client, settings.stall_s)
-    raise AssertionError("an attempt returns or raises")
+                attempt += 1
 
 
 def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
@@ -85,7 +86,7 @@ def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
     """
     try:
         self_test(client, settings.device)
-    except (InferenceError, RenderStalled) as exc:
+    except InferenceError as exc:
         if not exc.retryable:
             raise
         log.warning("%s: %s The service is not ready until that changes.", exc.code, exc)

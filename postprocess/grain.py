@@ -38,6 +38,8 @@ class Grain:
     """How alike neighbouring samples of it are, 0 for a sensor's own."""
     share: float
     """How much of what is missing is made up for, 0..1."""
+    energy: float
+    """What `_noise_energy` finds, the median over the region."""
 
 
 def grain_of(original: Plane, unit: float) -> Grain | None:
@@ -48,7 +50,7 @@ def grain_of(original: Plane, unit: float) -> Grain | None:
         unit: steps of a sample in one level of 8 bits.
     """
     fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
-    energy = np.asarray(cv2.blur(fine * fine, (AROUND_PX, AROUND_PX)), np.float32)
+    energy = _energy(fine)
     usual = _median(energy)
     loud = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE)
     if not loud:
@@ -56,15 +58,14 @@ def grain_of(original: Plane, unit: float) -> Grain | None:
     flat = energy < _FLAT * usual
     alike = float((fine[:, :-1] * fine[:, 1:])[flat[:, 1:]].sum()) / float((fine * fine)[flat].sum())
     share = loud * _ramp(alike, TEXTURE_ABOVE, GRAIN_BELOW)
-    return Grain(usual**0.5, alike, share) if share else None
+    return Grain(usual**0.5, alike, share, _median(_noise_energy(original))) if share else None
 
 
-def match_grain(grain: Grain, original: Plane, region: Plane, is_edited: NDArray[np.bool_], unit: float, seed: int) -> None:
+def match_grain(grain: Grain, region: Plane, is_edited: NDArray[np.bool_], unit: float, seed: int) -> None:
     """Bring an edited region's noise up to its source's, in place; samples that were not edited keep their value.
 
     Args:
-        grain: of the original.
-        original: (h, w) luma before the edit.
+        grain: of the region before the edit.
         region: (h, w) luma, edited; writable.
         is_edited: (h, w).
         unit: steps of a sample in one level of 8 bits.
@@ -74,7 +75,7 @@ def match_grain(grain: Grain, original: Plane, region: Plane, is_edited: NDArray
     if grain.alike > 0.05:  # neighbours of noise that a Gaussian of radius r has blurred are alike by exp(-1 / 4 r^2)
         noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), (-0.25 / np.log(grain.alike)) ** 0.5), np.float32)
     noise -= cv2.GaussianBlur(noise, (0, 0), FINE_PX)
-    left = _noise_energy(region) / max(_median(_noise_energy(original)), 1e-6)
+    left = _noise_energy(region) / max(grain.energy, 1e-6)
     missing = np.sqrt(np.maximum(1.0 - left, 0.0))
     added = np.float32(grain.share * grain.deviation * unit / float(noise.std())) * missing * noise
     limit = np.float32(256 * unit - 1)
@@ -88,8 +89,11 @@ def _fine(plane: Plane, unit: float) -> NDArray[np.float32]:
 
 def _noise_energy(plane: Plane) -> NDArray[np.float32]:
     """Return the energy of what is neither flat nor a straight edge, around each sample."""
-    noise = cv2.filter2D(plane.astype(np.float32), -1, _NOISE)
-    return np.asarray(cv2.blur(noise * noise, (AROUND_PX, AROUND_PX)), np.float32)
+    return _energy(np.asarray(cv2.filter2D(plane.astype(np.float32), -1, _NOISE), np.float32))
+
+
+def _energy(detail: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.blur(detail * detail, (AROUND_PX, AROUND_PX)), np.float32)
 
 
 def _median(values: NDArray[np.float32]) -> float:

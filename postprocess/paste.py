@@ -122,10 +122,9 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_
         region = luma[place.region]
         faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
         grain = None if grain_seed is None else grain_of(region, frame.unit)
-        before = None if grain is None else region.copy()
         _add(region, cv2.subtract(added, faded), frame.bits)
-        if grain is not None and before is not None and grain_seed is not None:
-            match_grain(grain, before, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, grain_seed)
+        if grain is not None and grain_seed is not None:
+            match_grain(grain, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, grain_seed)
     if place := _place(corners, frame.luma_to_plane(1) @ from_part, chroma[0].shape):
         # Chroma has little detail of its own, so what replaces it may be resampled together with its weight: both planes in one go.
         new_u, new_v = (cv2.add(added, cv2.multiply(replaced, own, dtype=cv2.CV_32F)) for added, own in ((u, crop_u), (v, crop_v)))

@@ -38,7 +38,7 @@ def match(source: NDArray[Any], edited: NDArray[Any], unit: int, seed: int) -> N
     """Measure the source's grain and match an edit's to it, in place."""
     grain = grain_of(source, unit)
     if grain is not None:
-        match_grain(grain, source, edited, EDITED, unit, seed)
+        match_grain(grain, edited, EDITED, unit, seed)
 
 
 @pytest.mark.parametrize("unit", [1, 4])

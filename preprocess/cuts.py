@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
+from math import isnan
+from statistics import median
 
 import cv2
 import numpy as np
@@ -118,12 +120,12 @@ class CutFinder:
         changes = self._waiting.popleft()
         change = float(changes[0])
         behind = [float(later[0]) for later in self._waiting]
-        typical = max(float(np.median(around)) for around in (self._before or [0.0], behind or [0.0]))
+        typical = max(median(self._before or [0.0]), median(behind or [0.0]))
         # The frame against those before it, and those behind it against the one before it: a flash makes neither differ for long.
         back = [float(earlier[steps]) for steps, earlier in enumerate(reversed(self._recent), 1)]
-        is_lasting = not np.isnan(change) and float(np.nanmin([*changes, *back])) > _LASTING_SHARE * change
+        is_lasting = not isnan(change) and min(other for other in [*changes.tolist(), *back] if not isnan(other)) > _LASTING_SHARE * change
         self._recent.append(changes)
-        if not np.isnan(change):
+        if not isnan(change):
             self._before.append(change)
         if not is_lasting:
             return Seam.NONE

@@ -1,6 +1,7 @@
 """Whether a face can be edited: large enough, and seen from the front."""
 
 from enum import IntEnum
+from math import atan2, cos, degrees, hypot, radians
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ _BACK_YAW = 0.84
 _NOSE_DEPTH = 1.15
 """How far the tip of the nose lies before the plane of the eyes, in half distances between them. Source: MediaPipe's canonical face model."""
 
+_MIN_DISTANCE_PX = 1e-6
+
 
 class Presence(IntEnum):
     """What is known of a speaker's face in a frame."""
@@ -37,19 +40,26 @@ def yaw_deg(landmarks5: NDArray[np.float32]) -> float:
 
     The tip of the nose moves along the line of the eyes as the head turns; nodding and tilting leave that alone.
     """
-    left, right, nose = landmarks5[:3].astype(np.float64)
-    axis = right - left
-    distance = float(np.linalg.norm(axis))
-    if distance < 1e-6:
-        return 90.0
-    across = abs(float((nose - (left + right) / 2) @ axis)) / distance
-    return float(np.degrees(np.arctan2(across, _NOSE_DEPTH * distance / 2)))
+    return _yaw_deg(*_eyes(landmarks5))
 
 
 def eye_distance_px(landmarks5: NDArray[np.float32]) -> float:
     """Return the distance between the eyes of (5, 2) points, px, as it would be seen from the front."""
-    distance = float(np.linalg.norm(landmarks5[1] - landmarks5[0]))
-    return distance / max(float(np.cos(np.radians(yaw_deg(landmarks5)))), 0.2)
+    distance, across = _eyes(landmarks5)
+    return distance / max(cos(radians(_yaw_deg(distance, across))), 0.2)
+
+
+def _eyes(landmarks5: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the distance between the eyes, and how far along it the nose is from its middle, px."""
+    (left_x, left_y), (right_x, right_y), (nose_x, nose_y) = landmarks5[:3].tolist()
+    axis_x, axis_y = right_x - left_x, right_y - left_y
+    distance = hypot(axis_x, axis_y)
+    along = (nose_x - (left_x + right_x) / 2) * axis_x + (nose_y - (left_y + right_y) / 2) * axis_y
+    return distance, abs(along) / max(distance, _MIN_DISTANCE_PX)
+
+
+def _yaw_deg(distance: float, across: float) -> float:
+    return degrees(atan2(across, _NOSE_DEPTH * distance / 2)) if distance > _MIN_DISTANCE_PX else 90.0
 
 
 class PresenceGate:

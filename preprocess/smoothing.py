@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -125,12 +126,19 @@ class _Span:
         row, points = self._rows[frame - self._kept_from], self._medians[frame - self._kept_from][5:]
         reach = min(reach, self.last - self.first)
         if reach >= 1:
-            kernel = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_64F)
-            window = np.stack([self._reflected(at) for at in range(frame - reach, frame + reach + 1)])
-            points = (kernel * window).sum(axis=0)
+            window = np.array([self._reflected(at) for at in range(frame - reach, frame + reach + 1)])
+            points = (_gaussian(reach, sigma) * window).sum(axis=0)
         return SeenFace(number, row[:4], float(row[4]), points.astype(np.float32).reshape(-1, 2))
 
     def _reflected(self, frame: int) -> NDArray[np.float64]:
+        if self.first <= frame <= self.last:
+            return self._medians[frame - self._kept_from][5:]
         end = min(max(frame, self.first), self.last)
         inside = self._medians[2 * end - frame - self._kept_from][5:]
-        return inside if end == frame else 2 * self._medians[end - self._kept_from][5:] - inside
+        return 2 * self._medians[end - self._kept_from][5:] - inside
+
+
+@cache
+def _gaussian(reach: int, sigma: float) -> NDArray[np.float64]:
+    """Return the (2 * reach + 1, 1) weights of a Gaussian, their sum 1."""
+    return np.asarray(cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_64F), np.float64)

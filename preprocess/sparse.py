@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.linking import box_areas
+from preprocess.linking import box_area
 
 STEP_S = 0.16
 """Time between two detections where nothing happens, s."""
@@ -125,7 +125,7 @@ def matched(one: Rows, other: Rows, limit: float) -> list[int] | None:
     if len(one) != len(other):
         return None
     points = one[:, 5:15].reshape(len(one), 1, 5, 2) - other[:, 5:15].reshape(1, len(other), 5, 2)
-    apart = np.linalg.norm(points, axis=3).max(2, initial=0.0) / np.sqrt(box_areas(one))[:, None]
+    apart = np.linalg.norm(points, axis=3).max(2, initial=0.0) / np.sqrt([[box_area(row)] for row in one.tolist()])
     partner = [-1] * len(one)
     for _ in range(len(one)):
         i, j = divmod(int(apart.argmin()), len(other))

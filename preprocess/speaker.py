@@ -254,12 +254,9 @@ def _face_at(frame: SeenFrame, choice: FaceAt) -> SeenFace | None:
 
 
 def _face_in(frame: SeenFrame, box_xyxy: tuple[float, float, float, float]) -> SeenFace | None:
-    box = np.array([box_xyxy], np.float32)
-    faces = list(frame.faces.values())
-    if not faces:
+    if not frame.faces:
         return None
-    overlap = box_overlap(np.stack([face.box_xyxy for face in faces]).astype(np.float32), box)[:, 0]
-    best = faces[int(overlap.argmax())]
+    overlap, best = max(((box_overlap(face.box_xyxy.tolist(), box_xyxy), face) for face in frame.faces.values()), key=lambda pair: pair[0])
     middle = _centre(best)
-    is_inside = overlap.max() > 0 and (middle >= box[0, :2]).all() and (middle <= box[0, 2:]).all()
+    is_inside = overlap > 0 and (middle >= box_xyxy[:2]).all() and (middle <= box_xyxy[2:]).all()
     return best if is_inside else None

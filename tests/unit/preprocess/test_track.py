@@ -124,7 +124,8 @@ def test_whatever_is_detected_the_track_stays_among_the_detections(faces: list[l
 
 
 def test_boxes_overlap_as_their_areas_say() -> None:
-    a = np.array([[0, 0, 10, 10], [0, 0, 2, 2]], np.float32)
-    b = np.array([[5, 0, 15, 10], [20, 20, 30, 30], [0, 0, 10, 10]], np.float32)
-    np.testing.assert_allclose(box_overlap(a, b), [[50 / 150, 0, 1], [0, 0, 4 / 100]], rtol=1e-6)
-    assert box_overlap(np.zeros((0, 4), np.float32), b).shape == (0, 3)
+    square = (0, 0, 10, 10)
+    assert box_overlap(square, (5, 0, 15, 10)) == pytest.approx(50 / 150)
+    assert box_overlap(square, (0, 0, 2, 2)) == pytest.approx(4 / 100)
+    assert box_overlap(square, square) == 1
+    assert box_overlap(square, (20, 20, 30, 30)) == box_overlap((3, 3, 3, 3), (3, 3, 3, 3)) == 0

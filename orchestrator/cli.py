@@ -25,6 +25,7 @@ from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, 
 from orchestrator.cli_tune import tune_command
 from orchestrator.embedded import check_repository, device_config, open_triton
 from orchestrator.errors import InvalidOption, RenderError
+from orchestrator.heap import bound_heap
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
@@ -129,6 +130,7 @@ def triton_command(
 def main() -> NoReturn:
     """Run the command line; a failed render is one sentence and exit status 1."""
     signal.signal(signal.SIGTERM, _terminate)
+    bound_heap()
     try:
         app(standalone_mode=True)
     except RenderError as exc:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.heap import bound_heap
 from orchestrator.inference.client import TritonClient
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.options import RenderOptions
@@ -25,6 +26,7 @@ CACHE_BYTES = 1 << 30
 def main() -> None:
     """Do what the command line says and print what it cost."""
     what, arguments = sys.argv[1], json.loads(sys.argv[2])
+    bound_heap()
     work: dict[str, Callable[..., dict[str, Any]]] = {"render": _render, "floor": _floor, "script": _script}
     report = work[what](**arguments)
     print(json.dumps({**report, "peak_rss_mb": _peak_rss_mb()}))

@@ -1,0 +1,24 @@
+"""The C library's heap: what a picture or an encoder gives back goes back to the system, and leaves no holes that a long render grows by."""
+
+import ctypes
+
+LARGE_BYTES = 512 << 10
+"""Memory asked for in pieces from this size on is mapped for itself and unmapped when it is freed: a picture, an encoder's buffers."""
+
+KEPT_BYTES = 8 << 20
+"""Free memory at the heap's end up to which none goes back to the system, so that small pieces do not come and go with a system call each."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's <malloc.h>."""
+
+
+def bound_heap() -> None:
+    """Fix glibc's limits for this process; does nothing where the C library is another.
+
+    Left alone, glibc raises them to the largest piece it has seen freed, so pictures of 1 to 3 MB come to lie in the heap among small pieces.
+    Measured at 720p: a peak of 339 MB for 60 s and 365 for 180 s, with fixed limits 302 and 319; page faults a frame rise by a tenth.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -10,6 +10,9 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_EMBEDDER, ModelDescription, describe_model
 from preprocess.align import CROP_TEMPLATES, crop_template
 
+DEFAULT_MIN_SIMILARITY = 0.3
+"""Cosine from which on two faces are one person's, for models that do not say."""
+
 
 class FaceEmbedder:
     """The `face_embedder` role."""
@@ -18,7 +21,7 @@ class FaceEmbedder:
         """Check the model on Triton.
 
         Raises:
-            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known.
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known, or a similarity that is no number.
         """
         self._client = client
         self.description: ModelDescription = describe_model(client, FACE_EMBEDDER)
@@ -30,6 +33,12 @@ class FaceEmbedder:
                 f"Model {FACE_EMBEDDER} does not fit its role: expected crop_template one of {', '.join(CROP_TEMPLATES)}, found {template!r}. "
                 "Install a model for this role again."
             )
+        try:
+            self.min_similarity = float(self.description.parameters.get("min_similarity", DEFAULT_MIN_SIMILARITY))
+        except ValueError:
+            raise ContractMismatch(
+                f"Model {FACE_EMBEDDER} does not fit its role: expected a number as min_similarity. Install a model for this role again."
+            ) from None
         self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
 
     def embed(self, faces: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
@@ -24,6 +25,10 @@ from orchestrator.pipeline.options import RenderOptions
 
 DEFAULT_ROLES = frozenset({FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, VOICE_SEPARATOR})
 """Optional roles that take part, where there is a model, when the options leave it open."""
+
+
+PACKS_WITHOUT_FILE = MappingProxyType({FACE_LANDMARKS: "facemesh468", FACE_EMBEDDER: "dlib-resnet", VOICE_ACTIVITY: "silero"})
+"""For optional roles, the pack that `lipsync models install` fetches by its name alone, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +91,5 @@ def check_roles(has_model: Callable[[str], bool], options: RenderOptions, *, kno
     asked = {role: role for role, is_asked_for in options.optional_roles.items() if is_asked_for}
     for role, option in (asked | {FACE_EMBEDDER: "speaker_image"} if knows_speaker else asked).items():
         if not has_model(role):
-            raise InvalidOption(f"There is no {role} model here, which {option} needs; leave it out, or install one with `lipsync models install`.")
+            install = f"lipsync models install {PACKS_WITHOUT_FILE.get(role, '')}".strip()
+            raise InvalidOption(f"There is no {role} model here, which {option} needs; leave it out, or install one with `{install}`.")

@@ -51,19 +51,19 @@ class Models:
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
-def open_models(client: TritonClient, options: RenderOptions, by_default: frozenset[str], *, knows_speaker: bool = False) -> Models:
+def open_models(client: TritonClient, options: RenderOptions, by_default: frozenset[str], *, knows_speaker: bool | None = False) -> Models:
     """Return what takes part in a render.
 
     Args:
         client: a Triton that serves every role that is not optional.
         options: of the render.
         by_default: optional roles that take part, where there is a model, when the options leave it open.
-        knows_speaker: whether the speaker is to be known by his picture.
+        knows_speaker: whether speakers are known by their faces: they have to be, as of a picture, need not, or (None) are where there is a model.
 
     Raises:
         InvalidOption: a role that was asked for has no model.
     """
-    check_roles(client.is_model_ready, options, knows_speaker=knows_speaker)
+    check_roles(client.is_model_ready, options, knows_speaker=knows_speaker is True)
     asked = options.optional_roles.items()
     used = {role for role, is_asked_for in asked if is_asked_for or (is_asked_for is None and role in by_default and client.is_model_ready(role))}
     return Models(
@@ -73,7 +73,7 @@ def open_models(client: TritonClient, options: RenderOptions, by_default: frozen
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
         VoiceSeparator(client) if VOICE_SEPARATOR in used else None,
         FaceOccluder(client) if FACE_OCCLUDER in used else None,
-        FaceEmbedder(client) if knows_speaker else None,
+        FaceEmbedder(client) if knows_speaker or (knows_speaker is None and client.is_model_ready(FACE_EMBEDDER)) else None,
     )
 
 

@@ -2,43 +2,42 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.smoothing import SeenFace, SeenFrame
-from preprocess.speaker import CHOICE_S, MIN_START_SCORE
+from preprocess.speaker import MIN_START_SCORE
 
 BEST_FRAMES = 3
-"""Frames of a track that are compared."""
+"""Frames of a track that are compared, each the best one of so long a part of the track."""
 
 
 @dataclass(slots=True)
 class Sighting:
-    """A track: when it is seen, and its best frames."""
+    """A track: when it is seen, and as what."""
 
     frames: list[int] = field(default_factory=list)
     faces: list[SeenFace] = field(default_factory=list)
-    """Of the first `CHOICE_S` of the track."""
 
     @property
     def best(self) -> list[tuple[int, SeenFace]]:
-        """The frames, rising, in which the face is largest and surest, at most `BEST_FRAMES`."""
-        seen = zip(self.frames, self.faces, strict=False)
-        ranked = sorted(seen, key=lambda one: (-one[1].area * one[1].score, one[0]))
-        return sorted(ranked[:BEST_FRAMES], key=lambda one: one[0])
+        """The frames, rising, in which the face is largest and surest in its part of the track: a shot may begin out of focus, or in a dissolve."""
+        seen = list(zip(self.frames, self.faces, strict=True))
+        bounds = [len(seen) * part // BEST_FRAMES for part in range(BEST_FRAMES + 1)]
+        parts = [seen[start:stop] for start, stop in pairwise(bounds) if start < stop]
+        return [max(part, key=lambda one: (one[1].area * one[1].score, -one[0])) for part in parts]
 
 
-def sightings(frames: Sequence[SeenFrame], frame_rate: float, chosen: Set[int] = frozenset()) -> dict[int, Sighting]:
+def sightings(frames: Sequence[SeenFrame], chosen: Set[int] = frozenset()) -> dict[int, Sighting]:
     """Return the tracks of a video's frames by their number, but for those that were never surely a face and are not `chosen`."""
-    count = max(1, round(CHOICE_S * frame_rate))
     found: dict[int, Sighting] = {}
     for frame in frames:
         for number, face in frame.faces.items():
             sighting = found.setdefault(number, Sighting())
             sighting.frames.append(frame.index)
-            if len(sighting.faces) < count:
-                sighting.faces.append(face)
+            sighting.faces.append(face)
     return {number: one for number, one in found.items() if number in chosen or max(face.score for face in one.faces) >= MIN_START_SCORE}
 
 

@@ -70,12 +70,11 @@ class Recogniser:
             SpeakerNotFound: the person of the picture is not in the video.
             InferenceError: Triton failed.
         """
-        rate = float(info.frame_rate)
-        frames = _seen_frames(detections, rate, watch)
+        frames = _seen_frames(detections, float(info.frame_rate), watch)
         chosen = [] if self.portrait is not None else _chosen_tracks(choices, frames)
         if None in chosen:
             return choices
-        found = sightings(frames, rate, {number for number in chosen if number is not None})
+        found = sightings(frames, {number for number in chosen if number is not None})
         directions = self._directions(found, info, detections, watch)
         people = [directions[number] for number in chosen if number is not None] if self.portrait is None else [self.portrait]
         tracks = tracks_of_people(found, directions, people, self.embedder.min_similarity)

@@ -17,18 +17,19 @@ def frames(*tracks: set[int]) -> list[SeenFrame]:
     return [SeenFrame(index, index == 0, {number: face(number) for number in sorted(numbers)}) for index, numbers in enumerate(tracks)]
 
 
-def test_best_frames_are_large_and_sure_and_of_the_first_second_alone() -> None:
-    sides = [10, 40, 20, 30, 35, 90]
-    seen = [SeenFrame(index, index == 0, {7: face(7, side)}) for index, side in enumerate(sides)]
-    assert [index for index, _ in sightings(seen, 5.0)[7].best] == [1, 3, 4] and BEST_FRAMES == 3
+def test_best_frames_are_the_largest_and_surest_of_each_part_of_a_track() -> None:
+    faces = [face(7, 10), face(7, 40), face(7, 40), face(7, 90, score=0.1), face(7, 35), face(7, 20), face(7, 30)]
+    seen = [SeenFrame(index, index == 0, {7: one}) for index, one in enumerate(faces)]
+    assert [index for index, _ in sightings(seen)[7].best] == [1, 2, 4] and BEST_FRAMES == 3
+    assert [index for index, _ in sightings(seen[:2])[7].best] == [0, 1]
 
 
 def test_what_was_never_surely_a_face_is_no_sighting() -> None:
-    assert not sightings([SeenFrame(0, True, {1: face(1, score=0.3)})], 25.0)
+    assert not sightings([SeenFrame(0, True, {1: face(1, score=0.3)})])
 
 
 def test_what_was_chosen_is_a_sighting_however_unsure() -> None:
-    assert sightings([SeenFrame(0, True, {1: face(1, score=0.3)})], 25.0, {1}).keys() == {1}
+    assert sightings([SeenFrame(0, True, {1: face(1, score=0.3)})], {1}).keys() == {1}
 
 
 def at(angle_deg: float) -> NDArray[np.float64]:
@@ -40,13 +41,13 @@ def test_mean_of_a_track_is_compared() -> None:
 
 
 def test_most_similar_of_those_seen_together_is_the_person_and_comes_back_under_another_number() -> None:
-    found = sightings(frames({1, 2}, {1, 2}, {3}, {4}), 25.0)
+    found = sightings(frames({1, 2}, {1, 2}, {3}, {4}))
     directions = {1: at(53), 2: at(37), 3: at(-60), 4: at(61)}
     assert tracks_of_people(found, directions, [at(0)], 0.5) == (frozenset({2, 3}),)
 
 
 def test_track_that_is_like_two_people_is_the_more_similar_ones() -> None:
-    found = sightings(frames({1, 2}, {3}, {4}, {5}), 25.0)
+    found = sightings(frames({1, 2}, {3}, {4}, {5}))
     directions = {1: at(0), 2: at(40), 3: at(15), 4: at(25), 5: at(120)}
     assert tracks_of_people(found, directions, [directions[1], directions[2]], 0.5) == (frozenset({1, 3}), frozenset({2, 4}))
 

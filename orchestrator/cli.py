@@ -51,7 +51,8 @@ def render_command(
         typer.Option(metavar="AUDIO@X,Y[,FRAME]", help="One more speaker: his speech, and a point on his face as for --speaker. May be repeated."),
     ] = None,
     speaker_image: Annotated[
-        Path | None, typer.Option(help="Picture of the speaker, for --speaker; needs `lipsync models install dlib-resnet`.")
+        Path | None,
+        typer.Option(help="Picture of the speaker, in place of --speaker; needs a face_embedder model (`lipsync models install dlib-resnet`)."),
     ] = None,
     triton: TritonOption = None,
     device: DeviceOption = None,

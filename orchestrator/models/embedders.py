@@ -131,7 +131,7 @@ class DlibResnet:
     dlib compares vectors as they are, whose lengths are 1.35 to 1.55: two are one person's below a distance of 0.6, a cosine of 0.91. That takes
     a man and a woman of `shared/media` for one person (0.48 apart). 0.955 is the least cosine, in steps of 0.005, that took none of 12 people in
     photographs and videos for another one, in every light, size, blur and tilt that was tried (6578 pairs); 1.9 % of 990 pairs that show one
-    person were missed, and 4.7 % where the mirrored face was left out.
+    person's whole face were missed, and 4.7 % where the mirrored face was left out.
     """
 
     @staticmethod

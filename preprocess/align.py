@@ -31,6 +31,13 @@ CROP_TEMPLATES = MappingProxyType(
             (0.37097589, 0.82469196),
             (0.63151696, 0.82325089),
         ),
+        "dlib_150": (
+            (0.31699, 0.31066),
+            (0.66984, 0.31066),
+            (0.49342, 0.51042),
+            (0.33610, 0.68682),
+            (0.65074, 0.68682),
+        ),
         "wav2lip_box": (
             (0.268, 0.390),
             (0.732, 0.390),
@@ -49,11 +56,13 @@ CROP_TEMPLATES = MappingProxyType(
 )
 """Canonical positions of left eye, right eye, nose tip, left and right mouth corner (as seen in the image), in 0..1 of the crop.
 
-`ffhq_512` and `arcface_112_v2` are the published FFHQ and InsightFace templates. `lower_face` is the FFHQ template enlarged 1.2 times
-and moved up, so that a quarter of the crop is left below the chin for a jaw that opens. `wav2lip_box` is where the points lie in what
-Wav2Lip was trained on: a detector's box (hairline to chin, cheek to cheek) with 4 % more below, made square. Measured: the mean of
-YuNet's and CenterFace's boxes, both trained on WIDER FACE as Wav2Lip's own detector was, on three presenters. `musetalk_box` is MuseTalk's:
-jaw to jaw, the chin below and as far above the bridge of the nose, 4 % more below; measured with PFLD's 98 points on the same presenters.
+`ffhq_512` and `arcface_112_v2` are the published FFHQ and InsightFace templates. `dlib_150` is where dlib's mean face of 68 points
+(`mean_face_shape_x` and `_y` of its image_transforms/interpolation.h) has them in a chip with a border of 0.25. `lower_face` is the FFHQ
+template enlarged 1.2 times and moved up, so that a quarter of the crop is left below the chin for a jaw that opens. `wav2lip_box` is where
+the points lie in what Wav2Lip was trained on: a detector's box (hairline to chin, cheek to cheek) with 4 % more below, made square.
+Measured: the mean of YuNet's and CenterFace's boxes, both trained on WIDER FACE as Wav2Lip's own detector was, on three presenters.
+`musetalk_box` is MuseTalk's: jaw to jaw, the chin below and as far above the bridge of the nose, 4 % more below; measured with PFLD's 98
+points on the same presenters.
 """
 
 CROP_STRETCH = MappingProxyType({"wav2lip_box": 1.42, "musetalk_box": 1.30})

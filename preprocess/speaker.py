@@ -33,7 +33,10 @@ class LargestFace:
 
 @dataclass(frozen=True, slots=True)
 class FaceAt:
-    """The face at a point of a frame, through the whole video; in other shots, the one that is nearest to it in place and size."""
+    """The face at a point of a frame, through the whole video; in other shots, the one that is nearest to it in place and size.
+
+    Where people can be told apart, such a choice becomes `KnownTracks` before anybody is followed.
+    """
 
     frame: int
     x: float
@@ -93,7 +96,7 @@ class Selection:
             yield from self._decide(self._frames.push(frame))
             return
         self._held.append(frame)
-        if frame.index == self._choice.frame and (wanted := _face_at(frame, self._choice)):
+        if frame.index == self._choice.frame and (wanted := face_at(frame, self._choice)):
             self.is_found = True
             self._followed.look_for(wanted, self._held)
             held, self._held = self._held, []
@@ -242,7 +245,8 @@ def _distance(one: SeenFace, other: SeenFace) -> float:
     return float(np.linalg.norm(_centre(one) - _centre(other)))
 
 
-def _face_at(frame: SeenFrame, choice: FaceAt) -> SeenFace | None:
+def face_at(frame: SeenFrame, choice: FaceAt) -> SeenFace | None:
+    """Return the face of a frame that lies at the point of a choice, None if there is none."""
     point = np.array([choice.x, choice.y])
 
     def is_at(face: SeenFace) -> bool:

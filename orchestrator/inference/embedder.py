@@ -1,6 +1,7 @@
 """The `face_embedder` role: whose face it is, as a direction that two pictures of one person share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,24 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_EMBEDDER, ModelDescription, describe_model
 from preprocess.align import CROP_TEMPLATES, crop_template
 
+DEFAULT_MIN_SIMILARITY = "0.3"
+"""Cosine from which on two faces are one person's, for models that do not say."""
+
+
+def min_similarity(parameters: Mapping[str, str]) -> float:
+    """Return the cosine from which on two faces are one person's to a model with such parameters.
+
+    Raises:
+        ContractMismatch: they say what is no cosine.
+    """
+    said = parameters.get("min_similarity", DEFAULT_MIN_SIMILARITY)
+    with suppress(ValueError):
+        if -1.0 <= float(said) <= 1.0:
+            return float(said)
+    raise ContractMismatch(
+        f"Model {FACE_EMBEDDER} does not fit its role: expected min_similarity of -1 to 1, found {said!r}. Install a model for this role again."
+    )
+
 
 class FaceEmbedder:
     """The `face_embedder` role."""
@@ -18,7 +37,7 @@ class FaceEmbedder:
         """Check the model on Triton.
 
         Raises:
-            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known.
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known, or a similarity that is none.
         """
         self._client = client
         self.description: ModelDescription = describe_model(client, FACE_EMBEDDER)
@@ -30,6 +49,7 @@ class FaceEmbedder:
                 f"Model {FACE_EMBEDDER} does not fit its role: expected crop_template one of {', '.join(CROP_TEMPLATES)}, found {template!r}. "
                 "Install a model for this role again."
             )
+        self.min_similarity = min_similarity(self.description.parameters)
         self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
 
     def embed(self, faces: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

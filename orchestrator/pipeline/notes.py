@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from orchestrator.inference.contract import FACE_EMBEDDER
 from orchestrator.media.audio import AudioInfo
 from orchestrator.media.probe import VideoInfo
 from orchestrator.pipeline.analyse import Analysis
-from orchestrator.pipeline.models import Models
+from orchestrator.pipeline.models import PACKS_WITHOUT_FILE, Models
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.timeline import Timeline
 from preprocess.pose import Presence
+from preprocess.speaker import FaceAt
 from preprocess.voice import Spans
 
 
@@ -20,7 +22,7 @@ def render_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Ti
     return (
         *_time_notes(analysis, shown),
         *_picture_notes(plan.info),
-        *_speaker_notes(plan, analysis, shown),
+        *_speaker_notes(plan, models, analysis, shown),
         *_damage_notes(speeches, analysis),
         *_voice_notes(spans, models.voice_separator is not None),
         *plan.output.notes,
@@ -59,14 +61,22 @@ def _picture_notes(info: VideoInfo) -> Iterator[str]:
         yield f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}."
 
 
-def _speaker_notes(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Iterator[str]:
-    if plan.portrait is None:
+def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline) -> Iterator[str]:
+    is_by_point = any(isinstance(voice.choice, FaceAt) for voice in plan.voices)
+    if is_by_point and models.embedder is None and analysis.cuts:
+        yield (
+            "In the other shots a speaker who was chosen by a point is the face nearest to his in place and size, whoever's it is; "
+            f"with a model that knows people again (`lipsync models install {PACKS_WITHOUT_FILE[FACE_EMBEDDER]}`) he is looked for by his likeness."
+        )
+    if models.embedder is None:
         return
     stranger = np.logical_and.reduce([track.presence == Presence.NOT_THE_SPEAKER for track in analysis.tracks])
     if count := int(stranger[shown.source[: shown.speech_frames]].sum()):
+        who = "nobody who was chosen is" if len(plan.voices) > 1 else f"the person {'who was chosen' if is_by_point else 'in the picture'} is not"
+        other = "a point in another frame" if is_by_point else "another picture of him"
         yield (
-            f"In {count} frames the person in the picture is not seen, though other faces are, and nobody's lips move; should one of them be his, "
-            "give another picture of him, or speaker_boxes."
+            f"In {count} frames {who} seen, though other faces are, and nobody's lips move; should one of them be his, "
+            f"give {other}, or speaker_boxes."
         )
 
 

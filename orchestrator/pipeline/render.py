@@ -26,7 +26,7 @@ from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.parts import Part, copies_in
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.progress import OnProgress, StageClock
-from orchestrator.pipeline.recognise import Person
+from orchestrator.pipeline.recognise import Recogniser
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speakers import Voice
@@ -35,7 +35,7 @@ from orchestrator.pipeline.timeline import Timeline, lay_out, shows_whole_source
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay, Unforeseen
 from orchestrator.pipeline.watch import Watch
-from preprocess.speaker import LargestFace
+from preprocess.speaker import FaceAt, LargestFace
 from preprocess.voice import Spans, spoken_s
 
 
@@ -65,22 +65,23 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
     watch, info, options, speech_s = watch or Watch(), plan.info, plan.options, plan.speech_s
-    models = open_models(client, options, roles, knows_speaker=plan.portrait is not None)
+    choices = [voice.choice for voice in plan.voices]
+    is_by_point = any(isinstance(choice, FaceAt) for choice in choices)
+    models = open_models(client, options, roles, knows_speaker=True if plan.portrait is not None else None if is_by_point else False)
     check_temperature(models.lip_model, options.temperature)
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
-    person = None if plan.portrait is None or models.embedder is None else Person.of(plan.portrait, models.detector, models.embedder)
+    recogniser = None if models.embedder is None else Recogniser.of(plan.portrait, models.detector, models.embedder)
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         # One more than the limit shows that there are too many, however many there are.
         extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
-        choices = [voice.choice for voice in plan.voices]
         known = KnownFaces(info, models.detector, tracks, watch)
         clock = StageClock("analyse", 0, None)
         under_way = None
         # Which groups of pictures can be copied, and who speaks where it has to be looked for, is known at the end of an analysis only.
-        if choices == [LargestFace()] and person is None and not options.smart and known.load(extent) is None:
+        if choices == [LargestFace()] and recogniser is None and not options.smart and known.load(extent) is None:
             under_way = UnderWay.begin(info, models.detector, extent, known, watch)
         if under_way is None:
-            analysis = analyse(info, models.detector, extent, on_progress, choices, person=person, watch=watch, known=known)
+            analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
             analyse_s = clock.elapsed_s
             done = _render_analysed(plan, analysis, models, path, on_progress, lambda: analysis.faces_found, watch)
         else:

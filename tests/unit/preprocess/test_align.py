@@ -35,6 +35,17 @@ def test_points_that_fall_together_and_unknown_templates_are_refused() -> None:
         crop_template("nose", 256)
 
 
+def test_dlibs_template_is_dlibs_mean_face() -> None:
+    """Points 36 to 41 and 42 to 47 (the eyes), 30, 48 and 54 of `mean_face_shape_x` and `_y` in dlib's interpolation.h, in a border of 0.25."""
+    eyes_y = [0.216423, 0.178758, 0.179852, 0.231733, 0.245099, 0.244077]
+    left_x = [0.121737, 0.187122, 0.265825, 0.334606, 0.260918, 0.182743]
+    right_x = [0.645647, 0.714428, 0.793132, 0.858516, 0.79751, 0.719335]
+    x = [np.mean(left_x), np.mean(right_x), 0.490127, 0.254149, 0.726104]
+    y = [np.mean(eyes_y), np.mean(eyes_y), 0.515625, 0.780233, 0.780233]
+    mean_face = np.array([x, y], np.float64).T
+    np.testing.assert_allclose(crop_template("dlib_150", 1), (mean_face + 0.25) / 1.5, atol=1e-4)
+
+
 def test_inverse_undoes_the_affine() -> None:
     matrix = np.array([[2.0, 0.5, 3.0], [-0.5, 2.0, -7.0]])
     both = np.vstack([invert_affine(matrix), [0, 0, 1]]) @ np.vstack([matrix, [0, 0, 1]])

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from preprocess.recognition import BEST_FRAMES, MIN_SIMILARITY, sightings, similarity, tracks_of_person
+from preprocess.recognition import BEST_FRAMES, mean_direction, sightings, tracks_of_people
 from preprocess.smoothing import SeenFace, SeenFrame
 from preprocess.speaker import ChosenFrame, KnownTracks, Selection
 
@@ -16,24 +17,39 @@ def frames(*tracks: set[int]) -> list[SeenFrame]:
     return [SeenFrame(index, index == 0, {number: face(number) for number in sorted(numbers)}) for index, numbers in enumerate(tracks)]
 
 
-def test_best_frames_are_large_and_sure_and_of_the_first_second_alone() -> None:
-    sides = [10, 40, 20, 30, 35, 90]
-    seen = [SeenFrame(index, index == 0, {7: face(7, side)}) for index, side in enumerate(sides)]
-    assert [index for index, _ in sightings(seen, 5.0)[7].best] == [1, 3, 4] and BEST_FRAMES == 3
+def test_best_frames_are_the_largest_and_surest_of_each_part_of_a_track() -> None:
+    faces = [face(7, 10), face(7, 40), face(7, 40), face(7, 90, score=0.1), face(7, 35), face(7, 20), face(7, 30)]
+    seen = [SeenFrame(index, index == 0, {7: one}) for index, one in enumerate(faces)]
+    assert [index for index, _ in sightings(seen)[7].best] == [1, 2, 4] and BEST_FRAMES == 3
+    assert [index for index, _ in sightings(seen[:2])[7].best] == [0, 1]
 
 
 def test_what_was_never_surely_a_face_is_no_sighting() -> None:
-    assert not sightings([SeenFrame(0, True, {1: face(1, score=0.3)})], 25.0)
+    assert not sightings([SeenFrame(0, True, {1: face(1, score=0.3)})])
+
+
+def test_what_was_chosen_is_a_sighting_however_unsure() -> None:
+    assert sightings([SeenFrame(0, True, {1: face(1, score=0.3)})], {1}).keys() == {1}
+
+
+def at(angle_deg: float) -> NDArray[np.float64]:
+    return np.array([np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))])
 
 
 def test_mean_of_a_track_is_compared() -> None:
-    two = np.array([[1, 0], [0, 1]], np.float32)
-    assert similarity(two, two[1]) == pytest.approx(0.5**0.5)
+    assert mean_direction(np.array([[1, 0], [0, 1]], np.float32)) == pytest.approx(at(45))
 
 
 def test_most_similar_of_those_seen_together_is_the_person_and_comes_back_under_another_number() -> None:
-    found = sightings(frames({1, 2}, {1, 2}, {3}, {4}), 25.0)
-    assert tracks_of_person(found, {1: 0.6, 2: 0.8, 3: 0.5, 4: MIN_SIMILARITY - 0.01}) == {2, 3}
+    found = sightings(frames({1, 2}, {1, 2}, {3}, {4}))
+    directions = {1: at(53), 2: at(37), 3: at(-60), 4: at(61)}
+    assert tracks_of_people(found, directions, [at(0)], 0.5) == (frozenset({2, 3}),)
+
+
+def test_track_that_is_like_two_people_is_the_more_similar_ones() -> None:
+    found = sightings(frames({1, 2}, {3}, {4}, {5}))
+    directions = {1: at(0), 2: at(40), 3: at(15), 4: at(25), 5: at(120)}
+    assert tracks_of_people(found, directions, [directions[1], directions[2]], 0.5) == (frozenset({1, 3}), frozenset({2, 4}))
 
 
 def test_choice_takes_the_persons_face_and_nobody_elses() -> None:

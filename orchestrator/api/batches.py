@@ -44,7 +44,7 @@ def read_items(stored: StoredFile | None, context: Context, owner: str) -> list[
             raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
         return list(_items(stored.path.read_bytes(), context, owner))
     finally:
-        context.storage.remove_input(stored.path)
+        context.storage.remove_input(stored.path, lambda: context.holds.has(stored.path, twice=True))
 
 
 def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:

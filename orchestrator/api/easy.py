@@ -265,7 +265,7 @@ def _source(value: str, name: str, context: Context, hold: Hold) -> str | Path:
                     sink.write(piece)
         except OSError as exc:
             raise Refused(f"{name}文件不可读。 The file cannot be read.") from exc
-        return hold.add(sink.commit())
+        return sink.commit(hold.add)
 
 
 def _task(view: JobView) -> TaskState:

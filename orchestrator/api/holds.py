@@ -23,10 +23,10 @@ class Holds:
         finally:
             self._release(hold.paths)
 
-    def has(self, path: Path) -> bool:
-        """Tell whether a request holds a file."""
+    def has(self, path: Path, *, twice: bool = False) -> bool:
+        """Tell whether a request holds a file; or whether two do."""
         with self._lock:
-            return self._held[path] > 0
+            return self._held[path] > twice
 
     def add(self, path: Path) -> None:
         """Hold a file once more."""
@@ -46,8 +46,7 @@ class Hold:
         self._holds = holds
         self.paths: list[Path] = []
 
-    def add(self, path: Path) -> Path:
+    def add(self, path: Path) -> None:
         """Hold a file."""
         self.paths.append(path)
         self._holds.add(path)
-        return path

@@ -105,7 +105,7 @@ class Uploads:
                 part.size_bytes += len(data)
                 await self._on_thread(part.sink.write, data)
             if part.is_complete:
-                reader.stored[part.name] = StoredFile(hold.add(await self._on_thread(part.sink.commit)), part.file_name, part.size_bytes)
+                reader.stored[part.name] = StoredFile(await self._on_thread(part.sink.commit, hold.add), part.file_name, part.size_bytes)
                 reader.drop(part)
 
     async def _on_thread(self, function: Any, *arguments: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Security
 
 from orchestrator.api.context import Context
+from orchestrator.api.holds import Hold
 from orchestrator.api.problems import V2Error, error_responses
 from orchestrator.api.uploads import read_json
 from orchestrator.api.v2 import API_KEY
@@ -52,21 +53,22 @@ def models_router(context: Context, version: str) -> APIRouter:
 
 def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
     spec = build_spec(body, context, owner)
-    video, *speeches = (_local(source, context) for source in spec.sources)
-    check_inputs(video, speeches, context.media_limits)
-    picture = check_video(video, context.media_limits)
-    duration_s = max(check_audio(speech, context.media_limits).duration_s or Fraction(0) for speech in speeches)
+    with context.holds.holding() as hold:
+        video, *speeches = (_local(source, context, hold) for source in spec.sources)
+        check_inputs(video, speeches, context.media_limits)
+        picture = check_video(video, context.media_limits)
+        duration_s = max(check_audio(speech, context.media_limits).duration_s or Fraction(0) for speech in speeches)
     frames = round(duration_s * (picture.frame_rate or 25))
     return Cost(estimatedFrameCount=frames, estimatedGenerationCost=round(frames / _frames_per_s(context), 1))
 
 
-def _local(source: str, context: Context) -> Path:
-    """Return an input's file, fetched if it is a URL."""
+def _local(source: str, context: Context, hold: Hold) -> Path:
+    """Return an input's file; fetched and held if it is a URL."""
     if not source.startswith(("http://", "https://")):
         return Path(source)
     with context.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
         fetch(source, sink.write, context.fetch_policy)
-        return sink.commit()
+        return sink.commit(hold.add)
 
 
 def _frames_per_s(context: Context) -> float:

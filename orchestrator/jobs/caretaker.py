@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,9 +115,12 @@ class Caretaker:
             self._engine.forget(job_id)
             self._ledger.remove(job_id)
         for path in self._storage.inputs():
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < now - min(ORPHAN_INPUT_S, self._retention_s) and not self.needs(path):
-                    self._storage.remove_input(path)
+            self._storage.remove_input(path, partial(self._is_young_or_needed, path, now - min(ORPHAN_INPUT_S, self._retention_s)))
+
+    def _is_young_or_needed(self, path: Path, since_s: float) -> bool:
+        with suppress(FileNotFoundError):
+            return path.stat().st_mtime >= since_s or self.needs(path)
+        return True
 
     def needs(self, path: Path, but: str = "") -> bool:
         """Tell whether an asset, or a job other than `but`, needs an input."""

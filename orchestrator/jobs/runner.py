@@ -263,13 +263,17 @@ class Runner:
         known = local_inputs(row)
         for place, source in enumerate(spec.sources):
             if known[place] is None:
-                known[place] = str(self._fetched(source, watch))
-                video, audio, *others = known
-                values = {"video": video, "audio": audio, "others": json.dumps(others)}
-                self._ledger.change(row["id"], values, states=("running",), run=row["run"])
+
+                def written_down(path: Path, place: int = place) -> None:
+                    known[place] = str(path)
+                    video, audio, *others = known
+                    values = {"video": video, "audio": audio, "others": json.dumps(others)}
+                    self._ledger.change(row["id"], values, states=("running",), run=row["run"])
+
+                self._fetch(source, watch, written_down)
         return [Path(path) for path in known if path is not None]
 
-    def _fetched(self, url: str, watch: Watch) -> Path:
+    def _fetch(self, url: str, watch: Watch, hold: Callable[[Path], None]) -> None:
         with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:
 
             def write(data: bytes) -> None:
@@ -278,7 +282,7 @@ class Runner:
 
             sink.name = self._hooks.fetch(url, write, lambda: watch.is_stopped) or "download"
             watch.check()
-            return sink.commit()
+            sink.commit(hold)
 
     def _settled(self, row: Row, outcome: dict[str, Any]) -> list[Next]:
         job_id, run = row["id"], row["run"]

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -177,8 +178,7 @@ class JobService:
         self._ledger.remove(job_id)
         self.storage.remove_job(job_id)
         for path in {path for path in local_inputs(row) if path is not None} if row is not None else ():
-            if not self._caretaker.needs(Path(path), but=job_id):
-                self.storage.remove_input(Path(path))
+            self.storage.remove_input(Path(path), partial(self._caretaker.needs, Path(path), but=job_id))
         self._notify()
 
     def result(self, job_id: str) -> Path:

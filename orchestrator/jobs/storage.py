@@ -1,12 +1,13 @@
 """Files of the service: inputs by content, jobs by id. The layout is documented at `Storage`."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ class Storage:
     jobs/ID/result.mp4     the output (or .mov, .webm, .mkv), complete or not there
     tracks/                face-track cache
     incoming/              uploads on their way; emptied at start
+    .inputs.lock           held while an input comes or goes
     """
 
     def __init__(self, root: Path, free_space_floor_bytes: int = 0) -> None:
@@ -103,11 +105,14 @@ class Storage:
         """Delete a job's folder."""
         shutil.rmtree(self.job_folder(job_id), ignore_errors=True)
 
-    def remove_input(self, path: Path) -> None:
-        """Delete an input; a path outside `inputs/` is left alone."""
+    def remove_input(self, path: Path, is_needed: Callable[[], bool] = lambda: False) -> None:
+        """Delete an input, unless it is needed; a path outside `inputs/` is left alone. See `Incoming.commit`."""
         folder = path.parent
-        if folder.parent == self.root / "inputs":
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent != self.root / "inputs" or is_needed():
+            return
+        with _inputs_alone(self.root):
+            if not is_needed():  # now that nobody can be sent the same file
+                shutil.rmtree(folder, ignore_errors=True)
 
     def inputs(self) -> Iterator[Path]:
         """Yield every stored input."""
@@ -157,20 +162,30 @@ class Incoming:
         with _translated(self._root):
             self._file.write(data)
 
-    def commit(self) -> Path:
-        """Put the file in place and return its path, that of an equal file if there is one."""
-        folder = self._root / "inputs" / self._hash.hexdigest()
+    def commit(self, hold: Callable[[Path], object] = lambda path: None) -> Path:
+        """Put the file in place and return its path, that of an equal file if there is one.
+
+        Args:
+            hold: called with the path before anybody can delete the file, who has to ask then whether it is held.
+        """
         with _translated(self._root):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            folder.mkdir(exist_ok=True)
-            for there in folder.iterdir():
-                os.utime(there)  # young again: the clean-up must not take it from under a job that is about to be submitted
-                return there
-            place = folder / safe_name(self.name)
-            self._partial.replace(place)
+            with _inputs_alone(self._root):
+                place = self._place()
+                hold(place)
             return place
+
+    def _place(self) -> Path:
+        folder = self._root / "inputs" / self._hash.hexdigest()
+        folder.mkdir(exist_ok=True)
+        for there in folder.iterdir():
+            os.utime(there)  # young again: the clean-up must not take it from under a job that is about to be submitted
+            return there
+        place = folder / safe_name(self.name)
+        self._partial.replace(place)
+        return place
 
 
 def safe_name(name: str) -> str:
@@ -182,6 +197,14 @@ def safe_name(name: str) -> str:
         stem, suffix = cleaned, ""
     stem = stem.encode()[:80].decode(errors="ignore") or "file"
     return f"{stem}.{suffix}" if suffix else stem
+
+
+@contextmanager
+def _inputs_alone(root: Path) -> Iterator[None]:
+    """Keep everybody else from adding or deleting inputs, on other hosts, too, where the file system passes locks on."""
+    with (root / ".inputs.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -36,8 +36,8 @@ def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool, li
         parameters = ":".join([*_x264_reproducible(), *told])
         return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **({"x264-params": parameters} if parameters else {})}
     if encoder.name == "libx265":
-        lossless = ["lossless=1"] if encoding.lossless else []
-        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *lossless, *told])
+        rate = ["lossless=1"] if encoding.lossless else _x265_rate(encoding.bitrate) if encoding.bitrate else []
+        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *rate, *told])
         return {"preset": preset, **quality, "x265-params": parameters}
     if encoder.name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", _SVT_QUIET)  # else it writes its settings to standard error; its failures come as error codes too
@@ -61,6 +61,16 @@ def set_up(context: VideoCodecContext, encoder: Encoder, encoding: Encoding, gop
     context.thread_count = encoding.resolved_thread_count
     context.gop_size = 1 if encoder.name == "ffv1" else gop_frames
     context.bit_rate = encoding.bitrate or 0
+
+
+def _x265_rate(bitrate: int) -> list[str]:
+    """Return the parameters that have x265 use the bits it is given, by a decoder's buffer of one second.
+
+    Without a buffer it begins cautiously, and segments end before it has learned: measured at 720p, 58 to 70 % of 1 to 16 Mbit/s, with it 101 to
+    104 %. `const-vbv` makes the bits the same every time.
+    """
+    kbit = str(max(1, bitrate // 1000))
+    return [f"vbv-maxrate={kbit}", f"vbv-bufsize={kbit}", "const-vbv=1"]
 
 
 @cache

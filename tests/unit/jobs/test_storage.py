@@ -3,12 +3,14 @@
 import hashlib
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.api.holds import Holds
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
 from orchestrator.jobs.storage import Storage, safe_name
 
@@ -19,7 +21,7 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def files(storage: Storage) -> list[str]:
-    return sorted(str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
 def test_stream_is_stored_under_its_digest_and_only_once(storage: Storage) -> None:
@@ -116,3 +118,20 @@ def test_renders_under_way_may_use_most_of_the_floor_but_not_all(tmp_path: Path)
     assert not Storage(tmp_path / "data").is_exhausted
     assert not Storage(tmp_path / "data", free_space_floor_bytes=4 * free_bytes).is_exhausted
     assert Storage(tmp_path / "data", free_space_floor_bytes=16 * free_bytes).is_exhausted
+
+
+def test_an_input_that_comes_again_while_it_is_deleted_is_there_afterwards(storage: Storage) -> None:
+    """Many clients send the same file, and forget their jobs again."""
+    holds = Holds()
+
+    def come_and_go(_: int) -> bool:
+        with holds.holding() as hold, storage.incoming("a.mp4", 100) as sink:
+            sink.write(b"abc")
+            path = sink.commit(hold.add)
+            is_there = path.read_bytes() == b"abc"
+        storage.remove_input(path, lambda: holds.has(path))
+        return is_there
+
+    with ThreadPoolExecutor(8) as clients:
+        assert all(clients.map(come_and_go, range(400)))
+    assert not list(storage.inputs())

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from deploy.demo.clip import make_clip
 from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
@@ -188,6 +189,28 @@ def test_bit_rate_is_met_and_quality_changes_the_size(tmp_path: Path, speech: Au
     bits_per_s = 8 * size_bytes(replace(base, bitrate=400_000)) / 2
     assert 360_000 < bits_per_s < 600_000
     assert size_bytes(replace(base, crf=20)) > 1.3 * size_bytes(replace(base, crf=40))
+
+
+@pytest.mark.parametrize(("codec", "least"), [("h264", 0.7), ("hevc", 0.9)])
+def test_bit_rate_of_a_face_is_met_in_segments(tmp_path: Path, speech: AudioInfo, codec: CodecName, least: float) -> None:
+    """What moves little is where rate control that learns slowly stays below: at half of what it was given."""
+    make_clip(tmp_path / "clip.mp4", 3)
+    info, bitrate = info_of(size_wh=(320, 320)), 200_000
+    output = choose_output(Encoding(codec=codec, preset="veryfast", bitrate=bitrate), info)
+    segments = SegmentFolder(tmp_path / "segments", {})
+    with (
+        av.open(str(tmp_path / "clip.mp4")) as source,
+        SegmentWriter(
+            segments, info, OutputClock.constant(info.frame_rate), SpeechEncoder(speech, sound=output.sound), output, 75, Watch()
+        ) as writer,
+    ):
+        for picture in source.decode(video=0):
+            writer.write(picture.reformat(320, 320, format="yuv420p"), is_edited=False)
+    total = 0
+    for segment in segments.finished:
+        with av.open(str(segment.file.path)) as file:
+            total += sum(packet.size for packet in file.demux(video=0))
+    assert least < 8 * total / 3 / bitrate < 1.15
 
 
 def refused() -> Iterator[tuple[dict[str, object], str]]:

@@ -1,6 +1,7 @@
 """FFmpeg's encoders: how each is told what is wanted so that it makes the same bits every time, and whether NVENC works here."""
 
 import os
+from contextlib import suppress
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,20 @@ def set_up(context: VideoCodecContext, encoder: Encoder, encoding: Encoding, gop
     context.thread_count = encoding.resolved_thread_count
     context.gop_size = 1 if encoder.name == "ffv1" else gop_frames
     context.bit_rate = encoding.bitrate or 0
+
+
+def open_encoder(context: VideoCodecContext, encoder: Encoder) -> None:
+    """Open an encoder that is set up, and leave its threads, and the one that calls, the priority this one has.
+
+    SVT-AV1 makes them real-time threads where it may (as root), which then keep everything else on the host from the cores, Triton first.
+    """
+    policy = os.sched_getscheduler(0)
+    context.open(strict=False)
+    if encoder.name == "libsvtav1" and policy == os.SCHED_OTHER:
+        for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
+            with suppress(OSError):  # it has ended, or is not ours to change
+                if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                    os.sched_setscheduler(thread, policy, os.sched_param(0))
 
 
 def _x265_rate(bitrate: int) -> list[str]:

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from orchestrator.errors import EncodeError
 from orchestrator.media.alpha import copy_alpha
 from orchestrator.media.clock import OutputClock
-from orchestrator.media.encoders import encoder_options, set_up
+from orchestrator.media.encoders import encoder_options, open_encoder, set_up
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.gops import GopReader, parameter_sets
 from orchestrator.media.output import Output
@@ -374,6 +374,7 @@ def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha, light=info.light)}
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
+    open_encoder(context, output.encoder)
     return stream
 
 

@@ -1,5 +1,6 @@
 """Every codec in every container it goes into: exact pictures, clock and sound, the same bits however often begun again; the rest refused."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -211,6 +212,19 @@ def test_bit_rate_of_a_face_is_met_in_segments(tmp_path: Path, speech: AudioInfo
         with av.open(str(segment.file.path)) as file:
             total += sum(packet.size for packet in file.demux(video=0))
     assert least < 8 * total / 3 / bitrate < 1.15
+
+
+def test_no_encoder_takes_the_cores_from_other_processes(tmp_path: Path, speech: AudioInfo) -> None:
+    """As root SVT-AV1 makes itself, and who opens it, real-time threads; elsewhere it cannot, and there is nothing to see."""
+    info, output = info_of(size_wh=(64, 64)), choose_output(Encoding(codec="av1", preset="ultrafast"), info_of(size_wh=(64, 64)))
+    sound = SpeechEncoder(speech, sound=output.sound)
+    with SegmentWriter(SegmentFolder(tmp_path / "segments", {}), info, OutputClock.constant(info.frame_rate), sound, output, 8, Watch()) as writer:
+        for _ in range(7):
+            writer.write(picture_of([np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)]), is_edited=False)
+        threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+        assert len(threads) > 8, "the encoder is at work"
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
+        writer.write(picture_of([np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)]), is_edited=False)
 
 
 def refused() -> Iterator[tuple[dict[str, object], str]]:

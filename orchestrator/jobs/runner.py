@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -263,15 +264,15 @@ class Runner:
         known = local_inputs(row)
         for place, source in enumerate(spec.sources):
             if known[place] is None:
-
-                def written_down(path: Path, place: int = place) -> None:
-                    known[place] = str(path)
-                    video, audio, *others = known
-                    values = {"video": video, "audio": audio, "others": json.dumps(others)}
-                    self._ledger.change(row["id"], values, states=("running",), run=row["run"])
-
-                self._fetch(source, watch, written_down)
+                self._fetch(source, watch, partial(self._write_down, row, known, place))
         return [Path(path) for path in known if path is not None]
+
+    def _write_down(self, row: Row, known: list[str | None], place: int, path: Path) -> None:
+        """Put the path of one of a job's inputs in its place among those known, and all of them into the ledger."""
+        known[place] = str(path)
+        video, audio, *others = known
+        values = {"video": video, "audio": audio, "others": json.dumps(others)}
+        self._ledger.change(row["id"], values, states=("running",), run=row["run"])
 
     def _fetch(self, url: str, watch: Watch, hold: Callable[[Path], None]) -> None:
         with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:

@@ -22,6 +22,8 @@ CUT_SHORT_S = 3600.0
 RESERVED_SHARE = 8
 """An eighth of the free-space floor is kept from renders that are under way, so that how they end can still be written down."""
 
+_INPUTS_LOCK = ".inputs.lock"
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,6 +44,7 @@ class Storage:
         with _translated(root):
             for name in ("inputs", "jobs", "tracks", "incoming"):
                 (root / name).mkdir(parents=True, exist_ok=True)
+            (root / _INPUTS_LOCK).touch()  # on a full disk it could not be made any more, and nothing deleted
 
     @property
     def tracks(self) -> Path:
@@ -110,7 +113,7 @@ class Storage:
         folder = path.parent
         if folder.parent != self.root / "inputs" or is_needed():
             return
-        with _inputs_alone(self.root):
+        with _translated(self.root), _inputs_alone(self.root):
             if not is_needed():  # now that nobody can be sent the same file
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -202,7 +205,7 @@ def safe_name(name: str) -> str:
 @contextmanager
 def _inputs_alone(root: Path) -> Iterator[None]:
     """Keep everybody else from adding or deleting inputs, on other hosts, too, where the file system passes locks on."""
-    with (root / ".inputs.lock").open("w") as file:
+    with (root / _INPUTS_LOCK).open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -42,8 +42,9 @@ def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool, li
         parameters = ":".join([*_x264_reproducible(), *rate, *told])
         return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **({"x264-params": parameters} if parameters else {})}
     if encoder.name == "libx265":
-        rate = ["lossless=1"] if encoding.lossless else _x265_rate(encoding.bitrate) if encoding.bitrate else []
-        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *rate, *told])
+        lossless = ["lossless=1"] if encoding.lossless else []
+        rate = _x265_rate(encoding.bitrate) if encoding.bitrate else []
+        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *lossless, *rate, *told])
         return {"preset": preset, **quality, "x265-params": parameters}
     if encoder.name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", _SVT_QUIET)  # else it writes its settings to standard error; its failures come as error codes too

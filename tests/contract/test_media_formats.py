@@ -166,6 +166,15 @@ def test_master_formats_keep_the_pictures_levels_and_say_what_was_converted(tmp_
         assert np.abs(difference).max() <= 6 and abs(difference.mean()) < 0.3
 
 
+def video_bytes(segments: SegmentFolder) -> int:
+    """Return how many bytes the pictures of the finished segments take."""
+    total = 0
+    for segment in segments.finished:
+        with av.open(str(segment.file.path)) as file:
+            total += sum(packet.size for packet in file.demux(video=0))
+    return total
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
 def test_bit_rate_is_met_and_quality_changes_the_size(tmp_path: Path, speech: AudioInfo, codec: CodecName) -> None:
     info, noise = info_of(size_wh=(256, 144)), np.random.default_rng(1)
@@ -180,11 +189,7 @@ def test_bit_rate_is_met_and_quality_changes_the_size(tmp_path: Path, speech: Au
         ) as writer:
             for number in range(50):
                 writer.write(picture_of([np.clip(still + grain[number % 5], 0, 255).astype(np.uint8), chroma, chroma]), is_edited=False)
-        total = 0
-        for segment in segments.finished:
-            with av.open(str(segment.file.path)) as file:
-                total += sum(packet.size for packet in file.demux(video=0))
-        return total
+        return video_bytes(segments)
 
     base = Encoding(codec=codec, preset="ultrafast")
     bits_per_s = 8 * size_bytes(replace(base, bitrate=400_000)) / 2
@@ -207,24 +212,22 @@ def test_bit_rate_of_a_face_is_met_in_segments(tmp_path: Path, speech: AudioInfo
     ):
         for picture in source.decode(video=0):
             writer.write(picture.reformat(320, 320, format="yuv420p"), is_edited=False)
-    total = 0
-    for segment in segments.finished:
-        with av.open(str(segment.file.path)) as file:
-            total += sum(packet.size for packet in file.demux(video=0))
-    assert least < 8 * total / 3 / bitrate < 1.15
+    assert least < 8 * video_bytes(segments) / 3 / bitrate < 1.15
 
 
 def test_no_encoder_takes_the_cores_from_other_processes(tmp_path: Path, speech: AudioInfo) -> None:
     """As root SVT-AV1 makes itself, and who opens it, real-time threads; elsewhere it cannot, and there is nothing to see."""
-    info, output = info_of(size_wh=(64, 64)), choose_output(Encoding(codec="av1", preset="ultrafast"), info_of(size_wh=(64, 64)))
-    sound = SpeechEncoder(speech, sound=output.sound)
+    info = info_of(size_wh=(64, 64))
+    output = choose_output(Encoding(codec="av1", preset="ultrafast"), info)
+    sound, chroma = SpeechEncoder(speech, sound=output.sound), np.zeros((32, 32), np.uint8)
+    black = [np.zeros((64, 64), np.uint8), chroma, chroma]
     with SegmentWriter(SegmentFolder(tmp_path / "segments", {}), info, OutputClock.constant(info.frame_rate), sound, output, 8, Watch()) as writer:
         for _ in range(7):
-            writer.write(picture_of([np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)]), is_edited=False)
+            writer.write(picture_of(black), is_edited=False)
         threads = [int(task.name) for task in Path("/proc/self/task").iterdir()]
         assert len(threads) > 8, "the encoder is at work"
         assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
-        writer.write(picture_of([np.zeros((64, 64), np.uint8), np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)]), is_edited=False)
+        writer.write(picture_of(black), is_edited=False)
 
 
 def refused() -> Iterator[tuple[dict[str, object], str]]:

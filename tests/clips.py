@@ -18,6 +18,8 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from orchestrator.media.encoders import open_encoder
+
 NUMBER_BITS = 6
 """Bits of the barcode: frame numbers 0..63."""
 
@@ -136,6 +138,7 @@ def _video_stream(container: OutputContainer, clip: Clip) -> VideoStream:
         stream.set_display_rotation(clip.rotation_deg)
     if clip.display_matrix is not None:
         stream.set_display_matrix(clip.display_matrix)
+    open_encoder(context)
     return stream
 
 

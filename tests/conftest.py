@@ -50,6 +50,7 @@ def leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not ours, f"threads left behind: {ours}"
     zombies = [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
     assert not zombies, f"zombies left behind: {zombies}"
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "this thread was made a real-time one, which takes the cores from every program started later"
     errors = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
     assert not errors, f"errors were logged: {errors}"
 

@@ -70,14 +70,14 @@ def set_up(context: VideoCodecContext, encoder: Encoder, encoding: Encoding, gop
     context.bit_rate = encoding.bitrate or 0
 
 
-def open_encoder(context: VideoCodecContext, encoder: Encoder) -> None:
+def open_encoder(context: VideoCodecContext) -> None:
     """Open an encoder that is set up, and leave its threads, and the one that calls, the priority this one has.
 
     SVT-AV1 makes them real-time threads where it may (as root), which then keep everything else on the host from the cores, Triton first.
     """
     policy = os.sched_getscheduler(0)
     context.open(strict=False)
-    if encoder.name == "libsvtav1" and policy == os.SCHED_OTHER:
+    if context.name == "libsvtav1" and policy == os.SCHED_OTHER:
         for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
             with suppress(OSError):  # it has ended, or is not ours to change
                 if os.sched_getscheduler(thread) == os.SCHED_FIFO:

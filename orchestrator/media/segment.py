@@ -374,7 +374,7 @@ def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha, light=info.light)}
     if info.rotation_deg:
         stream.set_display_rotation(info.rotation_deg)
-    open_encoder(context, output.encoder)
+    open_encoder(context)
     return stream
 
 

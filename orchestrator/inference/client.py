@@ -56,13 +56,22 @@ class _Request(Future[NDArray[Any]]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.call: Any = None
+        self._call: Any = None
         self.set_running_or_notify_cancel()
+
+    def is_made_by(self, call: Any) -> None:
+        """Say which call is to be cancelled; none once there is an answer.
+
+        The call's callback refers to this request and to its inputs, which would lie about until Python looks for cycles: megabytes a batch.
+        """
+        self._call = call
+        if self.done():  # it may have ended meanwhile
+            self._call = None
 
     def cancel(self) -> bool:
         """Ask for the request to be given up; its error then says so."""
-        if self.call is not None:
-            self.call.cancel()
+        if (call := self._call) is not None:
+            call.cancel()
         return False
 
 
@@ -290,11 +299,13 @@ class TritonClient:
                 future.set_result(array)
             except BaseException as exc:  # noqa: BLE001
                 future.set_exception(exc)
+            future.is_made_by(None)
 
         with translate_errors(connection.address):
-            future.call = connection.grpc.async_infer(
+            call = connection.grpc.async_infer(
                 model, tensors, resolve, outputs=[wanted], priority=self._priority, client_timeout=self._request_deadline_s
             )
+        future.is_made_by(call)
 
     def is_server_ready(self) -> bool:
         """Return whether the server answers and says it is ready."""

@@ -142,7 +142,7 @@ class Joined(Future[list[Result]]):
 
     def __init__(self, parts: Sequence[Future[Result]]) -> None:
         super().__init__()
-        self._parts = parts
+        self._parts: Sequence[Future[Result]] = parts
         self._left = len(parts)
         self._lock = threading.Lock()
         self.set_running_or_notify_cancel()
@@ -160,7 +160,8 @@ class Joined(Future[list[Result]]):
             self._left -= 1
             if self._left:
                 return
+        parts, self._parts = self._parts, ()  # which refer to this future: no cycle is left behind
         try:
-            self.set_result([part.result() for part in self._parts])
+            self.set_result([part.result() for part in parts])
         except BaseException as exc:  # noqa: BLE001 (whoever waits for this future has to learn of it)
             self.set_exception(exc)

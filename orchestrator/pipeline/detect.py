@@ -144,8 +144,8 @@ class _Search(Future[list[Rows]]):
     def cancel(self) -> bool:
         """Ask for the search to be given up; its error then says so."""
         self._is_cancelled = True
-        if self._round is not None:
-            self._round.cancel()
+        if (asked := self._round) is not None:
+            asked.cancel()
         return False
 
     def _ask(self) -> None:
@@ -156,6 +156,7 @@ class _Search(Future[list[Rows]]):
 
     def _go_on(self, answered: Future[list[NDArray[np.float32]]]) -> None:
         # Runs on a thread of gRPC, which would swallow an error: it has to reach the future.
+        self._round = None  # which refers to this search: no cycle is left behind
         try:
             self._tick()  # a window takes several rounds
             self._window.put([rows[rows[:, 4] > 0] for batch in answered.result() for rows in batch])

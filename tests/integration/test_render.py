@@ -1,7 +1,9 @@
 """Whole renders on the real Triton."""
 
+import gc
 import threading
 import urllib.request
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,26 @@ def test_speech_shorter_than_a_frame_gives_one_frame(clip: Path, client: TritonC
     write_wav(tmp_path / "blip.wav", speech_like(0.01), SPEECH_RATE_HZ)
     report = render(plan_render(clip, tmp_path / "blip.wav", tmp_path / "out.mp4"), client)
     assert report.frame_count == len(planes(tmp_path / "out.mp4")) == 1
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_render_held_goes_when_it_is_done_with_and_not_when_python_looks_for_cycles(
+    clip: Path, speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    """Requests in cycles once held their crops and mouths, some 50 MB of them, which a longer render saw more of."""
+    render(plan_render(clip, speech, tmp_path / "out.mp4", LOSSLESS), client)
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    ours = {type(each).__qualname__ for each in gc.garbage if type(each).__module__.partition(".")[0] in ("orchestrator", "preprocess", "grpc", "av")}
+    assert not ours
+    assert not [each for each in gc.garbage if isinstance(each, np.ndarray)]

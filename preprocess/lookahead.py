@@ -1,7 +1,7 @@
 """Frames with what follows them in the same shot."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -18,10 +18,14 @@ Frame = TypeVar("Frame", bound=InShot)
 
 
 class LookAhead(Generic[Frame]):
-    """Yields each frame together with up to `count - 1` frames behind it, as soon as these are known or their shot has ended."""
+    """Yields each frame together with up to `count - 1` frames behind it, as soon as these are known or their shot has ended.
 
-    def __init__(self, count: int) -> None:
+    A frame that `is_sure` has no need of them: it comes with those that are known.
+    """
+
+    def __init__(self, count: int, is_sure: Callable[[Frame], bool] = lambda frame: False) -> None:
         self._count = count
+        self._is_sure = is_sure
         self._frames: deque[Frame] = deque()
 
     def push(self, frame: Frame) -> Iterator[list[Frame]]:
@@ -29,7 +33,7 @@ class LookAhead(Generic[Frame]):
         if frame.starts_shot:
             yield from self.finish()
         self._frames.append(frame)
-        if len(self._frames) == self._count:
+        while self._frames and (len(self._frames) == self._count or self._is_sure(self._frames[0])):
             yield list(self._frames)
             self._frames.popleft()
 

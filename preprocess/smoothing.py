@@ -49,14 +49,16 @@ class SeenFrame:
 
 
 class TrackSmoother:
-    """Turns linked detections into smoothed faces, `look_ahead` frames behind. Nothing reaches over a cut."""
+    """Turns linked detections into smoothed faces, as soon as what comes cannot change them. Nothing reaches over a cut."""
 
     def __init__(self, frame_rate: float) -> None:
         self._max_gap = max_gap_frames(frame_rate)
         self._sigma = SMOOTHING_S * frame_rate
         self._reach = int(np.ceil(3 * self._sigma))
-        self.look_ahead = self._reach + 1 + self._max_gap
-        """Frames that have to be known behind one before its faces are final."""
+        self.usual_look_ahead = self._reach + 1
+        """Frames that are known behind one before its faces are final, where nobody is out of sight."""
+        self.look_ahead = self.usual_look_ahead + self._max_gap
+        """As many at most."""
         self._tracks: dict[int, _Span] = {}
         self._given = self._known = 0
         self._starts_shot = True
@@ -69,7 +71,7 @@ class TrackSmoother:
             else:
                 self._tracks[number] = _Span(self._known, row)
         self._known += 1
-        while self._known - self._given > self.look_ahead:
+        while self._given < self._known and self._is_settled(self._given):
             yield self._give()
 
     def cut(self, starts_shot: bool = True) -> Iterator[SeenFrame]:
@@ -78,6 +80,12 @@ class TrackSmoother:
             yield self._give()
         self._tracks = {}
         self._starts_shot = self._starts_shot or starts_shot
+
+    def _is_settled(self, frame: int) -> bool:
+        """Tell whether a frame's faces are known for good: each track of it reaches far enough behind it, or has ended."""
+        return all(
+            span.first > frame or span.last > frame + self._reach or self._known - span.last > self._max_gap for span in self._tracks.values()
+        )  # fmt: skip
 
     def _give(self) -> SeenFrame:
         frame = self._given

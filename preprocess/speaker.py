@@ -84,8 +84,9 @@ class Selection:
         count = max(1, round(CHOICE_S * frame_rate))
         self._choice = choice
         self._held: list[SeenFrame] = []
-        self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes | KnownTracks) else count)
         self._followed = _Followed(count)
+        is_sure = (lambda frame: False) if isinstance(choice, EveryFace) else self._followed.is_sure
+        self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes | KnownTracks) else count, is_sure)
         self._everyone = _Everyone()
         self.is_found = not isinstance(choice, FaceAt)
         """Whether the face that was asked for is there; false until the frame that shows it has come."""
@@ -148,6 +149,12 @@ class _Followed:
         together = (frame.faces for frame in frames if wanted.track in frame.faces)
         self._rivals = frozenset(number for faces in together for number in faces if number != wanted.track)
 
+    def is_sure(self, now: SeenFrame) -> bool:
+        """Tell whether what follows a frame cannot change who speaks in it: the speaker is there, and nobody who might take over."""
+        if now.starts_shot or self._track not in now.faces:
+            return False
+        return self._wanted is not None or not self._larger_faces(now)
+
     def choose(self, window: Sequence[SeenFrame]) -> SeenFace | None:
         """Return the speaker in the first frame of a window of frames of one shot."""
         now = window[0]
@@ -197,16 +204,23 @@ class _Followed:
 
     def _larger(self, window: Sequence[SeenFrame]) -> int | None:
         """Return who is so much larger, and stays, that he must be the speaker."""
-        if len(window) < self._count or not self._area_count:
+        if len(window) < self._count:
             return None
-        limit = MAX_AREA_RATIO * self._area_sum / self._area_count
-        areas: dict[int, float] = {}
-        for number, face in window[0].faces.items():
-            if face.area > limit and number != self._track and number not in self._overtaken:
-                faces = [frame.faces.get(number) for frame in window]
-                areas[number] = min(0.0 if seen is None else seen.area for seen in faces)
-        largest = max(areas, key=lambda number: (areas[number], -number), default=None)
-        return largest if largest is not None and areas[largest] > limit else None
+        least = {
+            number: min(frame.faces[number].area if number in frame.faces else 0.0 for frame in window) for number in self._larger_faces(window[0])
+        }
+        largest = max(least, key=lambda number: (least[number], -number), default=None)
+        return largest if largest is not None and least[largest] > self._limit else None
+
+    def _larger_faces(self, now: SeenFrame) -> list[int]:
+        """Return the tracks of those who are so much larger in a frame that the speaker must be one of them, if he stays."""
+        limit = self._limit
+        return [number for number, face in now.faces.items() if face.area > limit and number != self._track and number not in self._overtaken]
+
+    @property
+    def _limit(self) -> float:
+        """The area above which somebody else may be the speaker, px²."""
+        return MAX_AREA_RATIO * self._area_sum / self._area_count if self._area_count else np.inf
 
 
 class _Everyone:

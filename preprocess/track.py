@@ -62,6 +62,7 @@ class SeenFrames:
         self._linker = Linker(max_gap_frames(frame_rate))
         self._smoother = TrackSmoother(frame_rate)
         self.look_ahead = REACH - 1 + self._smoother.look_ahead
+        self.usual_look_ahead = REACH - 1 + self._smoother.usual_look_ahead
 
     def push(self, rows: NDArray[np.float32], changes: NDArray[np.float32]) -> Iterator[SeenFrame]:
         """Take the next frame, see `Tracker.push`; yield the frames that are final now. To be run through to its end."""
@@ -107,6 +108,8 @@ class Tracker:
         """For each face, frames since it was last left alone in this shot."""
         self.look_ahead = self._seen.look_ahead + max(1, round(CHOICE_S * frame_rate)) + self._fade_frames
         """Frames that are known behind one before it is final, at most."""
+        self.usual_look_ahead = self._seen.usual_look_ahead + self._fade_frames
+        """As many where a speaker who was chosen stays in sight."""
 
     @property
     def missing(self) -> tuple[int, ...]:

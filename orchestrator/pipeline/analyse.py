@@ -1,5 +1,6 @@
 """The analysis pass: decode the source once, find the faces, and follow the speakers."""
 
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,11 +24,14 @@ from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import REACH
 from preprocess.face_track import FaceTrack, Followed, follow
-from preprocess.sparse import window_frames
+from preprocess.sparse import in_whole_windows
 from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
 
 MAX_DAMAGED = 0.1
 """Share of packets that may fail to decode before the file counts as damaged."""
+
+_VALUES_A_FACE = 15
+"""Of a detector without landmarks, see `Detections`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,20 +241,26 @@ def detect(
         watch: ends it, too.
         pace: see `find_faces`.
     """
-    frames: list[FoundFrame] = []
+    # Plain numbers: a video of hours has hundreds of thousands of frames, and objects would take several times the memory.
+    pts, is_key, counts = array("q"), array("b"), array("q")
+    faces, changes, values_a_face = array("f"), array("f"), _VALUES_A_FACE
     with VideoReader(info, tick) as reader:
         with closing(find_faces(reader, info, detector, is_enough, watch, pace)) as found:
-            for frame in found:
-                frames.append(frame)
-                on_frame(len(frames) - 1, frame)
+            for number, frame in enumerate(found):
+                pts.append(frame.pts)
+                is_key.append(frame.is_key)
+                counts.append(len(frame.faces))
+                values_a_face = frame.faces.shape[1]
+                faces.frombytes(frame.faces.tobytes())
+                changes.frombytes(frame.changes.tobytes())
+                on_frame(number, frame)
         damaged_packet_count = reader.damaged_packet_count
-    faces = [frame.faces for frame in frames]
     return Detections(
-        pts=np.array([frame.pts for frame in frames], np.int64),
-        is_key=np.array([frame.is_key for frame in frames], np.bool_),
-        face_counts=np.array([len(rows) for rows in faces], np.int64),
-        faces=np.concatenate(faces) if faces else np.empty((0, 15), np.float32),
-        changes=np.stack([frame.changes for frame in frames]) if frames else np.empty((0, REACH), np.float32),
-        is_whole=not is_enough.is_reached or len(frames) % window_frames(float(info.frame_rate)) != 0,
+        pts=np.array(pts, np.int64),
+        is_key=np.array(is_key, np.bool_),
+        face_counts=np.array(counts, np.int64),
+        faces=np.array(faces, np.float32).reshape(-1, values_a_face),
+        changes=np.array(changes, np.float32).reshape(-1, REACH),
+        is_whole=not is_enough.is_reached or len(pts) != in_whole_windows(len(pts), float(info.frame_rate)),
         damaged_packet_count=damaged_packet_count,
     )

@@ -1,7 +1,7 @@
 """Faces on every frame of a video, frame by frame, from a detector that is asked about as few frames as it takes."""
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from orchestrator.pipeline.concurrency import Joined, in_flight, prefetch
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import ChangeMeter, change, thumbnail
 from preprocess.letterbox import Letterbox
-from preprocess.sparse import Rows, SparseWindow, step_frames, window_frames
+from preprocess.sparse import Rows, SparseWindow, step_frames, window_lengths
 
 WINDOWS_IN_FLIGHT = 2
 """Windows whose detections are awaited at a time: one computing, one queued in Triton."""
@@ -84,7 +84,7 @@ def find_faces(
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []
     left = threading.Event()
-    windows = prefetch(_windows(reader, box, window_frames(rate), is_enough, pace, left.is_set), 1, "analyse-decode", watch)
+    windows = prefetch(_windows(reader, box, window_lengths(rate), is_enough, pace, left.is_set), 1, "analyse-decode", watch)
     searches = in_flight(lambda window: _Search(window, detector, step_frames(rate), watch.tick), windows, WINDOWS_IN_FLIGHT, watch)
     with closing(windows), closing(searches) as found, ExitStack() as leaving:
         leaving.callback(left.set)
@@ -101,12 +101,12 @@ def find_faces(
 def _windows(
     reader: VideoReader,
     box: Letterbox,
-    count: int,
+    lengths: Iterator[int],
     is_enough: Callable[[int, int], bool],
     pace: Pace,
     is_left: Callable[[], bool],
 ) -> Generator[_Window]:
-    window = _Window([], [])
+    window, count = _Window([], []), next(lengths)
     enough = False
     for frame in reader.decode_from_start():
         pace(frame.index, is_left)
@@ -119,7 +119,7 @@ def _windows(
         enough = is_enough(frame.index, pts) or enough
         if len(window.images) == count:
             yield window
-            window = _Window([], [])
+            window, count = _Window([], []), next(lengths)
             if enough:
                 return
     if window.images:

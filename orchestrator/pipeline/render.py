@@ -82,19 +82,23 @@ def render(
             under_way = UnderWay.begin(info, models.detector, extent, known, watch)
         if under_way is None:
             analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
+            prepared = _prepare(plan, analysis, models, path, watch)
             analyse_s = clock.elapsed_s
-            done = _render_analysed(plan, analysis, models, path, on_progress, lambda: analysis.faces_found, watch)
+            render_s = _render_prepared(plan, analysis, prepared, models, on_progress, lambda: analysis.faces_found, watch)
         else:
             with under_way:
-                begun = under_way.first_face(on_progress)
-                analyse_s = clock.elapsed_s
                 try:
-                    done = _render_analysed(plan, begun, models, path, on_progress, lambda: under_way.faces_found, watch)
+                    prepared = _prepare(plan, under_way.foreseen, models, path, watch)
+                    begun = under_way.first_face(on_progress)
+                    analyse_s = clock.elapsed_s
+                    render_s = _render_prepared(plan, begun, prepared, models, on_progress, lambda: under_way.faces_found, watch)
                     analysis = under_way.confirm()
                 except Unforeseen:
                     analysis = under_way.whole()
-                    done = _render_analysed(plan, analysis, models, path, on_progress, lambda: analysis.faces_found, watch)
-        shown, folder, frame_count = done.shown, done.folder, done.shown.frame_count
+                    prepared = _prepare(plan, analysis, models, path, watch)
+                    analyse_s = clock.elapsed_s
+                    render_s = _render_prepared(plan, analysis, prepared, models, on_progress, lambda: analysis.faces_found, watch)
+        shown, folder, frame_count = prepared.shown, prepared.folder, prepared.shown.frame_count
         faces_found = analysis.faces_found
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=lambda: faces_found)
@@ -115,70 +119,68 @@ def render(
         passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
-        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": done.render_s, "finish": finish_clock.elapsed_s},
-        frames_per_s=(frame_count - done.first) / done.render_s if frame_count > done.first else 0.0,
+        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
+        frames_per_s=(frame_count - prepared.first) / render_s if frame_count > prepared.first else 0.0,
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
-        speech_s=_spoken_s(plan.voices, done.spans),
-        notes=render_notes(plan, models, analysis, shown, done.spans),
+        speech_s=_spoken_s(plan.voices, prepared.spans),
+        notes=render_notes(plan, models, analysis, shown, prepared.spans),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Rendered:
-    """An output that is finished but for being put together."""
+class _Prepared:
+    """What can be done for an output before the first face is found."""
 
     shown: Timeline
     folder: SegmentFolder
     first: int
     """Its first frame that no earlier attempt had finished."""
+    heard: Sequence[Speech]
+    """Of each voice, see `heard_speech`."""
     spans: Sequence[Spans | None]
-    render_s: float
+    """When each of them speaks; None where nobody can tell."""
 
 
-def _render_analysed(
+def _prepare(plan: RenderPlan, analysis: Analysis, models: Models, path: Path, watch: Watch) -> _Prepared:
+    """Lay an output out, open the folder of its segments, and listen to the speech."""
+    options = plan.options
+    shown = lay_out(options.sync_mode, options.rate, analysis.times, plan.speech_s, analysis.is_whole, options.loop_crossfade_s)
+    if max(shown.frame_count, len(analysis.index)) > plan.limits.max_frames:
+        raise too_many_frames(shown.frame_count, plan.limits)
+    folder = SegmentFolder(path, _fingerprint(plan, shown, models))
+    first = sum(segment.file.frame_count for segment in folder.finished)
+    heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
+    spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
+    return _Prepared(shown, folder, first, heard, spans)
+
+
+def _render_prepared(
     plan: RenderPlan,
     analysis: Analysis,
+    prepared: _Prepared,
     models: Models,
-    path: Path,
     on_progress: OnProgress | None,
     faces_found: Callable[[], int | None],
     watch: Watch,
-) -> _Rendered:
-    """Render the segments of an output into a folder, those that it lacks.
+) -> float:
+    """Render the segments that the folder lacks; returns how long that took, s.
 
     Raises:
         Unforeseen: the analysis is under way, and finds other frames than it was begun with.
     """
-    options, speech_s = plan.options, plan.speech_s
-    shown = lay_out(options.sync_mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
-    frame_count = shown.frame_count
-    if max(frame_count, len(analysis.index)) > plan.limits.max_frames:
-        raise too_many_frames(frame_count, plan.limits)
-    folder = SegmentFolder(path, _fingerprint(plan, shown, models))
-    first = sum(segment.file.frame_count for segment in folder.finished)
+    frame_count, first = prepared.shown.frame_count, prepared.first
+    clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
     if first:
         analysis.wait_for(len(analysis.index) - 1)  # to go on there, key frames have to be known
-    clock = StageClock("render", frame_count, on_progress, first=first, faces_found=faces_found)
-    heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
-    spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
     if first < frame_count:
-        _render_segments(plan, analysis, shown, models, heard, spans, folder, clock, watch)
-    return _Rendered(shown, folder, first, spans, clock.elapsed_s)
+        _render_segments(plan, analysis, prepared, models, clock, watch)
+    return clock.elapsed_s
 
 
-def _render_segments(
-    plan: RenderPlan,
-    analysis: Analysis,
-    shown: Timeline,
-    models: Models,
-    heard: Sequence[Speech],
-    spans: Sequence[Spans | None],
-    folder: SegmentFolder,
-    clock: StageClock,
-    watch: Watch,
-) -> None:
+def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, models: Models, clock: StageClock, watch: Watch) -> None:
     """Render what the folder lacks."""
+    shown, folder = prepared.shown, prepared.folder
     passed_through = folder.passed_through_count
     speech, *others = (voice.speech.info for voice in plan.voices)
     copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
@@ -189,7 +191,7 @@ def _render_segments(
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
         for copy in copies:
             is_rendered[copy.first : copy.stop] = False
-        pictures = render_frames(plan, analysis, shown, models, heard, spans, np.flatnonzero(is_rendered), watch)
+        pictures = render_frames(plan, analysis, shown, models, prepared.heard, prepared.spans, np.flatnonzero(is_rendered), watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)

@@ -17,10 +17,10 @@ from orchestrator.pipeline.concurrency import JOIN_S
 from orchestrator.pipeline.detect import WINDOWS_IN_FLIGHT, FoundFrame
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.watch import POLL_S, Watch
-from preprocess.cuts import REACH, changes_before_end
+from preprocess.cuts import changes_before_end
 from preprocess.face_track import Followed, TrackCollector
 from preprocess.pose import Presence
-from preprocess.sparse import window_frames
+from preprocess.sparse import in_whole_windows, max_window_frames
 from preprocess.speaker import LargestFace
 from preprocess.track import TrackedFrame, Tracker
 
@@ -43,7 +43,7 @@ class UnderWay:
         """Return an analysis that is to be begun; None where the frames cannot be foreseen, or are too few for anything to be gained."""
         # A window behind the last frame that is shown is analysed, too: see `find_faces`.
         rate = float(info.frame_rate)
-        behind_s = None if extent.until_s is None else extent.until_s + 2 * window_frames(rate) / info.frame_rate + 1
+        behind_s = None if extent.until_s is None else extent.until_s + 2 * max_window_frames(rate) / info.frame_rate + 1
         foreseen = foresee_frames(info, behind_s, watch.tick)
         if foreseen is None:
             return None
@@ -53,13 +53,13 @@ class UnderWay:
         if reached is None and not is_whole:
             return None
         if reached is not None:
-            seen_count = -(-(reached + 1) // window_frames(rate)) * window_frames(rate)
+            seen_count = in_whole_windows(reached + 1, rate)
             if seen_count > len(pts) and not is_whole:
                 return None
             is_whole = is_whole and len(pts) < seen_count
             pts = pts[:seen_count]
         shown_count = extent.frame_count(pts, is_whole, info)
-        if shown_count is None or shown_count <= Tracker(rate, _CHOICES).look_ahead + window_frames(rate):
+        if shown_count is None or shown_count <= Tracker(rate, _CHOICES).look_ahead:
             return None
         is_key = np.zeros(shown_count, np.bool_)
         is_whole = is_whole and shown_count == len(pts)
@@ -76,9 +76,6 @@ class UnderWay:
         self._found_count = self._final_count = 0
         self._wanted = 0
         """The last frame that was asked for."""
-        self._lead = self._tracker.look_ahead + REACH + WINDOWS_IN_FLIGHT * window_frames(float(info.frame_rate))
-        """Frames that are decoded before they are asked for: what one that is asked for needs behind it to become final, in whole windows, of which
-        one is handed out when the next is under way. Going on would take the processor from rendering, whose first segment somebody waits for."""
         self._has_face = self._is_unforeseen = False
         self._result: Analysis | None = None
         self._error: BaseException | None = None
@@ -94,18 +91,24 @@ class UnderWay:
             self._changed.notify_all()
         self._thread.join(JOIN_S)
 
+    @property
+    def foreseen(self) -> Analysis:
+        """The frames and their times, without faces."""
+        return self._foreseen
+
     def first_face(self, on_progress: OnProgress | None) -> Analysis:
-        """Wait for the first frame with a face, with progress, and return what rendering can begin with; the whole analysis where it ended first.
+        """Wait for the first frame with a face, with progress, and return what rendering can begin with.
 
         Raises:
             NoFaceFound: there is none in the whole video; and whatever else `analyse` raises.
+            Unforeseen: the video has other frames than were foreseen.
         """
         clock = StageClock("analyse", len(self._foreseen.index), on_progress)
         while not self._wait_until(lambda: self._has_face or self._is_ended or self._is_unforeseen, once=True):
             clock.advance(self._found_count)
         clock.advance(self._found_count)
         if self._is_ended or self._is_unforeseen:
-            return self.whole()
+            return self.confirm()
         return Analysis(self._foreseen.index, self._foreseen.times, self._foreseen.is_whole, self._collected.tracks(), (), 0, wait_for=self._wait_for)
 
     def whole(self) -> Analysis:
@@ -178,10 +181,20 @@ class UnderWay:
 
     def _keep_pace(self, index: int, is_left: Callable[[], bool]) -> None:
         def may_go_on() -> bool:
-            asked_for = self._wanted if self._has_face else max(self._wanted, self._final_count)
-            return index <= asked_for + self._lead or self._is_unforeseen or self._leave.is_set() or is_left()
+            is_waited_for = not self._has_face or self._final_count <= self._wanted
+            return is_waited_for or index < self._enough_for(self._wanted) or self._is_unforeseen or self._leave.is_set() or is_left()
 
         self._wait_until(may_go_on)
+
+    def _enough_for(self, wanted: int) -> int:
+        """Return how many frames are decoded when a frame is asked for: those that make it final, and the windows that come meanwhile.
+
+        Going on would take the processor from rendering, whose first segment somebody waits for.
+        """
+        count, rate = wanted + 1 + self._tracker.usual_look_ahead, float(self._info.frame_rate)
+        for _ in range(WINDOWS_IN_FLIGHT):
+            count = in_whole_windows(count, rate) + 1
+        return in_whole_windows(count, rate)
 
     def _tick(self) -> None:
         if self._leave.is_set():

@@ -83,7 +83,7 @@ def test_sigterm_leaves_at_a_checkpoint_and_the_next_start_goes_on(spec: Callabl
 @pytest.mark.usefixtures("nothing_left_of_triton")
 def test_killed_triton_is_started_again_and_its_jobs_are_retried(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
     wanted = spec(5.0)
-    with worker({"data": str(tmp_path / "data")}, {}) as service:
+    with worker({"data": str(tmp_path / "data")}, {}, settled_s=1.0) as service:
         process = service.start()
         for victim in ("tritonserver", "triton_python_backend_stub"):
             service.pause_at(1)
@@ -142,7 +142,7 @@ def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(
         wait_until(lambda: not any(file.path.startswith(folder) for file in limits.open_files()), "the attempt has ended")
         limits.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         done = wait_for(service.view, retried.id, is_over)
-        assert (done.state, done.attempts) == ("completed", 2), (done, service.log())
+        assert done.state == "completed" and done.attempts >= 2, (done, service.log())  # one that nobody wrote down the end of does not count
         assert service.view.result(done.id).read_bytes() == expected(large, client, tmp_path / "expected.mp4")
 
 

@@ -1,11 +1,13 @@
 """Which frames a detector is asked about, and how far from it the others may be."""
 
+from itertools import islice
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from preprocess.sparse import STILL_SHARE, TOLERANCE_SHARE, SparseWindow, step_frames, window_frames
+from preprocess.sparse import STILL_SHARE, TOLERANCE_SHARE, SparseWindow, in_whole_windows, step_frames, window_lengths
 from tests.unit.preprocess.test_track import row, rows
 
 Frames = list[NDArray[np.float32]]
@@ -80,5 +82,6 @@ def test_whatever_moves_no_point_is_far_from_where_it_was_last_or_next_seen(seed
 
 def test_steps_are_a_time_and_not_a_number_of_frames() -> None:
     assert [step_frames(rate) for rate in (1.0, 12.5, 25.0, 29.97, 60.0)] == [1, 2, 4, 5, 10]
-    assert window_frames(25.0) == 29
+    assert list(islice(window_lengths(25.0), 6)) == [13, 13, 13, 13, 29, 29]
+    assert [in_whole_windows(count, 25.0) for count in (0, 1, 13, 14, 52, 53, 81, 82)] == [0, 13, 13, 26, 52, 81, 81, 110]
     assert TOLERANCE_SHARE < STILL_SHARE < 0.05

@@ -223,3 +223,9 @@ def test_size_limit_does_not_flicker_either() -> None:
 
 def test_look_ahead_is_what_it_says() -> None:
     assert Tracker(RATE).look_ahead / RATE < MAX_GAP_S + CHOICE_S + 0.6
+
+
+def test_frames_of_one_who_stays_wait_for_the_smoothing_alone() -> None:
+    frames = [rows(row(100, 100))] * 100
+    final, _ = pushed(frames, changes_of(100))
+    assert len(frames) - len(final) == Tracker(RATE).usual_look_ahead < CHOICE_S * RATE

@@ -83,9 +83,7 @@ class TrackSmoother:
 
     def _is_settled(self, frame: int) -> bool:
         """Tell whether a frame's faces are known for good: each track of it reaches far enough behind it, or has ended."""
-        return all(
-            span.first > frame or span.last > frame + self._reach or self._known - span.last > self._max_gap for span in self._tracks.values()
-        )  # fmt: skip
+        return all(span.first > frame or span.last > frame + self._reach or self._known - span.last > self._max_gap for span in self._tracks.values())
 
     def _give(self) -> SeenFrame:
         frame = self._given

@@ -85,8 +85,8 @@ class Selection:
         self._choice = choice
         self._held: list[SeenFrame] = []
         self._followed = _Followed(count)
-        is_sure = (lambda frame: False) if isinstance(choice, EveryFace) else self._followed.is_sure
-        self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes | KnownTracks) else count, is_sure)
+        # Where nobody is followed, of no frame it is sure who speaks.
+        self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes | KnownTracks) else count, self._followed.is_sure)
         self._everyone = _Everyone()
         self.is_found = not isinstance(choice, FaceAt)
         """Whether the face that was asked for is there; false until the frame that shows it has come."""

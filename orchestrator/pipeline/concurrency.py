@@ -142,7 +142,7 @@ class Joined(Future[list[Result]]):
 
     def __init__(self, parts: Sequence[Future[Result]]) -> None:
         super().__init__()
-        self._parts: Sequence[Future[Result]] = parts
+        self._parts = parts
         self._left = len(parts)
         self._lock = threading.Lock()
         self.set_running_or_notify_cancel()

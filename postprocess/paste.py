@@ -117,6 +117,7 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_
     from_part = as_3x3(invert_affine(face_crop.frame_to_crop)) @ np.array([[1.0, 0, change.left], [0, 1, change.top], [0, 0, 1]])
     corners = np.array([[-1, -1, 1], [width, -1, 1], [-1, height, 1], [width, height, 1]])
     luma, chroma = frame.planes[0], frame.planes[1:]
+    grain = None
     if place := _place(corners, frame.luma_to_plane(0) @ from_part, luma.shape):
         added, weight, crop_sample = place.warped(y, replaced, crop_y.astype(np.float32))
         region = luma[place.region]
@@ -124,14 +125,17 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_
         grain = None if grain_seed is None else grain_of(region, frame.unit)
         _add(region, cv2.subtract(added, faded), frame.bits)
         if grain is not None and grain_seed is not None:
-            match_grain(grain, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, grain_seed)
+            match_grain(grain, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, (grain_seed, 0))
     if place := _place(corners, frame.luma_to_plane(1) @ from_part, chroma[0].shape):
         # Chroma has little detail of its own, so what replaces it may be resampled together with its weight: both planes in one go.
         new_u, new_v = (cv2.add(added, cv2.multiply(replaced, own, dtype=cv2.CV_32F)) for added, own in ((u, crop_u), (v, crop_v)))
         *new, weight = place.warped(new_u, new_v, replaced)
-        for plane, added in zip(chroma, new, strict=True):
+        for number, (plane, added) in enumerate(zip(chroma, new, strict=True), 1):
             region = plane[place.region]
+            chroma_grain = None if grain is None else grain_of(region, frame.unit, grain)
             _add(region, cv2.subtract(added, cv2.multiply(weight, region, dtype=cv2.CV_32F)), frame.bits)
+            if chroma_grain is not None and grain_seed is not None:
+                match_grain(chroma_grain, region, weight > 0, frame.unit, (grain_seed, number))
 
 
 @dataclass(frozen=True, slots=True)

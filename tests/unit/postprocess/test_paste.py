@@ -268,6 +268,34 @@ def test_ten_bits_are_edited_as_eight_are_and_keep_their_low_bits() -> None:
         assert (changed | (other == old)).mean() > 0.98
 
 
+@pytest.mark.parametrize("bits", [8, 10])
+def test_what_is_pasted_into_a_noisy_frame_is_as_noisy_in_luma_and_chroma(bits: int) -> None:
+    noise, random, unit = (6.0, 3.0, 1.5), np.random.default_rng(4), 1 << (bits - 8)
+    planes = [(plane + deviation * random.standard_normal(plane.shape)) * unit for plane, deviation in zip(flat_frame().planes, noise, strict=True)]
+    y, u, v = (np.rint(plane).astype(np.uint16) if bits == 10 else np.rint(plane).astype(np.uint8) for plane in planes)
+    frame = YuvImage((y, u, v), (2, 2), BT709, bits)
+    crop = crop_face(frame, placement(1.0, 7.0, (160.0, 120.0)), SIZE_PX)
+    change = mouth_change(crop, np.full_like(crop.image, 90), MASK)
+    assert change is not None
+    paste_back(frame, crop, change, grain_seed=11)
+    added = []
+    for plane, deviation, step in zip(frame.planes, noise, (1, 2, 2), strict=True):
+        inside = plane[100 // step : 140 // step, 140 // step : 180 // step].astype(float) / unit
+        assert inside.std() == pytest.approx(deviation, rel=0.15)
+        added.append(inside[:20, :20].ravel())
+    assert np.abs(np.corrcoef(added) - np.eye(3)).max() < 0.15, "the planes' noise is not the same"
+
+
+def test_grey_noise_brings_no_colour() -> None:
+    frame = flat_frame((100, 128, 128))
+    frame.planes[0][:] = np.rint(100 + 6.0 * np.random.default_rng(4).standard_normal((240, 320)))
+    crop = crop_face(frame, placement(1.0, 7.0, (160.0, 120.0)), SIZE_PX)
+    change = mouth_change(crop, np.full_like(crop.image, 60), MASK)
+    assert change is not None
+    paste_back(frame, crop, change, grain_seed=11)
+    assert all((plane == 128).all() for plane in frame.planes[1:])
+
+
 def test_ten_bits_do_not_run_over() -> None:
     frame = ten_bits(flat_frame((250, 128, 128)))
     crop = crop_face(frame, placement(1.0, 0.0, (160.0, 120.0)), SIZE_PX)

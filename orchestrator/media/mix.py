@@ -1,5 +1,6 @@
 """Several voices at once, and the source's own sound under them, from its start on; never louder than samples can be."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -119,15 +120,15 @@ def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32
     """Yield the background without end, each round as long as the pictures."""
     channels = 1 if layout == "mono" else 2
     own = "mono" if background.channel_count == 1 else "stereo"
-    is_first = True
-    while True:
-        left = round(background.period_s * MIX_RATE_HZ)
-        if is_first or background.repeats:
+    for number in itertools.count():
+        begins, ends = (round(background.period_s * MIX_RATE_HZ * rounds) for rounds in (number, number + 1))
+        left = ends - begins
+        if number == 0 or background.repeats:
             position = 0
             sound = read_samples(background.path, own, MIX_RATE_HZ)
             for samples in shifted(sound, -background.pictures_start_s, 1 if own == "mono" else 2, MIX_RATE_HZ):
                 piece = np.broadcast_to(samples[:, :left], (channels, min(left, samples.shape[1])))
-                yield piece * _fade(position, piece.shape[1], left, fades_in=not is_first, fades_out=background.repeats)
+                yield piece * _fade(position, piece.shape[1], left, fades_in=number > 0, fades_out=background.repeats)
                 position += piece.shape[1]
                 left -= piece.shape[1]
                 if not left:
@@ -136,7 +137,6 @@ def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32
             silent = min(left, MIX_RATE_HZ)
             yield np.zeros((channels, silent), np.float32)
             left -= silent
-        is_first = False
 
 
 def _fade(position: int, count: int, left: int, *, fades_in: bool, fades_out: bool) -> NDArray[np.float32]:

@@ -185,10 +185,8 @@ class RenderOptions(BaseModel):
             InvalidOption: a value does not exist, or does not go with another one.
         """
         self.encoding()
-        rate = self.rate
+        _ = self.rate
         if self.loop_crossfade and self.sync_mode != "loop":
             raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
-        if self.loop_crossfade and rate == "keep":
-            raise InvalidOption("loop_crossfade blends frames and needs a constant frame rate; give frame_rate source or a number in place of keep.")
         if self.speaker_boxes is not None and self.speaker != "auto":
             raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

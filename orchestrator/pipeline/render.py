@@ -185,7 +185,7 @@ def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, 
     speech, *others = (voice.speech.info for voice in plan.voices)
     copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
     with (
-        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis), others)) as sound,
+        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis, shown), others)) as sound,
         SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer,
     ):
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
@@ -213,15 +213,12 @@ def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, watch: Watch)
     return copies_in(shown.source, is_untouched, gops, plan.output.encoding.segment_frame_count(shown.clock.frame_rate))
 
 
-def _background(plan: RenderPlan, analysis: Analysis) -> Background | None:
+def _background(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Background | None:
     """Return the source's own sound where it is to lie under the speech: it begins again where the pictures would, except behind `silence`'s end."""
     options = plan.options
     if options.background_audio is None:
         return None
-    speech_s = plan.speech_s
-    period_s = analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, speech_s)
-    if options.sync_mode == "loop" and period_s < speech_s:
-        period_s -= options.loop_crossfade_s
+    period_s = shown.round_s or (analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, plan.speech_s))
     return Background(
         plan.info.path,
         channels_of_source(plan.info.path),

@@ -50,6 +50,8 @@ class Timeline:
     """(N,) the source frame that is faded in over it at the seam of a loop, -1 for none."""
     incoming_weight: NDArray[np.float32]
     """(N,) its share, 0..1."""
+    round_s: Fraction | None = None
+    """After how long a loop begins again, s; None where nothing does."""
 
     @property
     def frame_count(self) -> int:
@@ -64,7 +66,7 @@ class Timeline:
     def digest(self) -> str:
         """Return a hash of everything in here."""
         starts = np.empty(0, np.int64) if self.clock.starts is None else self.clock.starts
-        content = hashlib.sha256(f"{self.clock.frame_rate} {self.clock.time_base} {self.speech_frames} {self.sound_s}".encode())
+        content = hashlib.sha256(f"{self.clock.frame_rate} {self.clock.time_base} {self.speech_frames} {self.sound_s} {self.round_s}".encode())
         for array in (self.source, self.incoming, self.incoming_weight, starts):
             content.update(np.ascontiguousarray(array).tobytes())
         return content.hexdigest()
@@ -85,7 +87,7 @@ def lay_out(
 ) -> Timeline:
     """Lay out an output. A source of constant rate has no times to keep but its rate. See `constant_timeline` and `kept_timeline`."""
     if choice == "keep" and not times.is_constant:
-        return kept_timeline(mode, times, speech_s, is_whole)
+        return kept_timeline(mode, times, speech_s, is_whole, loop_crossfade_s)
     rate = choice if isinstance(choice, Fraction) else times.frame_rate
     return constant_timeline(mode, times, rate, speech_s, is_whole, loop_crossfade_s)
 
@@ -110,43 +112,51 @@ def constant_timeline(
     shown = at_rate(times, frame_rate, None if is_whole else speech_s)
     speech_frames = speech_frame_count(speech_s, frame_rate)
     fade = round(loop_crossfade_s * frame_rate)
-    if mode != "loop" or not fade or speech_frames <= len(shown):
+    if mode != "loop" or speech_frames <= len(shown):
         source = stretched(times, speech_frames) if mode == "remap" else shown[frame_order(mode, len(shown), speech_frames)]
         sound_s = None if len(source) == speech_frames else len(source) / frame_rate
         nothing = np.full(len(source), -1, np.int64)
         return Timeline(source, OutputClock.constant(frame_rate), speech_frames, sound_s, nothing, np.zeros(len(source), np.float32))
-    if 2 * fade > len(shown):
-        raise InvalidOption(
-            f"loop_crossfade is {float(loop_crossfade_s):g} s and the video lasts {len(shown) / float(frame_rate):.2f} s; give at most half of that."
-        )
+    _check_fade(fade / frame_rate, len(shown) / frame_rate, loop_crossfade_s)
     period = len(shown) - fade
     place = np.arange(speech_frames) % period
     fades = (np.arange(speech_frames) >= period) & (place < fade)
     weight = np.where(fades, (place + 1) / (fade + 1), 0)
     source, incoming = shown[np.where(fades, place + period, place)], np.where(fades, shown[place], -1)
-    return Timeline(source, OutputClock.constant(frame_rate), speech_frames, None, incoming, weight.astype(np.float32))
+    return Timeline(source, OutputClock.constant(frame_rate), speech_frames, None, incoming, weight.astype(np.float32), period / frame_rate)
 
 
-def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_whole: bool) -> Timeline:
+def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction = Fraction(0)) -> Timeline:
     """Lay out an output whose frames are shown as long as in the source, which goes for frames shown a second time too.
 
     A frame belongs to the speech when at least half of it does. With `remap` every frame is shown once, and all are stretched alike. A last frame
     that is held is shown again and again at the source's usual rate, since the mouth moves on it.
+
+    Where a loop fades, it begins again with the frame nearest to so long before its end, so that no frame is shown for a part of its time: the
+    beginning's frames come at their own times, and what the end would show in the middle of each lies under it.
+
+    Raises:
+        InvalidOption: the cross-fade takes more than half of the source.
     """
     interval = max(1, round(1 / times.frame_rate / times.tick_s))
     end = int(times.ticks[-1]) + interval
     if not is_whole:
         end = max(end, round(speech_s / times.tick_s))
-    lengths = np.diff(np.append(times.ticks, end))
+    edges = np.append(times.ticks, end)
+    lengths = np.diff(edges)
     speech = speech_s / times.tick_s
     count = len(lengths)
+    begins_again = mode == "loop" and speech > end
+    round_count = int(np.abs(edges - float(end - loop_crossfade_s / times.tick_s)).argmin()) if begins_again else count
+    fade = end - int(edges[round_count])
+    _check_fade(fade * times.tick_s, end * times.tick_s, loop_crossfade_s)
     if mode == "remap":
-        order, starts = np.arange(count), np.append(times.ticks, end) * float(speech / end)
+        order, starts = np.arange(count), edges * float(speech / end)
     else:
         if mode in ("bounce", "loop"):
-            period = max(1, 2 * count - 2) if mode == "bounce" else count
-            once = int(lengths[frame_order(mode, count, period)].sum())
-            order = frame_order(mode, count, period * (int(speech // once) + 1))
+            period = max(1, 2 * count - 2) if mode == "bounce" else round_count
+            once = int(lengths[frame_order(mode, round_count, period)].sum())
+            order = frame_order(mode, round_count, period * (int(speech // once) + 1))
         elif mode == "cut_off":
             order = np.arange(count)
         else:
@@ -163,10 +173,16 @@ def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_who
     ticks = np.round(starts * float(times.tick_s / time_base)).astype(np.int64)
     counted = np.arange(len(ticks))
     ticks = np.maximum.accumulate(ticks - counted) + counted  # a frame lasts a tick at least
-    clock, nothing = OutputClock(times.frame_rate, time_base, ticks), np.full(len(order), -1, np.int64)
+    clock = OutputClock(times.frame_rate, time_base, ticks)
     ends_with_speech = speech_frames == len(order) and starts[-1] + (starts[-1] - starts[-2]) / 2 >= float(speech)
     sound_s = None if ends_with_speech else clock.time_s(len(order))
-    return Timeline(order, clock, speech_frames, sound_s, nothing, np.zeros(len(order), np.float32))
+    middles = edges[order] + lengths[order] / 2
+    fades = (np.arange(len(order)) >= round_count) & (middles < fade)
+    leaving = np.searchsorted(edges, edges[round_count] + middles, side="right") - 1
+    source, incoming = np.where(fades, leaving, order), np.where(fades, order, -1)
+    weight = np.where(fades, middles / max(fade, 1), 0)
+    round_s = int(edges[round_count]) * times.tick_s if begins_again else None
+    return Timeline(source, clock, speech_frames, sound_s, incoming, weight.astype(np.float32), round_s)
 
 
 def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | None = None) -> NDArray[np.int64]:
@@ -216,6 +232,11 @@ def frame_order(mode: SyncMode, source_count: int, speech_frames: int) -> NDArra
     period = max(1, 2 * source_count - 2)
     places = places % period
     return np.minimum(places, period - places)
+
+
+def _check_fade(fade_s: Fraction, video_s: Fraction, asked_s: Fraction) -> None:
+    if 2 * fade_s > video_s:
+        raise InvalidOption(f"loop_crossfade is {float(asked_s):g} s and the video lasts {float(video_s):.2f} s; give at most half of that.")
 
 
 def _time_base(times: SourceTimes) -> Fraction:

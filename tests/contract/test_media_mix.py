@@ -59,6 +59,13 @@ def test_background_begins_again_with_the_pictures_and_no_click(tmp_path: Path) 
     assert np.abs(np.diff(cut)).max() <= 2 * np.pi * 1000 / MIX_RATE_HZ * 0.3 * 1.1, "no step larger than the tone's own"
 
 
+def test_rounds_of_a_background_do_not_drift_from_the_pictures(tmp_path: Path) -> None:
+    """A frame at 29.97 Hz lasts 1601.6 samples."""
+    path = write_wav(tmp_path / "source.wav", np.eye(1, 1600, 800, dtype=np.float32)[0], MIX_RATE_HZ)
+    found = np.concatenate(list(mixed(silence(10), background(path, 0.0, Fraction(1001, 30_000)), "mono")), 1)[0]
+    assert np.flatnonzero(found > 0.5).tolist() == [round(1601.6 * place) + 800 for place in range(300)]
+
+
 @given(
     lengths=st.lists(st.integers(1, 3 * BLOCK_SAMPLES), min_size=1, max_size=8),
     loud=st.lists(st.floats(0.0, 3.0), min_size=24, max_size=24),

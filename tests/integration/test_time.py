@@ -131,6 +131,25 @@ def test_loop_s_seam_is_faded_and_both_mouths_move(small_clip: Path, speech3: Pa
     assert steps[18:26].max() < 1.6 * np.delete(steps, np.r_[18:26]).max(), "nothing jumps at the seam"
 
 
+def test_seam_of_a_kept_variable_frame_rate_is_faded_at_the_sources_own_times(
+    phone: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path
+) -> None:
+    options = LOSSLESS.model_copy(update={"sync_mode": "loop", "loop_crossfade": 0.2, "frame_rate": "keep"})
+    speech = write_wav(tmp_path / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
+    report = render(plan_render(phone, speech, tmp_path / "out.mp4", options), client, tracks=tracks)
+    output, starts = frames_of(tmp_path / "out.mp4")
+    source, _ = frames_of(phone)
+    # 0.2 s before the end, at 880 ms, frame 20 is shown, from 800 to 920 ms: the loop begins again when it is over.
+    shown = [*range(21), *range(len(output) - 21)]
+    assert starts == [Fraction(STARTS_MS[number] + 920 * (place > 20), 1000) for place, number in enumerate(shown)]
+    assert report.frame_count == len(output) and abs(report.duration_s - 1.5) <= 0.06
+    for number, (under, weight) in enumerate([(21, 10 / 160), (21, 30 / 160), (23, 80 / 160), (24, 140 / 160)]):
+        expected = source[under].astype(float) * (1 - weight) + source[number].astype(float) * weight
+        np.testing.assert_allclose(output[21 + number][HEADROOM], expected[HEADROOM], atol=0.51)
+        assert np.abs(output[21 + number][128:256] - expected[128:256]).max() > 4, "the mouth is not the source's"
+    assert numbers(source, output[:21]) == [*range(21)] and numbers(source, output[25:]) == shown[25:]
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
@@ -138,7 +157,6 @@ def test_loop_s_seam_is_faded_and_both_mouths_move(small_clip: Path, speech3: Pa
         ({"frame_rate": "1000"}, "from 1 to 240"),
         ({"frame_rate": "25/0"}, "frame_rate"),
         ({"loop_crossfade": 1}, "sync_mode loop"),
-        ({"loop_crossfade": 1, "sync_mode": "loop", "frame_rate": "keep"}, "constant"),
         ({"audio_offset": -60}, "leaves nothing"),
     ],
 )

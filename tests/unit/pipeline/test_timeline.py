@@ -229,6 +229,50 @@ def test_cross_fade_takes_at_most_half_of_the_video() -> None:
         lay_out("loop", "source", constant(10), Fraction(1), is_whole=True, loop_crossfade_s=Fraction(6, 25))
 
 
+def test_kept_loop_fades_at_the_times_of_its_beginning() -> None:
+    laid_out = lay_out("loop", "keep", variable(LENGTHS), Fraction("0.7"), is_whole=True, loop_crossfade_s=Fraction("0.09"))
+    assert laid_out.clock.starts is not None and laid_out.round_s == Fraction("0.24"), "0.09 s before the end is nearest to where frame 5 begins"
+    assert laid_out.clock.starts.tolist() == [0, 40, 80, 180, 200, 240, 280, 320, 420, 440, 480, 520, 560, 660, 680, 720]
+    assert laid_out.source.tolist() == [0, 1, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 2, 3, 4]
+    assert laid_out.incoming.tolist() == [-1] * 5 + [0, 1, -1, -1, -1] * 2
+    np.testing.assert_allclose(laid_out.incoming_weight[[5, 6, 10, 11]], [0.25, 0.75] * 2)
+    assert kept("loop", "0.32", LENGTHS)[-1] == (6, 280), "what does not begin again does not fade"
+
+
+@given(lengths_ms, st.fractions(0, 1), st.fractions(1, 5))
+def test_kept_loop_never_drifts_and_fades_as_long_as_asked_to_half_a_frame(lengths: list[int], share: Fraction, rounds: Fraction) -> None:
+    starts_ms, lengths = [*accumulate([0, *lengths])], [*lengths, 40]
+    fade_ms = share * max(0, sum(lengths) - max(lengths)) / 2
+    source = SourceTimes(np.array(starts_ms, np.int64), Fraction(1, 1000), Fraction(25), is_constant=False)
+    laid_out = kept_timeline("loop", source, rounds * sum(lengths) / 1000, True, fade_ms / 1000)
+    if rounds == 1:
+        assert laid_out.round_s is None and (laid_out.incoming == -1).all()
+        return
+    assert laid_out.round_s is not None and abs(sum(lengths) - 1000 * laid_out.round_s - fade_ms) <= Fraction(max(lengths), 2)
+    in_round = [*starts_ms, sum(lengths)].index(int(1000 * laid_out.round_s))
+    own = np.where(laid_out.incoming < 0, laid_out.source, laid_out.incoming)
+    assert own.tolist() == [place % in_round for place in range(laid_out.frame_count)]
+    for place, number in enumerate(own.tolist()):
+        exact_s = place // in_round * laid_out.round_s + Fraction(starts_ms[number], 1000)
+        assert abs(laid_out.clock.time_s(place) - exact_s) <= Fraction(1, 180_000), "rounded to the output's ticks once"
+    weights = laid_out.incoming_weight[in_round : 2 * in_round]
+    assert (np.diff(weights[weights > 0]) > 0).all() and (weights < 1).all()
+
+
+def test_kept_cross_fade_takes_at_most_half_of_the_video() -> None:
+    with pytest.raises(InvalidOption, match="at most half"):
+        lay_out("loop", "keep", variable(LENGTHS), Fraction(1), is_whole=True, loop_crossfade_s=Fraction("0.21"))
+
+
+def test_loop_begins_again_after_the_frames_it_shows() -> None:
+    source = variable([41, 40, 45, 40, 40])
+    assert lay_out("loop", "source", source, Fraction(1), is_whole=True).round_s == Fraction(6, 25)
+    assert lay_out("loop", "keep", source, Fraction(1), is_whole=True).round_s == Fraction("0.246")
+    assert lay_out("loop", "source", source, Fraction(1), is_whole=True, loop_crossfade_s=Fraction("0.05")).round_s == Fraction(5, 25)
+    assert lay_out("loop", "source", source, Fraction("0.2"), is_whole=True).round_s is None
+    assert lay_out("bounce", "source", source, Fraction(1), is_whole=True).round_s is None
+
+
 def test_digest_tells_timelines_apart() -> None:
     source = variable(LENGTHS)
     laid_out = [lay_out("loop", choice, source, Fraction(1), is_whole=True) for choice in ("source", "keep", Fraction(25), Fraction(30))]

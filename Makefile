@@ -6,6 +6,8 @@ DEVICE ?= auto
 QUICK ?=
 FIGURES ?=
 BIN := .venv/bin
+# Half of the time a test waits for a process to start or end, so two run at once. A file's tests stay together; the short ones of tests/unit come last and even it out.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 ENVIRONMENT := .venv/.installed
 
 .DEFAULT_GOAL := help
@@ -24,14 +26,14 @@ demo: setup ## render a real face to real speech; SPEECH=FILE takes another spee
 	@echo "Open demo/render.mp4 to see it."
 
 test: setup ## run all the tests
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 check: setup ## ruff, mypy --strict, import-linter, then the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 format: $(ENVIRONMENT) ## bring the code into its standard format
 	@$(BIN)/ruff check --fix .

@@ -22,9 +22,11 @@ Pixel = Annotated[float, Field(ge=0, lt=100_000)]
 
 def _refuse_number(value: Any) -> Any:
     """Keep a number from being read as seconds since 1970."""
-    if isinstance(value, str) and "-" not in value[1:]:
-        raise ValueError("must be a date and time as in 2026-01-31T12:00:00Z")
-    return value
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("must be a date and time as in 2026-01-31T12:00:00Z")
 
 
 Moment = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(datetime.astimezone)]

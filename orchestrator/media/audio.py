@@ -1,5 +1,6 @@
 """Audio in: a track's level, its mel features for the lip model, and its samples for the output's own audio stream: each reads it once more."""
 
+import ctypes
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
@@ -98,12 +101,12 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
                 f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(duration_s - offset_s):.2f} s are there; "
                 "copy or export it again."
             )
-        context = stream.codec_context
+        context, channels = stream.codec_context, _channels_of(stream.codec_context)
         gain = 1.0
-        if context.channels > 2:
+        if channels > 2:
             loudest = max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate))
             gain = 1 / max(1.0, loudest)
-        info = AudioInfo(path, context.sample_rate, context.channels, context.name, duration_s, offset_s, gain, damaged.total())
+        info = AudioInfo(path, context.sample_rate, channels, context.name, duration_s, offset_s, gain, damaged.total())
     return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
 
 
@@ -130,7 +133,7 @@ def channel_count(path: Path) -> int:
         MissingStream: it has no audio.
     """
     with open_media(path) as container:
-        return _audio_stream(container, path).codec_context.channels
+        return _channels_of(_audio_stream(container, path).codec_context)
 
 
 def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
@@ -196,9 +199,25 @@ def _resampled(
 def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[str]") -> Iterator[av.AudioFrame]:
     for packet in container.demux(stream):
         try:
-            yield from packet.decode()
+            frames = packet.decode()
         except av.InvalidDataError:
             damaged["packets"] += 1  # silence of no length; the check against the declared duration catches more than a few
+            continue
+        for frame in frames:
+            _channels_of(frame)
+        yield from frames
+
+
+def _channels_of(sound: AudioFrame | AudioCodecContext) -> int:
+    """Return how many channels there are. No layout of a decoder or of its frames may be looked at before this.
+
+    PyAV (since 17.1) frees the list of channels in an order of their own twice, as its layout and as its frame's or decoder's, which ends the
+    process: such a layout is never freed here.
+    """
+    layout = sound.layout
+    if " channels (" in layout.name:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return layout.nb_channels
 
 
 def _sample_kind(frame: av.AudioFrame) -> tuple[int, str, str, int]:

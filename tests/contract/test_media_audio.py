@@ -101,6 +101,25 @@ def test_any_number_of_channels_is_mixed(tmp_path: Path, channel_count: int) -> 
     assert samples_of(path, "stereo", 48_000).shape == (2, 48_000)
 
 
+def test_channels_in_an_order_of_their_own_are_mixed_by_what_they_are(tmp_path: Path) -> None:
+    """As editors on a Mac write 5.1 (kAudioChannelLayoutTag_MPEG_5_1_D): C, L, R, Ls, Rs, LFE. PyAV ends the process on such layouts."""
+    centre_only = np.zeros((16_000, 6), np.float32)
+    centre_only[:, 0] = Sound().samples()
+    sound = (centre_only * 32767).astype(">i2").tobytes()
+    chunks = {
+        b"desc": struct.pack(">d4s5I", 16_000, b"lpcm", 0, 12, 1, 6, 16),
+        b"chan": struct.pack(">3I", 124 << 16 | 6, 0, 0),
+        b"data": bytes(4) + sound,
+    }
+    path = tmp_path / "mac.caf"
+    path.write_bytes(b"caff" + struct.pack(">2H", 1, 0) + b"".join(name + struct.pack(">q", len(held)) + held for name, held in chunks.items()))
+    info = read_speech(path).info
+    assert info.channel_count == 6 and info.duration_s == 1
+    left, right = samples_of(path, "stereo", 16_000)
+    np.testing.assert_array_equal(left, right)
+    assert np.corrcoef(left, Sound().samples())[0, 1] > 0.99
+
+
 @pytest.mark.parametrize("file", ["delay.mp4", "delay.mkv", "delay.ts", "delay.mov"])
 @pytest.mark.parametrize("delay_s", [Fraction(1, 2), Fraction(1, 25)])
 def test_sound_that_starts_behind_its_pictures_keeps_its_place(tmp_path: Path, file: str, delay_s: Fraction) -> None:

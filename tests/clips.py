@@ -28,6 +28,9 @@ LOSSLESS_X264 = {"preset": "ultrafast", "qp": "0"}
 PORTRAIT_PHONE_MATRIX = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
 """Display matrix of a phone held upright (ISO 14496-12 8.5.2, as phones write it): the coded picture's top left is shown at the top right."""
 
+FRONT_CAMERA_MATRIX = (0, 1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30)
+"""That of a front camera that is to be seen as in a mirror, held upright: the coded picture's rows are shown as columns."""
+
 _SUBSAMPLING_SHIFT = {"yuv420p": (1, 1), "yuvj420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0), "yuvj444p": (0, 0)}
 
 
@@ -50,6 +53,7 @@ class Clip:
     key_at: Sequence[int] = ()
     """Frames forced to be key frames."""
     rotation_deg: int = 0
+    is_mirrored: bool = False
     display_matrix: Sequence[int] | None = None
     colour: tuple[int, int, int, int] = (0, 2, 2, 2)
     """Range, primaries, transfer and matrix, FFmpeg's numbers."""
@@ -134,8 +138,8 @@ def _video_stream(container: OutputContainer, clip: Clip) -> VideoStream:
     context.color_range, context.color_primaries, context.color_trc, context.colorspace = clip.colour
     if clip.sample_aspect_ratio:
         context.sample_aspect_ratio = clip.sample_aspect_ratio
-    if clip.rotation_deg:
-        stream.set_display_rotation(clip.rotation_deg)
+    if clip.rotation_deg or clip.is_mirrored:
+        stream.set_display_rotation(clip.rotation_deg, hflip=clip.is_mirrored)
     if clip.display_matrix is not None:
         stream.set_display_matrix(clip.display_matrix)
     open_encoder(context)

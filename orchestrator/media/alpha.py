@@ -9,6 +9,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from orchestrator.media.container import packets_of
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.planes import sample_views
 
@@ -47,11 +48,8 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Yield a stream's pictures from where the file is read on, with alpha where it has some."""
     decoder = decoder_of(stream)
-    if decoder is stream.codec_context:
-        yield from container.decode(stream)
-        return
-    for packet in container.demux(stream):
-        yield from decoder.decode(packet)
+    for packet in packets_of(container, stream):
+        yield from packet.decode() if decoder is stream.codec_context else decoder.decode(packet)
 
 
 def has_alpha(pix_fmt: str) -> bool:

@@ -19,7 +19,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
-from orchestrator.media.container import declares_its_length, open_media, refuse_truncated_riff
+from orchestrator.media.container import declares_its_length, open_media, packets_of, refuse_truncated_riff
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 
 TRUNCATED_TOLERANCE_S = Fraction(1, 2)
@@ -197,7 +197,7 @@ def _resampled(
 
 
 def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[str]") -> Iterator[av.AudioFrame]:
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         try:
             frames = packet.decode()
         except av.InvalidDataError:

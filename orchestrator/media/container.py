@@ -4,12 +4,18 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from orchestrator.errors import MissingFile, UnreadableMedia
 from orchestrator.media.webp import Animation
+
+_StreamT = TypeVar("_StreamT", VideoStream, AudioStream)
 
 PROTOCOLS = "file"
 """FFmpeg may read local files and nothing else, whatever a playlist inside the input says."""
@@ -52,6 +58,16 @@ def open_media(path: Path) -> Iterator[InputContainer]:
     # "file:" keeps a name such as "concat:a|b" from being read as a protocol; titles in another encoding than UTF-8 are no concern here.
     with translate_errors(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace") as container:
         yield container
+
+
+def packets_of(container: InputContainer, stream: _StreamT) -> "Iterator[Packet[_StreamT]]":
+    """Yield a stream's packets, and behind them the empty one that has a decoder hand out what it holds.
+
+    Those without a byte in between, with which Theora says that the picture stays as it is, are left out: decoders refuse them.
+    """
+    for packet in container.demux(stream):
+        if packet.size or packet.dts is None:
+            yield packet
 
 
 def format_of(container: InputContainer) -> str:

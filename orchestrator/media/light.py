@@ -1,13 +1,12 @@
 """What an HDR source says about the light it was made for: its mastering display (SMPTE ST 2086) and its light level (CTA-861.3)."""
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
 import av
-from av.sidedata.sidedata import SideData, Type
+
+from orchestrator.media.orientation import side_data
 
 _DISPLAY = struct.Struct("=22i")
 """FFmpeg's AVMasteringDisplayMetadata: x and y of red, green, blue and white, least and greatest luminance, as fractions; then which are there."""
@@ -44,12 +43,11 @@ class Light:
         """Return what a decoded picture says; None where it says nothing whole."""
         display: MasteringDisplay | None = None
         level: tuple[int, int] | None = None
-        for data in cast(Iterable[SideData], picture.side_data):
-            raw = bytes(data)
-            if data.type == Type.MASTERING_DISPLAY_METADATA and len(raw) >= _DISPLAY.size:
-                display = _display(_DISPLAY.unpack(raw[: _DISPLAY.size]))
-            elif data.type == Type.CONTENT_LIGHT_LEVEL and len(raw) >= _LEVEL.size:
-                level = _LEVEL.unpack(raw[: _LEVEL.size])
+        beside = side_data(picture) or {}
+        if len(raw := beside.get("MASTERING_DISPLAY_METADATA", b"")) >= _DISPLAY.size:
+            display = _display(_DISPLAY.unpack(raw[: _DISPLAY.size]))
+        if len(raw := beside.get("CONTENT_LIGHT_LEVEL", b"")) >= _LEVEL.size:
+            level = _LEVEL.unpack(raw[: _LEVEL.size])
         return None if display is None and level is None else Light(display, level)
 
     def parameters(self, encoder: str) -> tuple[str, ...]:

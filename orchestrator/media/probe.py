@@ -16,6 +16,7 @@ from orchestrator.media.bounds import check_size
 from orchestrator.media.container import declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
+from orchestrator.media.orientation import orientation
 from orchestrator.media.times import MAX_FRAME_RATE
 
 STILL_FRAME_RATE = Fraction(25)
@@ -100,6 +101,8 @@ class VideoInfo:
         """Whether time stamps may begin anew in mid-stream, as MPEG transport and program streams' do."""
         return self.container in ("mpegts", "mpeg")
 
+    is_mirrored: bool = False
+    """Whether a player exchanges left and right behind that turn, as front cameras ask for."""
     start_s: Fraction = Fraction(0)
     """How long after the file's own beginning its first picture is shown; an output begins with that picture, s."""
     tone_mapped_from: ColourTags | None = None
@@ -184,6 +187,7 @@ def probe_video(path: Path) -> VideoInfo:
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
         width, height = frame.width, frame.height
+        rotation_deg, is_mirrored = orientation(frame, path)
         check_size(path, width, height)
         second = next(frames, None)
         is_still = second is None
@@ -195,7 +199,8 @@ def probe_video(path: Path) -> VideoInfo:
         return VideoInfo(
             path=path,
             size_wh=(width, height),
-            rotation_deg=frame.rotation % 360,
+            rotation_deg=rotation_deg,
+            is_mirrored=is_mirrored,
             frame_rate=STILL_FRAME_RATE if second is None else _frame_rate(stream, is_stamped=second.pts != frame.pts),
             time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
             expected_frame_count=_expected_frame_count(container, stream),
@@ -244,9 +249,13 @@ def _is_rgb(pix_fmt: str) -> bool:
 
 
 def _frame_rate(stream: VideoStream, *, is_stamped: bool = True) -> Fraction:
-    """Return the header's rate. Where no time stamps say otherwise, that is how many frames there are in how long; FFmpeg's is a guess there."""
+    """Return the header's rate. Where no time stamps say otherwise, that is how many frames there are in how long, or what the pictures say.
+
+    FFmpeg's average is of no use there: of a bare H.264 or HEVC stream it always is 25.
+    """
     counted = 0 if is_stamped or not stream.duration else stream.frames / (stream.duration * Fraction(stream.time_base or 1))
-    for rate in (counted, stream.average_rate, stream.guessed_rate, stream.base_rate):
+    averaged = (stream.average_rate, stream.guessed_rate) if is_stamped else (stream.guessed_rate, stream.average_rate)
+    for rate in (counted, *averaged, stream.base_rate):
         if rate and 0 < rate <= MAX_FRAME_RATE:
             return Fraction(rate)
     return STILL_FRAME_RATE

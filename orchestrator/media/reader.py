@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
-from orchestrator.media.container import open_media, translate_errors
+from orchestrator.media.container import open_media, packets_of, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
 from orchestrator.media.planes import plane_view as plane_view  # noqa: PLC0414 (handed on)
 from orchestrator.media.planes import sample_views as sample_views  # noqa: PLC0414
@@ -189,7 +189,7 @@ class VideoReader:
     def _decode(self) -> Iterator[av.VideoFrame]:
         self._is_fresh = False
         with translate_errors(self._info.path):
-            for packet in self._container.demux(self._stream):
+            for packet in packets_of(self._container, self._stream):
                 self._tick()
                 try:
                     for picture in self._decoder.decode(packet):
@@ -252,7 +252,22 @@ def _in_working_format(picture: av.VideoFrame, info: VideoInfo) -> av.VideoFrame
         picture = converted
     if (picture.width, picture.height) != (width, height):
         picture = _copied(picture, width, height)
+    picture = _within_depth(picture)
     return flatten(picture, full_range=info.is_full_range) if is_laid_on_black else picture
+
+
+def _within_depth(picture: av.VideoFrame) -> av.VideoFrame:
+    """Return a picture without samples of more bits than its format has, itself if there are none.
+
+    Damaged H.264 of 10 bits decodes to some, on which x264 ends the process.
+    """
+    most = (1 << bits_of(picture.format.name)) - 1
+    if most == 255 or all(int(samples.max()) <= most for samples in sample_views(picture)):
+        return picture
+    picture = _copied(picture, picture.width, picture.height)
+    for samples in sample_views(picture):
+        np.minimum(samples, most, out=samples)
+    return picture
 
 
 def _copied(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:

@@ -372,8 +372,8 @@ def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
     _tell_alpha(stream, output)
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha, light=info.light)}
-    if info.rotation_deg:
-        stream.set_display_rotation(info.rotation_deg)
+    if info.rotation_deg or info.is_mirrored:
+        stream.set_display_rotation(info.rotation_deg, hflip=info.is_mirrored)
     open_encoder(context)
     return stream
 

@@ -16,6 +16,7 @@ from orchestrator.media.reader import FrameIndex, VideoReader, plane_views, stre
 from orchestrator.pipeline.tracks import Detections
 from orchestrator.pipeline.watch import Watch
 from preprocess.align import frame_to_crop_matrix, warp
+from preprocess.letterbox import turned_upright
 from preprocess.recognition import Sighting, mean_direction, sightings, tracks_of_people
 from preprocess.smoothing import SeenFrame
 from preprocess.speaker import MIN_START_SCORE, FaceAt, KnownTracks, SpeakerChoice, face_at
@@ -38,7 +39,7 @@ def read_reference(path: Path) -> NDArray[np.uint8]:
     if frame is None:
         raise NoFaceFound(f"{path.name} shows no picture; give a picture of the speaker.")
     picture = frame.scaled_rgb(info.working_size_wh)
-    return np.ascontiguousarray(np.rot90(picture, info.rotation_deg // 90))
+    return np.ascontiguousarray(turned_upright(picture, info.rotation_deg, is_mirrored=info.is_mirrored))
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,12 +126,14 @@ def _shown_wh(info: VideoInfo) -> tuple[int, int]:
 
 
 def _to_coded(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
-    return Letterbox.fit(info.working_size_wh, info.rotation_deg, max(info.working_size_wh)).points_to_frame(points)
+    size_px = max(info.working_size_wh)
+    return Letterbox.fit(info.working_size_wh, info.rotation_deg, size_px, is_mirrored=info.is_mirrored).points_to_frame(points)
 
 
 def _to_shown(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
-    """Turn the other way: a turned frame's picture is the frame, turned back."""
-    return Letterbox.fit(_shown_wh(info), -info.rotation_deg % 360, max(info.working_size_wh)).points_to_frame(points)
+    """Turn the other way: a turned frame's picture is the frame, turned back. To turn and mirror once more undoes both."""
+    back_deg = info.rotation_deg if info.is_mirrored else -info.rotation_deg % 360
+    return Letterbox.fit(_shown_wh(info), back_deg, max(info.working_size_wh), is_mirrored=info.is_mirrored).points_to_frame(points)
 
 
 def _box(box: Box, info: VideoInfo) -> Box:

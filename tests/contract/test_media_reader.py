@@ -9,15 +9,27 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from orchestrator.media import reader as reader_module
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
-from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
+from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader, sample_views
 from orchestrator.media.scan import foresee_frames
 from orchestrator.media.times import MISSING_PTS
-from preprocess.letterbox import Letterbox
-from tests.clips import PORTRAIT_PHONE_MATRIX, Clip, make_clip, number_of, numbered_planes, picture_of, planes_of
+from preprocess.letterbox import Letterbox, turned_upright
+from tests.clips import (
+    FRONT_CAMERA_MATRIX,
+    PORTRAIT_PHONE_MATRIX,
+    Clip,
+    make_clip,
+    number_of,
+    numbered_picture,
+    numbered_planes,
+    picture_of,
+    planes_of,
+)
 
 B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
 FORCED = {**B_FRAMES, "forced-idr": "1"}
@@ -39,6 +51,7 @@ class Case:
     """As decoded, where that differs from what was encoded."""
     frame_rate: Fraction | None = None
     rotation_deg: int = 0
+    is_mirrored: bool = False
     is_lossless: bool = True
 
 
@@ -59,6 +72,10 @@ CASES = {
     "h264 mp4 turned 90": Case("clip.mp4", Clip(rotation_deg=90), rotation_deg=90),
     "h264 mp4 turned 180": Case("clip.mp4", Clip(rotation_deg=180), rotation_deg=180),
     "h264 mp4 turned 270": Case("clip.mp4", Clip(rotation_deg=270), rotation_deg=270),
+    "h264 mp4 mirrored": Case("clip.mp4", Clip(is_mirrored=True), is_mirrored=True),
+    "h264 mp4 upside down": Case("clip.mp4", Clip(rotation_deg=180, is_mirrored=True), rotation_deg=180, is_mirrored=True),
+    "h264 mp4 of a front camera": Case("clip.mp4", Clip(display_matrix=FRONT_CAMERA_MATRIX), rotation_deg=270, is_mirrored=True),
+    "h264 mkv mirrored": Case("clip.mkv", Clip(is_mirrored=True), is_mirrored=True),
     "h264 mp4 of a phone held upright": Case("clip.mp4", Clip(display_matrix=PORTRAIT_PHONE_MATRIX), rotation_deg=270),
     "h264 mp4 in full range": Case("clip.mp4", Clip(pix_fmt="yuvj420p", colour=(2, 1, 1, 1))),
     "h264 mp4 in BT.709": Case("clip.mp4", Clip(colour=(1, 1, 1, 1))),
@@ -78,7 +95,7 @@ CASES = {
     "h264 ts with key frames side by side": Case("clip.ts", Clip(b_frames=3, options=FORCED, key_at=(10, 11, 20), first_tick=35)),
     "h264 avi with B frames": Case("clip.avi", Clip(b_frames=2, options=B_FRAMES)),
     "h264 flv": Case("clip.flv", Clip(b_frames=2, options=B_FRAMES)),
-    "h264 without a container": Case("clip.h264", Clip(b_frames=2, options=B_FRAMES)),
+    "h264 without a container": Case("clip.h264", Clip(b_frames=2, options=B_FRAMES, frame_rate=Fraction(50))),
     "hevc mp4 with open groups": Case("clip.mp4", Clip(codec="libx265", options=X265)),
     "vp9 webm": Case("clip.webm", Clip(codec="libvpx-vp9", options=VP9)),
     "vp9 webm, odd-sized": Case("clip.webm", Clip(codec="libvpx-vp9", options=VP9, size_wh=(97, 65))),
@@ -134,7 +151,7 @@ def index_of(info: VideoInfo) -> FrameIndex:
 def test_probe_finds_size_rate_rotation_colour_and_format(made: Made, name: str) -> None:
     case, info = CASES[name], made(name)
     assert info.size_wh == case.clip.size_wh
-    assert info.rotation_deg == case.rotation_deg
+    assert (info.rotation_deg, info.is_mirrored) == (case.rotation_deg, case.is_mirrored)
     assert info.pix_fmt == (case.pix_fmt or case.clip.pix_fmt)
     assert info.is_still == (case.clip.frame_count == 1)
     if case.clip.ticks is None:
@@ -289,6 +306,65 @@ def test_letterbox_turns_the_picture_as_a_player_does(made: Made, rotation_deg: 
     seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96).place(coded)
     turned = np.rot90(coded, turns[rotation_deg])
     assert np.array_equal(seen[: turned.shape[0], : turned.shape[1]], turned)
+
+
+def test_letterbox_mirrors_the_picture_as_a_player_does(made: Made) -> None:
+    coded = np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3)
+    shown = {"mirrored": coded[:, ::-1], "upside down": coded[::-1], "of a front camera": coded.transpose(1, 0, 2)}
+    for name, expected in shown.items():
+        info = made(f"h264 mp4 {name}")
+        seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96, is_mirrored=info.is_mirrored).place(coded)
+        assert np.array_equal(seen[: expected.shape[0], : expected.shape[1]], expected), name
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_photograph_is_shown_as_its_exif_says(tmp_path: Path, kind: str, number: int) -> None:
+    stored = Image.fromarray(np.add.outer(np.arange(64), np.arange(96)).astype(np.uint8)).convert("RGB")
+    stored.paste((255, 0, 0), (0, 0, 30, 20))
+    exif = Image.Exif()
+    exif[0x0112] = number
+    stored.save(tmp_path / f"face.{kind}", exif=exif, quality=95)
+    info = probe_video(tmp_path / f"face.{kind}")
+    seen = turned_upright(np.asarray(stored), info.rotation_deg, is_mirrored=info.is_mirrored)
+    with Image.open(tmp_path / f"face.{kind}") as photograph:
+        expected = np.asarray(ImageOps.exif_transpose(photograph).convert("RGB"))
+    assert seen.shape == expected.shape
+    assert np.abs(seen.astype(int) - expected).mean() < 5
+
+
+@pytest.mark.parametrize("at", [1, 5, 9])
+def test_packets_without_a_byte_leave_the_picture_as_it_is(tmp_path: Path, at: int) -> None:
+    """As Theora writes where nothing moves."""
+    make_clip(tmp_path / "whole.avi", Clip(codec="mpeg4", options={"q": "2"}, frame_count=10, gop=1))
+    with av.open(str(tmp_path / "whole.avi")) as source, av.open(str(tmp_path / "still.nut"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(found for found in source.demux() if found.size):
+            held = av.Packet(b"" if number == at else bytes(packet))
+            held.pts, held.dts, held.time_base, held.is_keyframe, held.stream = number, number, packet.time_base, True, stream
+            target.mux(held)
+    info = probe_video(tmp_path / "still.nut")
+    with VideoReader(info) as reader:
+        shown = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()]
+    assert shown == [number for number in range(10) if number != at]
+    assert info.frame_rate == 25
+
+
+def test_samples_of_more_bits_than_their_format_has_are_cut_to_it(tmp_path: Path) -> None:
+    """As damaged H.264 of 10 bits decodes to them; x264 ends the process on them."""
+    picture = numbered_picture(0, Clip(pix_fmt="yuv420p10le"))
+    with av.open(str(tmp_path / "wild.nut"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p10le"
+        for index in range(2):
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            sample_views(picture)[0][:8] = 512 + 40_000 * index
+            container.mux(stream.encode(picture))
+    with VideoReader(probe_video(tmp_path / "wild.nut")) as reader:
+        first, second = (sample_views(frame.picture)[0].copy() for frame in reader.decode_from_start())
+    assert (first[:8] == 512).all() and (second[:8] == 1023).all()
+    assert np.array_equal(first[8:], second[8:])
 
 
 def test_detectors_picture_shows_the_frame_scaled(made: Made) -> None:

@@ -144,11 +144,12 @@ def test_full_range_is_carried_however_the_source_says_it(tmp_path: Path, speech
     assert found.pix_fmt == "yuvj420p", "FFmpeg's name for 4:2:0 that says it is full range"
 
 
+@pytest.mark.parametrize("is_mirrored", [False, True])
 @pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
-def test_rotation_and_pixel_shape_are_carried(tmp_path: Path, speech: AudioInfo, rotation_deg: int) -> None:
-    info = info_of(rotation_deg=rotation_deg, sample_aspect_ratio=Fraction(4, 3))
+def test_rotation_and_pixel_shape_are_carried(tmp_path: Path, speech: AudioInfo, rotation_deg: int, is_mirrored: bool) -> None:
+    info = info_of(rotation_deg=rotation_deg, is_mirrored=is_mirrored, sample_aspect_ratio=Fraction(4, 3))
     found = probe_video(write_movie(tmp_path / "out.mp4", info, speech, FAST))
-    assert found.rotation_deg == rotation_deg
+    assert (found.rotation_deg, found.is_mirrored) == (rotation_deg, is_mirrored)
     assert found.sample_aspect_ratio == Fraction(4, 3)
     assert found.size_wh == (96, 64)
 

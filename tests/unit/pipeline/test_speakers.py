@@ -40,6 +40,19 @@ def test_point_in_a_turned_picture_is_brought_to_the_frame_and_back(
     assert describe(choice, turned) == f"{shown[0]},{shown[1]} in frame 0"
 
 
+@pytest.mark.parametrize(
+    ("rotation_deg", "shown", "coded"), [(0, (10, 20), (85, 20)), (90, (20, 10), (85, 43)), (180, (10, 20), (10, 43)), (270, (20, 10), (10, 20))]
+)
+def test_point_in_a_mirrored_picture_is_brought_to_the_frame_and_back(
+    rotation_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
+) -> None:
+    """A frame of 96 x 64 that is turned counter-clockwise by so much, then mirrored, to be shown."""
+    mirrored = replace(info, rotation_deg=rotation_deg, is_mirrored=True)
+    choice = speaker_choice(f"{shown[0]},{shown[1]}", None, mirrored)
+    assert choice == FaceAt(0, *coded)
+    assert describe(choice, mirrored) == f"{shown[0]},{shown[1]} in frame 0"
+
+
 def test_box_in_a_turned_picture_keeps_its_corners_in_order(info: VideoInfo) -> None:
     choice = speaker_choice("auto", [(20, 10, 30, 40)], replace(info, rotation_deg=90))
     assert choice == FaceBoxes(((55, 20, 85, 30),))

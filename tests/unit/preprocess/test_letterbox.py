@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from preprocess.letterbox import Letterbox
 
 
+@pytest.mark.parametrize("is_mirrored", [False, True])
 @pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
-def test_marker_in_the_square_leads_back_to_its_place_in_the_coded_frame(rotation_deg: int) -> None:
+def test_marker_in_the_square_leads_back_to_its_place_in_the_coded_frame(rotation_deg: int, is_mirrored: bool) -> None:
     coded = np.zeros((60, 100, 3), np.uint8)
     coded[13, 71] = 255
-    box = Letterbox.fit((100, 60), rotation_deg, 100)
+    box = Letterbox.fit((100, 60), rotation_deg, 100, is_mirrored=is_mirrored)
     assert box.scaled_coded_wh == (100, 60)
     square = box.place(coded)
     y, x = np.argwhere(square[:, :, 0] == 255)[0]

@@ -20,7 +20,7 @@ _ORIENTATIONS = {2: (0, True), 3: (180, False), 4: (180, True), 5: (270, True), 
 def side_data(picture: av.VideoFrame) -> dict[str, bytes] | None:
     """Return what stands beside a picture, by FFmpeg's names; None where PyAV has no name for one of them, and then shows none (EXIF, for one)."""
     try:
-        # That of `picture.side_data` would lie in a cycle with the picture, which keeps it until Python looks for cycles; PyAV's stub has no argument.
+        # That of `picture.side_data` would lie in a cycle with the picture, which keeps it until Python looks for them; PyAV's stub has no argument.
         return {data.type.name: bytes(data) for data in cast(Iterable[SideData], SideDataContainer(picture))}  # type: ignore[call-arg]
     except ValueError:
         return None

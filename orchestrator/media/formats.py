@@ -43,6 +43,8 @@ class Encoder:
     delay_frames: int | None = None
     """How many frames decoding is ahead of showing; None takes the encoder's word for it."""
     takes_bitrate: bool = True
+    has_full_range: bool = True
+    """Whether its samples may use every value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ CODECS: dict[CodecName, VideoCodec] = {
         "prores",
         "ProRes 422 HQ",
         ("mov", "mkv"),
-        Encoder("prores_ks", ("yuv422p10le",), takes_bitrate=False),
+        Encoder("prores_ks", ("yuv422p10le",), takes_bitrate=False, has_full_range=False),
         mp4_tag="apch",
         is_master=True,
     ),
@@ -164,7 +166,7 @@ CODECS: dict[CodecName, VideoCodec] = {
         "prores_4444",
         "ProRes 4444",
         ("mov", "mkv"),
-        Encoder("prores_ks", ("yuv444p10le", "yuva444p10le"), takes_bitrate=False),
+        Encoder("prores_ks", ("yuv444p10le", "yuva444p10le"), takes_bitrate=False, has_full_range=False),
         mp4_tag="ap4h",
         is_master=True,
     ),

@@ -39,6 +39,10 @@ class Output:
     notes: tuple[str, ...] = ()
     """Sentences about what differs from what was asked for, or from the source."""
 
+    def is_full_range(self, info: VideoInfo) -> bool:
+        """Tell whether the samples use every value, as the source's do."""
+        return info.is_full_range and self.encoder.has_full_range
+
     @property
     def container(self) -> Container:
         """The kind of file."""
@@ -107,6 +111,8 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
         raise InvalidOption(f"{codec.label} cannot keep every sample of {source}; give {' or '.join(able)}, or leave lossless out.")
     if found != wanted:
         notes.append(f"The pictures' format {source} was converted to {pix_fmt} for {codec.label}.")
+    if info.is_full_range and not encoder.has_full_range:
+        notes.append(f"The pictures' full range was converted to the limited one, which is all that {codec.label} has.")
     if info.light is not None and info.hdr and encoder.name not in CARRIERS:
         notes.append(f"The source's mastering display and light level are left out, which {encoder.name} cannot write; give hevc, av1 or h264.")
     if codec.name == "h264" and found.bits > 8:

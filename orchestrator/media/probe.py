@@ -32,6 +32,9 @@ _UNSPECIFIED = 2
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 
+LIMITED_RANGE = 1
+"""FFmpeg's AVCOL_RANGE_MPEG."""
+
 SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)} | {
     "yuva420p": (2, 2),
     "yuva444p": (1, 1),

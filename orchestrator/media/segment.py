@@ -25,7 +25,7 @@ from orchestrator.media.encoders import encoder_options, open_encoder, set_up
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.gops import GopReader, parameter_sets
 from orchestrator.media.output import Output
-from orchestrator.media.probe import FULL_RANGE, VideoInfo
+from orchestrator.media.probe import FULL_RANGE, LIMITED_RANGE, VideoInfo
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import MAX_TAIL_FRAMES, translate_write_errors
 
@@ -151,7 +151,7 @@ class SegmentEncoder(_SegmentMaker):
 
         The encoder counts pictures, whatever their times, so its bits do not depend on these.
         """
-        picture = _in_format(picture, self._info, self._output.pix_fmt)
+        picture = _in_format(picture, self._info, self._output)
         picture.pts = self._first_frame + self._frame_count
         picture.time_base = 1 / self._clock.frame_rate
         picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
@@ -346,12 +346,13 @@ def _sample_count(packet: "Packet[Any]", rate_hz: int, channel_count: int, outpu
     return round((packet.duration or 0) * Fraction(packet.time_base or 0) * rate_hz)
 
 
-def _in_format(picture: av.VideoFrame, info: VideoInfo, pix_fmt: str) -> av.VideoFrame:
-    """Return a picture as the encoder takes it, itself if it is so; matrix and range stay as they are."""
-    if picture.format.name != pix_fmt:
-        levels = "JPEG" if info.is_full_range else "MPEG"
-        converted = picture.reformat(format=pix_fmt, src_color_range=levels, dst_color_range=levels, interpolation="BICUBIC")
-        if PixelLayout.of(pix_fmt).has_alpha:
+def _in_format(picture: av.VideoFrame, info: VideoInfo, output: Output) -> av.VideoFrame:
+    """Return a picture as the encoder takes it, itself if it is so; the matrix stays as it is, and the range where the encoder has it."""
+    levels = "JPEG" if info.is_full_range else "MPEG"
+    coded = "JPEG" if output.is_full_range(info) else "MPEG"
+    if picture.format.name != output.pix_fmt or levels != coded:
+        converted = picture.reformat(format=output.pix_fmt, src_color_range=levels, dst_color_range=coded, interpolation="BICUBIC")
+        if PixelLayout.of(output.pix_fmt).has_alpha:
             copy_alpha(picture, converted)
         picture = converted
     # ProRes takes its colours from each picture.
@@ -386,7 +387,8 @@ def _tell_alpha(stream: VideoStream, output: Output) -> None:
 def _describe(context: VideoCodecContext, info: VideoInfo, output: Output, format_name: str) -> None:
     """Say what a player has to know about the pictures: the shape of a pixel, the colours, and in MP4 the codec's letters."""
     context.sample_aspect_ratio = info.sample_aspect_ratio
-    context.color_range = FULL_RANGE if info.is_full_range else info.colour.range
+    limited = LIMITED_RANGE if info.is_full_range else info.colour.range
+    context.color_range = FULL_RANGE if output.is_full_range(info) else limited
     context.color_primaries = info.colour.primaries
     context.color_trc = info.colour.transfer
     context.colorspace = info.colour.matrix

@@ -152,17 +152,22 @@ def test_lossless_keeps_every_sample(tmp_path: Path, speech: AudioInfo, codec: C
     assert probe_video(out).is_full_range == full_range
 
 
+@pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("codec", ["prores", "prores_4444"])
-def test_master_formats_keep_the_pictures_levels_and_say_what_was_converted(tmp_path: Path, speech: AudioInfo, codec: CodecName) -> None:
-    info, encoding = info_of(frame_rate=RATE), Encoding(codec=codec)
+def test_master_formats_keep_the_pictures_levels_and_say_what_was_converted(
+    tmp_path: Path, speech: AudioInfo, codec: CodecName, full_range: bool
+) -> None:
+    """ProRes has limited range only, and FFmpeg's decoder says so of every file."""
+    info, encoding = info_of(frame_rate=RATE, colour=ColourTags(2 if full_range else 1, 1, 1, 1)), Encoding(codec=codec)
     output = choose_output(encoding, info)
     assert [note for note in output.notes if "yuv420p was converted to yuv4" in note and "10le" in note]
-    luma = [
-        plane_view(picture.reformat(format="yuv420p").planes[0])
-        for picture in decoded(movie(write(tmp_path / "s", info, speech, encoding, 3), info, encoding))
-    ]
+    assert any("full range was converted" in note for note in output.notes) == full_range
+    pictures = list(decoded(movie(write(tmp_path / "s", info, speech, encoding, 3), info, encoding)))
+    assert {picture.color_range for picture in pictures} == {1}
+    luma = [plane_view(picture.reformat(format="yuv420p").planes[0]) for picture in pictures]
     for number, samples in enumerate(luma):
-        difference = samples.astype(int) - numbered_planes(number, (96, 64))[0]
+        source = numbered_planes(number, (96, 64))[0]
+        difference = samples - (16 + source * (219 / 255) if full_range else source.astype(float))
         assert np.abs(difference).max() <= 6 and abs(difference.mean()) < 0.3
 
 

@@ -1,4 +1,4 @@
-"""Pure array code in front of the models: audio features, letterboxing, tracks and alignment (numpy, scipy and cv2 only)."""
+"""Pure array code in front of the models: audio features, letterboxing, tracks and alignment (numpy and cv2 only)."""
 
 import cv2
 

@@ -8,7 +8,6 @@ from fractions import Fraction
 from functools import cache
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from preprocess.filterbank import Filterbank
@@ -133,7 +132,7 @@ def _filterbank() -> Filterbank:
 def _columns(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (80, n) features of every whole window in (m,) pre-emphasised samples, n = (m - 800) // 200 + 1."""
     windows = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP]
-    spectrum = np.abs(scipy.fft.rfft(windows * _hann(), axis=1))
+    spectrum = np.abs(np.fft.rfft(windows * _hann(), axis=1))
     amplitude = _filterbank().apply(spectrum.T.astype(np.float32))
     decibel = 20.0 * np.log10(np.maximum(MIN_AMPLITUDE, amplitude)) - REFERENCE_DB
     return np.asarray((decibel - MIN_DB) * UNITS_PER_DB - MAX_ABS, np.float32)

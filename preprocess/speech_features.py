@@ -4,7 +4,6 @@ from fractions import Fraction
 from functools import cache
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from preprocess.filterbank import Filterbank
@@ -39,7 +38,7 @@ def whisper_log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.pad(np.pad(waveform, (0, length - len(waveform))), _WHISPER_N_FFT // 2, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WHISPER_N_FFT)[::HOP][:WHISPER_SEGMENT_COLUMNS]
     hann = np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WHISPER_N_FFT) / _WHISPER_N_FFT), np.float32)
-    power = np.abs(scipy.fft.rfft(windows * hann, axis=1)) ** 2
+    power = np.abs(np.fft.rfft(windows * hann, axis=1)) ** 2
     log = np.log10(np.maximum(_whisper_filters().apply(power.T.astype(np.float32)), _WHISPER_FLOOR))
     return np.asarray((np.maximum(log, log.max() - 8.0) + 4.0) / 4.0, np.float32)
 
@@ -55,7 +54,7 @@ def kaldi_fbank(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     frames = frames - frames.mean(axis=1, keepdims=True)
     frames = frames - np.float32(0.97) * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_KALDI_WINDOW) / (_KALDI_WINDOW - 1))
-    power = np.abs(scipy.fft.rfft(frames * np.asarray(hann**0.85, np.float32), _KALDI_N_FFT, axis=1)) ** 2
+    power = np.abs(np.fft.rfft(frames * np.asarray(hann**0.85, np.float32), _KALDI_N_FFT, axis=1)) ** 2
     energies = _kaldi_filters().apply(power.T[: _KALDI_N_FFT // 2].astype(np.float32)).T
     return np.asarray(np.log(np.maximum(energies, np.finfo(np.float32).eps)), np.float32)
 

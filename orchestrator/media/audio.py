@@ -19,11 +19,15 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
-from orchestrator.media.container import declares_its_length, open_media, packets_of, refuse_truncated_riff
+from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, has_pauses, open_media, packets_of, refuse_truncated_riff
+from orchestrator.media.times import JUMP_AHEAD_S, NO_PAUSE_S
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 
 TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 """How much shorter than declared a track may decode before it counts as truncated, s."""
+
+LEAST_DELAY_S, LEAST_PAUSE_S = Fraction(1, 1000), Fraction(1, 10)
+"""From how much on a late beginning, and a pause in the time stamps, is silence; less is jitter, s (the latter FFmpeg's min_hard_comp)."""
 
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
@@ -96,9 +100,10 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
             raise InvalidOption(f"audio_offset is {float(offset_s):g} s, which leaves nothing of {path.name}; leave out less of it.")
         if not duration_s or duration_s == max(0, offset_s):
             raise EmptyStream(f"{path.name} has an audio stream without a single sample; export the speech again.")
-        if declared_s + offset_s - duration_s > max(TRUNCATED_TOLERANCE_S, declared_s / 50):
+        heard_s = duration_s - Fraction(damaged["lost_ms"], 1000)
+        if declared_s + offset_s - heard_s > max(TRUNCATED_TOLERANCE_S, declared_s / 50):
             raise UnreadableMedia(
-                f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(duration_s - offset_s):.2f} s are there; "
+                f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(heard_s - offset_s):.2f} s are there; "
                 "copy or export it again."
             )
         context, channels = stream.codec_context, _channels_of(stream.codec_context)
@@ -106,7 +111,7 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
         if channels > 2:
             loudest = max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate))
             gain = 1 / max(1.0, loudest)
-        info = AudioInfo(path, context.sample_rate, channels, context.name, duration_s, offset_s, gain, damaged.total())
+        info = AudioInfo(path, context.sample_rate, channels, context.name, duration_s, offset_s, gain, damaged["packets"])
     return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
 
 
@@ -179,19 +184,17 @@ def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
 def _resampled(
     container: InputContainer, stream: AudioStream, layout: str, sample_rate_hz: int, damaged: "Counter[str]"
 ) -> Iterator[NDArray[np.float32]]:
-    is_first = True
+    pauses = _pauses(container, _decoded(container, stream, damaged), damaged)
     # Joined MP3 or AAC files may change rate and channels on the way: each part goes through a resampler of its own.
-    for (channel_count, *_), frames in groupby(_decoded(container, stream, damaged), _sample_kind):
+    for (channel_count, *_), frames in groupby(pauses, lambda found: _sample_kind(found[1])):
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
         gain = np.float32(STEREO_TO_MONO_GAIN if channel_count == 2 and layout == "mono" else 1.0)
-        for frame in chain(frames, [None]):
+        for pause_s, frame in chain(frames, [(Fraction(0), None)]):
+            silent = round(pause_s * sample_rate_hz)
+            for start in range(0, silent, sample_rate_hz):
+                yield np.zeros((1 if layout == "mono" else 2, min(sample_rate_hz, silent - start)), np.float32)
             if frame is not None:
-                if is_first:
-                    is_first = False
-                    delay = _start_delay(container, frame, sample_rate_hz)
-                    if delay:
-                        yield np.zeros((1 if layout == "mono" else 2, delay), np.float32)
-                frame.pts = None  # the samples follow each other; a jump in the time stamps must not open a gap
+                frame.pts = None  # the resampler would make what jitters follow its stamps
             for resampled in resampler.resample(frame):
                 yield np.asarray(resampled.to_ndarray() * gain, np.float32)
 
@@ -201,7 +204,7 @@ def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[s
         try:
             frames = packet.decode()
         except av.InvalidDataError:
-            damaged["packets"] += 1  # silence of no length; the check against the declared duration catches more than a few
+            damaged["packets"] += 1
             continue
         for frame in frames:
             _channels_of(frame)
@@ -224,9 +227,26 @@ def _sample_kind(frame: av.AudioFrame) -> tuple[int, str, str, int]:
     return frame.layout.nb_channels, frame.layout.name, frame.format.name, frame.sample_rate
 
 
-def _start_delay(container: InputContainer, frame: av.AudioFrame, sample_rate_hz: int) -> int:
-    """Return how many samples of silence stand before the first sample, for a track that starts later than its file."""
-    if frame.pts is None or frame.time_base is None:
-        return 0
-    start_s = frame.pts * Fraction(frame.time_base) - Fraction(container.start_time or 0, av.time_base)
-    return max(0, round(start_s * sample_rate_hz)) if start_s > Fraction(1, 1000) else 0
+def _pauses(container: InputContainer, frames: Iterator[AudioFrame], damaged: "Counter[str]") -> Iterator[tuple[Fraction, AudioFrame]]:
+    """Yield frames, and the silence before each, s: for a track that starts later than its file, and where its time stamps leave something out.
+
+    That is how recorders store a microphone that is off, and speech codecs a pause. What falls to damaged packets is counted as `lost_ms`.
+    """
+    has_gaps = has_pauses(container)
+    longest_s = JUMP_AHEAD_S if format_of(container) in MAY_JUMP else NO_PAUSE_S
+    end_s: Fraction | None = None
+    damaged_before = 0
+    for frame in frames:
+        pause_s = Fraction(0)
+        if frame.pts is not None and frame.time_base is not None:
+            start_s = frame.pts * Fraction(frame.time_base)
+            since_s = start_s - (Fraction(container.start_time or 0, av.time_base) if end_s is None else end_s)
+            if (since_s > LEAST_DELAY_S) if end_s is None else (has_gaps and LEAST_PAUSE_S < since_s <= longest_s):
+                pause_s = since_s
+            end_s = start_s
+        if damaged["packets"] > damaged_before:
+            damaged["lost_ms"] += round(pause_s * 1000)
+            damaged_before = damaged["packets"]
+        if end_s is not None:
+            end_s += Fraction(frame.samples, frame.sample_rate)
+        yield pause_s, frame

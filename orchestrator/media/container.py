@@ -34,6 +34,12 @@ _OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, "patte
 _DECLARES_ITS_LENGTH = ("mov", "matroska", "wav", "flac", "caf", "aiff", "w64")
 """Containers whose header states the real duration; in others it is an estimate that proves nothing."""
 
+MAY_JUMP = ("mpegts", "mpeg")
+"""Containers, by `format_of`, whose time stamps may begin anew in mid-stream: MPEG transport and program streams."""
+
+_HAS_PAUSES = ("mov", "matroska", "mpegts", "mpeg", "flv", "asf")
+"""Containers that store when each packet is heard, so that a gap between two is meant; in others something was lost there."""
+
 _UNKNOWN_RIFF_BYTES = 0x7FFF0000
 """RIFF lengths from here on mean "unknown"."""
 
@@ -78,6 +84,11 @@ def format_of(container: InputContainer) -> str:
 def declares_its_length(container: InputContainer) -> bool:
     """Tell whether a container's header states the real duration, so that less of it means a truncated file."""
     return any(name in format_of(container) for name in _DECLARES_ITS_LENGTH)
+
+
+def has_pauses(container: InputContainer) -> bool:
+    """Tell whether a gap in the time stamps of a container's sound is a pause."""
+    return any(name in format_of(container).split(",") for name in _HAS_PAUSES)
 
 
 def refuse_truncated_riff(path: Path) -> None:

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
 from orchestrator.media.bounds import check_size
-from orchestrator.media.container import declares_its_length, format_of, open_media, refuse_truncated_riff
+from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
 from orchestrator.media.orientation import orientation
@@ -101,8 +101,8 @@ class VideoInfo:
 
     @property
     def may_jump(self) -> bool:
-        """Whether time stamps may begin anew in mid-stream, as MPEG transport and program streams' do."""
-        return self.container in ("mpegts", "mpeg")
+        """Whether time stamps may begin anew in mid-stream, see `MAY_JUMP`."""
+        return self.container in MAY_JUMP
 
     is_mirrored: bool = False
     """Whether a player exchanges left and right behind that turn, as front cameras ask for."""

@@ -6,6 +6,7 @@ from fractions import Fraction
 from math import gcd
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -128,6 +129,29 @@ def test_sound_that_starts_behind_its_pictures_keeps_its_place(tmp_path: Path, f
     np.testing.assert_allclose(onsets_s(samples_of(path)[0]), [0.25 + float(delay_s), 0.75 + float(delay_s)], atol=0.002)
     duration_s = read_speech(path).info.duration_s
     assert 0 <= duration_s - 1 - delay_s <= Fraction(1024, 48_000)
+
+
+@pytest.mark.parametrize(
+    ("file", "codec"), [("off.webm", "libopus"), ("off.mkv", "aac"), ("off.mp4", "aac"), ("off.ts", "aac"), ("off.flv", "aac"), ("off.mpg", "mp2")]
+)
+def test_pause_in_the_time_stamps_is_silence(tmp_path: Path, file: str, codec: str) -> None:
+    """As recorders store a microphone that is off, and speech codecs a pause: with no packets."""
+    clicks_s = (Fraction(1, 4), Fraction(7, 4))
+    sound = Sound(codec, 48_000, sample_format="s16" if codec != "aac" else "fltp", duration_s=Fraction(2), clicks_s=clicks_s)
+    whole, path = make_sound(tmp_path / f"whole.{file[4:]}", sound), tmp_path / file
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        first_s = None
+        for packet in source.demux(audio=0):
+            if not packet.size or packet.pts is None:
+                continue
+            time_s = float(packet.pts * packet.time_base)
+            first_s = time_s if first_s is None else first_s
+            if not 0.5 < time_s - first_s < 1.5:
+                packet.stream = stream
+                target.mux(packet)
+    assert abs(read_speech(path).info.duration_s - read_speech(whole).info.duration_s) < Fraction(1, 100)
+    np.testing.assert_allclose(onsets_s(samples_of(path)[0]), onsets_s(samples_of(whole)[0]), atol=0.002)
 
 
 def test_picture_and_sound_of_one_file_that_starts_late_start_together(tmp_path: Path) -> None:

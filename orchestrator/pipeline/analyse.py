@@ -229,6 +229,8 @@ def detect(
     tick: Callable[[], None],
     watch: Watch,
     pace: Pace = lambda index, is_left: None,
+    *,
+    is_beside: bool = False,
 ) -> Detections:
     """Decode the first frames, until there are enough, and find the faces on each.
 
@@ -240,11 +242,12 @@ def detect(
         tick: called between any two packets; what it raises ends the work.
         watch: ends it, too.
         pace: see `find_faces`.
+        is_beside: see `VideoReader`.
     """
     # Plain numbers: a video of hours has hundreds of thousands of frames, and objects would take several times the memory.
     pts, is_key, counts = array("q"), array("b"), array("q")
     faces, changes, values_a_face = array("f"), array("f"), _VALUES_A_FACE
-    with VideoReader(info, tick) as reader:
+    with VideoReader(info, tick, is_beside=is_beside) as reader:
         with closing(find_faces(reader, info, detector, is_enough, watch, pace)) as found:
             for number, frame in enumerate(found):
                 pts.append(frame.pts)

@@ -165,7 +165,8 @@ class UnderWay:
 
     def _run(self) -> None:
         try:
-            detections = detect(self._info, self._detector, Enough(self._extent, 0, self._info), self._take, self._tick, self._watch, self._keep_pace)
+            enough = Enough(self._extent, 0, self._info)
+            detections = detect(self._info, self._detector, enough, self._take, self._tick, self._watch, self._keep_pace, is_beside=True)
             self._known.store(detections)
             self._is_unforeseen |= self._final_count < len(self._foreseen.index)
             followed = None if self._is_unforeseen else Followed(self._collected.tracks(), tuple(self._collected.cuts), ())

@@ -29,6 +29,9 @@ TRUNCATED_TOLERANCE_S = Fraction(1, 2)
 LEAST_DELAY_S, LEAST_PAUSE_S = Fraction(1, 1000), Fraction(1, 10)
 """From how much on a late beginning, and a pause in the time stamps, is silence; less is jitter, s (the latter FFmpeg's min_hard_comp)."""
 
+ABSURD_LEVEL = np.float32(1000)
+"""Samples this loud (60 dB above the loudest there should be), and what is no number, are faults of the program that wrote them, and silenced."""
+
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
 
@@ -196,7 +199,9 @@ def _resampled(
             if frame is not None:
                 frame.pts = None  # the resampler would make what jitters follow its stamps
             for resampled in resampler.resample(frame):
-                yield np.asarray(resampled.to_ndarray() * gain, np.float32)
+                samples = np.asarray(resampled.to_ndarray(), np.float32)
+                is_sound = np.abs(samples) < ABSURD_LEVEL
+                yield np.where(is_sound, samples, np.float32(0)) * gain
 
 
 def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[str]") -> Iterator[av.AudioFrame]:

@@ -1,5 +1,6 @@
 """What a video file is: sizes, clock and colour, read from its header, and whether the file is all there."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -283,7 +284,8 @@ def _refuse_truncated(container: InputContainer, stream: VideoStream, path: Path
         declared_end = Fraction(container.duration or 0, av.time_base)
         if len(container.streams) > 1:
             return  # the container's length may be that of another stream
-    container.seek(int(declared_end / time_base), stream=stream)
+    with suppress(av.FFmpegError):  # where there is no seeking the rest is read from here
+        container.seek(int(declared_end / time_base), stream=stream)
     last = max((packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None and packet.size), default=None)
     real_end = Fraction(0) if last is None else last * time_base
     if declared_end - real_end > TAIL_TOLERANCE_S:

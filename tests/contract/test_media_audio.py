@@ -94,6 +94,26 @@ def test_features_are_those_of_librosas_mono_track(tmp_path: Path, sample_rate_h
     np.testing.assert_allclose(actual[:70, 2:-2], expected[:70, 2:-2], atol=0.08)
 
 
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("sample_rate_hz", [16_000, 48_000])
+def test_samples_that_are_no_sound_are_silenced(tmp_path: Path, sample_rate_hz: int, fault: float) -> None:
+    """As faulty effects of audio editors write them into WAV of floating point; FFmpeg's AAC encoder refuses them."""
+    samples = Sound(sample_rate_hz=sample_rate_hz).samples()
+    samples[len(samples) // 2] = fault
+    chunks = {b"fmt ": struct.pack("<2H2I2H", 3, 1, sample_rate_hz, 4 * sample_rate_hz, 4, 32), b"data": samples.astype("<f4").tobytes()}
+    held = b"WAVE" + b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks.items())
+    path = tmp_path / "fault.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(held)) + held)
+    assert np.isfinite(read_speech(path).levels_db).all()
+    for rate_hz in (16_000, 48_000):
+        heard = samples_of(path, "mono", rate_hz)
+        assert np.isfinite(heard).all() and np.abs(heard).max() < 100
+        tone = Sound(sample_rate_hz=rate_hz).samples()
+        around = np.abs(np.arange(rate_hz) - rate_hz // 2) > rate_hz // 100
+        around[:16] = around[-16:] = False  # where resampling has nothing to go by
+        np.testing.assert_allclose(heard[0, :rate_hz][around], tone[around], atol=0.01)
+
+
 @pytest.mark.parametrize("channel_count", range(1, 9))
 def test_any_number_of_channels_is_mixed(tmp_path: Path, channel_count: int) -> None:
     channels = np.tile(Sound().samples()[:, None], (1, channel_count))

@@ -311,6 +311,7 @@ def test_pictures_that_change_their_kind_on_the_way_go_on_in_that_of_the_first(n
     ("name", "clip"),
     [
         ("composition.mp4", Clip(b_frames=2, options=B_FRAMES, container_options={"movflags": "+negative_cts_offsets"})),
+        ("negative.mkv", Clip(first_tick=-25, container_options={"avoid_negative_ts": "disabled"})),
         ("wide.mkv", Clip(codec="ffv1", options={}, size_wh=(16_384, 64), frame_count=5)),
     ],
 )

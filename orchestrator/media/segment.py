@@ -272,9 +272,11 @@ def assemble(
                         if output.encoding.smart and found.is_keyframe:
                             packet = _with_parameter_sets(packet, source.streams.video[0])
                         # Matroska counts milliseconds: which frame is meant is sure, its time is not.
-                        packet.pts = clock.tick(clock.nearest((packet.pts or 0) * Fraction(packet.time_base or 0)))
-                        packet.dts = clock.tick(decoded) - lag_ticks
-                        packet.duration = clock.tick(decoded + 1) - clock.tick(decoded)
+                        shown = clock.nearest((packet.pts or 0) * Fraction(packet.time_base or 0))
+                        packet.pts, packet.dts = clock.tick(shown), clock.tick(decoded) - lag_ticks
+                        # MP4 stores the time from one decoding to the next, Matroska how long a picture is shown.
+                        lasting = decoded if output.container.name in ("mp4", "mov") else shown
+                        packet.duration = clock.tick(lasting + 1) - clock.tick(lasting)
                         packet.time_base, packet.stream = clock.time_base, video
                         decoded += 1
                     else:

@@ -101,7 +101,7 @@ def output(video: Path, speech: AudioInfo, options: RenderOptions, out: Path) ->
     times = times_of(index.pts, info)
     shown = lay_out(options.sync_mode, options.rate, times, speech.duration_s, is_whole=True)
     folder = SegmentFolder(out.with_suffix(".segments"), {"timeline": shown.digest()})
-    stored = choose_output(Encoding(preset="veryfast", crf=23, thread_count=1), info)
+    stored = choose_output(Encoding(preset="veryfast", crf=23, thread_count=1, container=options.container), info)
     with (
         VideoReader(info) as reader,
         SegmentWriter(folder, info, shown.clock, SpeechEncoder(speech, duration_s=shown.sound_s), stored, shown.frame_count, Watch()) as writer,
@@ -187,6 +187,15 @@ def test_kept_times_are_the_source_s_own_to_the_tick(made: Made, tmp_path: Path,
         assert numbers == [folded(mode, k, count) for k in range(len(frames))]
     assert abs(shown.duration_s - (SPEECH_S if mode != "cut_off" else sum(lengths))) <= Fraction(1, 20)
     np.testing.assert_allclose(heard(out), [float(click) for click in CLICKS_S if click < shown.duration_s], atol=0.003)
+
+
+def test_matroska_says_of_each_kept_frame_how_long_it_is_shown(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    shown, _ = output(made.source("phone"), made.speech, RenderOptions(frame_rate="keep", container="mkv"), out)
+    with av.open(str(out)) as container:
+        packets = sorted((packet.pts or 0, packet.duration or 0) for packet in container.demux(video=0) if packet.size)
+        assert abs(Fraction(container.duration or 0, av.time_base) - shown.duration_s) < Fraction(1, 20)
+    assert all(abs(pts + duration - behind) <= 1 for (pts, duration), (behind, _) in pairwise(packets))
 
 
 def test_output_that_keeps_its_times_is_the_same_bits_wherever_it_was_begun_again(made: Made, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -80,6 +81,15 @@ class Family:
     def regions(self) -> list[str]:
         """What lies in shared memory for this server."""
         return sorted(region.name for region in SHARED_MEMORY.glob(f"{self.prefix}*"))
+
+    @contextmanager
+    def spared(self) -> Iterator[None]:
+        """Keep what it leaves from other servers that start on this machine meanwhile: each sweeps up what nobody locks."""
+        with (SHARED_MEMORY / f"{self.prefix}lock").open() as lock:
+            holder = threading.Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_EX))  # it waits for the guard's end
+            holder.start()
+            yield
+            holder.join(PATIENCE_S)
 
     def alive(self) -> list[psutil.Process]:
         """Which of its processes exist, zombies included."""
@@ -202,26 +212,28 @@ def test_killed_guard_leaves_nothing_after_stop(home: Path, repository: Path) ->
 
 def test_killed_guard_and_owner_leave_nothing_but_an_empty_lock(owner: tuple[subprocess.Popen[str], Family]) -> None:
     process, family = owner
-    process.send_signal(signal.SIGSTOP)
-    family.guard.kill()
-    process.kill()
-    process.wait(PATIENCE_S)
-    wait_for(lambda: not family.alive(), family.alive)
-    assert family.regions() == [f"{family.prefix}lock"]
+    with family.spared():
+        process.send_signal(signal.SIGSTOP)
+        family.guard.kill()
+        process.kill()
+        process.wait(PATIENCE_S)
+        wait_for(lambda: not family.alive(), family.alive)
+        assert family.regions() == [f"{family.prefix}lock"]
     sweep()
     assert family.regions() == []
 
 
 def test_everything_killed_is_swept_by_the_next_start(home: Path, repository: Path, owner: tuple[subprocess.Popen[str], Family]) -> None:
     process, family = owner
-    for victim in (family.guard, family.triton, *family.stubs):
-        victim.send_signal(signal.SIGSTOP)
-    for victim in (family.guard, family.triton, *family.stubs):
-        victim.kill()
-    process.kill()
-    process.wait(PATIENCE_S)
-    wait_for(lambda: not family.alive(), family.alive)
-    assert len(family.regions()) == 3
+    with family.spared():
+        for victim in (family.guard, family.triton, *family.stubs):
+            victim.send_signal(signal.SIGSTOP)
+        for victim in (family.guard, family.triton, *family.stubs):
+            victim.kill()
+        process.kill()
+        process.wait(PATIENCE_S)
+        wait_for(lambda: not family.alive(), family.alive)
+        assert len(family.regions()) == 3
     LocalTriton.start(home, repository, drain_s=0.2).stop()
     assert family.regions() == []
 

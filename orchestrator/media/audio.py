@@ -168,14 +168,19 @@ def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Itera
 def shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield samples with silence before them or without their beginning."""
     offset = round(offset_s * sample_rate_hz)
-    for start in range(0, offset, sample_rate_hz):
-        yield np.zeros((channel_count, min(sample_rate_hz, offset - start)), np.float32)
+    yield from silence(channel_count, offset, sample_rate_hz)
     left_out = max(0, -offset)
     for samples in pieces:
         skipped = min(left_out, samples.shape[1])
         left_out -= skipped
         if skipped < samples.shape[1]:
             yield samples[:, skipped:]
+
+
+def silence(channel_count: int, sample_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield so many samples of silence, (channels, n) float32, at most a second at once; nothing for a count below 1."""
+    for start in range(0, sample_count, sample_rate_hz):
+        yield np.zeros((channel_count, min(sample_rate_hz, sample_count - start)), np.float32)
 
 
 def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
@@ -193,9 +198,7 @@ def _resampled(
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
         gain = np.float32(STEREO_TO_MONO_GAIN if channel_count == 2 and layout == "mono" else 1.0)
         for pause_s, frame in chain(frames, [(Fraction(0), None)]):
-            silent = round(pause_s * sample_rate_hz)
-            for start in range(0, silent, sample_rate_hz):
-                yield np.zeros((1 if layout == "mono" else 2, min(sample_rate_hz, silent - start)), np.float32)
+            yield from silence(1 if layout == "mono" else 2, round(pause_s * sample_rate_hz), sample_rate_hz)
             if frame is not None:
                 frame.pts = None  # the resampler would make what jitters follow its stamps
             for resampled in resampler.resample(frame):

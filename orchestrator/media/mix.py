@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import MissingStream
-from orchestrator.media.audio import channel_count, read_samples, shifted
+from orchestrator.media.audio import channel_count, read_samples, shifted, silence
 
 MIX_RATE_HZ = 48_000
 """Sample rate of an output with several sounds in it."""
@@ -133,10 +133,7 @@ def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32
                 left -= piece.shape[1]
                 if not left:
                     break
-        while left > 0:
-            silent = min(left, MIX_RATE_HZ)
-            yield np.zeros((channels, silent), np.float32)
-            left -= silent
+        yield from silence(channels, left, MIX_RATE_HZ)
 
 
 def _fade(position: int, count: int, left: int, *, fades_in: bool, fades_out: bool) -> NDArray[np.float32]:

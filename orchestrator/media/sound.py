@@ -10,7 +10,7 @@ from av.audio.codeccontext import AudioCodecContext
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from orchestrator.media.audio import AudioInfo, speech_samples
+from orchestrator.media.audio import AudioInfo, silence, speech_samples
 from orchestrator.media.formats import SOUNDS, Sound
 from orchestrator.media.mix import MIX_RATE_HZ, Background, mixed, together
 
@@ -112,7 +112,4 @@ def _samples(speech: AudioInfo, layout: str, rate_hz: int, duration_s: Fraction 
             left -= min(left, piece.shape[1])
             if not left:
                 return
-    while left:
-        silence = min(left, rate_hz)
-        yield np.zeros((channels, silence), np.float32)
-        left -= silence
+    yield from silence(channels, left or 0, rate_hz)

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -103,6 +104,35 @@ def test_instances_share_the_cores(backend: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2)))
     assert backend.default_thread_count({"instance_group": [{"count": 2}]}) == 1
     assert backend.default_thread_count({"instance_group": [{"count": 5}]}) == 1
+
+
+def test_small_model_on_one_thread_runs_item_by_item(backend: Any, model_file: Path) -> None:
+    cpu: list[Any] = [("CPUExecutionProvider", {})]
+    options = backend.ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    assert backend.runs_best_item_by_item(model_file, cpu, options)
+    assert not backend.runs_best_item_by_item(model_file, [("CUDAExecutionProvider", {}), *cpu], options)
+    options.intra_op_num_threads = 2
+    assert not backend.runs_best_item_by_item(model_file, cpu, options), "threads share a batch better than one item"
+    options.intra_op_num_threads = 1
+    with (model_file.parent / "weights.bin").open("wb") as weights:
+        weights.truncate(backend.SMALL_MODEL_BYTES)
+    assert not backend.runs_best_item_by_item(model_file, cpu, options), "weights may lie beside the model"
+
+
+def test_batch_that_runs_item_by_item_keeps_its_order(backend: Any, tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceMax", ["x"], ["largest"], axes=[0]), helper.make_node("Sub", ["x", "largest"], ["y"])]
+    nodes.append(helper.make_node("Neg", ["x"], ["negative"]))
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in ("x", "y", "negative")}
+    graph = helper.make_graph(nodes, "tells how many run together", [values["x"]], [values["y"], values["negative"]])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
+    model = backend.TritonPythonModel()
+    model.session, model.input_names = backend.ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"]), ["x"]
+    x = np.array([[1.0], [3.0], [2.0]], np.float32)
+    model.runs_item_by_item = False
+    assert [array.ravel().tolist() for array in model._run(["negative", "y"], [x])] == [[-1.0, -3.0, -2.0], [-2.0, 0.0, -1.0]]
+    model.runs_item_by_item = True
+    assert [array.ravel().tolist() for array in model._run(["negative", "y"], [x])] == [[-1.0, -3.0, -2.0], [0.0, 0.0, 0.0]]
 
 
 def test_output_without_a_row_per_item_is_refused(backend: Any) -> None:

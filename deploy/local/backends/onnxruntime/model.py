@@ -57,6 +57,11 @@ CPU_OUTPUT_LIMIT_BYTES = 64 << 10
 """What an operator may put out on the CPU for one item while the model is on a GPU. ONNX Runtime computes shapes there, which is right; an
 operator above this works on pictures or features, and each copy to and fro stalls the GPU."""
 
+SMALL_MODEL_BYTES = 16 << 20
+"""Size of a model up to which a single thread runs a batch item by item: its weights and one item's features then stay in the core's cache
+together, which those of a batch do not. Measured: 13 to 25 % less time for networks of 3 and 7 MB; one of 144 MB, whose weights have to come
+from memory each time, takes 6 % more."""
+
 ALLOW_CPU_OPERATORS = "allow_cpu_operators"
 """Parameter of the configuration: "true" accepts operators above that limit, for a model that has one without a GPU version."""
 
@@ -101,6 +106,7 @@ class TritonPythonModel:
             options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
             self.session = open_session(file, options, providers)
             self._check_config(config, file)
+            self.runs_item_by_item = self.batches and runs_best_item_by_item(file, providers, options)
             placement = try_out(self.session, config)
         if problem := misplaced(placement, [name for name, _ in providers], config):
             raise pb_utils.TritonModelException(f"{file} {problem}.")
@@ -130,13 +136,21 @@ class TritonPythonModel:
         try:
             feeds = [[read(pb_utils.get_input_tensor_by_name(request, name)) for name in self.input_names] for request in requests]
             arrays = feeds[0] if len(feeds) == 1 else [np.concatenate(parts) for parts in zip(*feeds, strict=True)]
-            results = self.session.run(names, dict(zip(self.input_names, arrays, strict=True)))
+            results = self._run(names, arrays)
             shares = split_results(results, [feed[0].shape[0] for feed in feeds]) if self.batches else [results]
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises is the answer to these requests
             if len(requests) > 1:
                 return [response for request in requests for response in self._run_together([request])]
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))]
         return [respond(request, dict(zip(names, share, strict=True))) for request, share in zip(requests, shares, strict=True)]
+
+    def _run(self, names: list[str], inputs: list[Array]) -> list[Array]:
+        """Run a batch and return the outputs with these names."""
+        if not self.runs_item_by_item:
+            return list(self.session.run(names, dict(zip(self.input_names, inputs, strict=True))))
+        starts = range(len(inputs[0]))
+        items = [self.session.run(names, {name: array[i : i + 1] for name, array in zip(self.input_names, inputs, strict=True)}) for i in starts]
+        return [np.concatenate(parts) for parts in zip(*items, strict=True)]
 
 
 def read(tensor: Any) -> Array:
@@ -227,6 +241,12 @@ def default_thread_count(config: Config) -> int:
     """Share the cores among the model's instances, so that together they have one thread a core."""
     instances = sum(int(group.get("count", 1)) for group in config.get("instance_group", []))
     return max(1, available_cores() // max(1, instances))
+
+
+def runs_best_item_by_item(file: Path, providers: list[Provider], options: ort.SessionOptions) -> bool:
+    """Tell whether a model is faster without batches where it runs, see `SMALL_MODEL_BYTES`."""
+    size = sum(part.stat().st_size for part in file.parent.iterdir() if part.is_file())
+    return providers[0][0] == "CPUExecutionProvider" and options.intra_op_num_threads == 1 and size <= SMALL_MODEL_BYTES
 
 
 def available_cores() -> int:

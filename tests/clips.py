@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from orchestrator.media.encoders import open_encoder
+from preprocess.orientation import UPRIGHT, Orientation
 
 NUMBER_BITS = 6
 """Bits of the barcode: frame numbers 0..63."""
@@ -52,8 +53,7 @@ class Clip:
     first_tick: int = 0
     key_at: Sequence[int] = ()
     """Frames forced to be key frames."""
-    rotation_deg: int = 0
-    is_mirrored: bool = False
+    orientation: Orientation = UPRIGHT
     display_matrix: Sequence[int] | None = None
     colour: tuple[int, int, int, int] = (0, 2, 2, 2)
     """Range, primaries, transfer and matrix, FFmpeg's numbers."""
@@ -138,8 +138,8 @@ def _video_stream(container: OutputContainer, clip: Clip) -> VideoStream:
     context.color_range, context.color_primaries, context.color_trc, context.colorspace = clip.colour
     if clip.sample_aspect_ratio:
         context.sample_aspect_ratio = clip.sample_aspect_ratio
-    if clip.rotation_deg or clip.is_mirrored:
-        stream.set_display_rotation(clip.rotation_deg, hflip=clip.is_mirrored)
+    if clip.orientation != UPRIGHT:
+        stream.set_display_rotation(clip.orientation.turn_deg, hflip=clip.orientation.is_mirrored)
     if clip.display_matrix is not None:
         stream.set_display_matrix(clip.display_matrix)
     open_encoder(context)

@@ -17,6 +17,7 @@ from orchestrator.inference.landmarks import LandmarkModel
 from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 from preprocess.letterbox import Letterbox
 from preprocess.mel import N_MELS, WINDOW_COLUMNS
+from preprocess.orientation import Orientation
 
 
 class FaceDetector:
@@ -48,9 +49,9 @@ class FaceDetector:
         self.size_px = self.description.sizes["S"]
         self.batch_size = self.description.request_batch_size
 
-    def letterbox(self, coded_wh: tuple[int, int], rotation_deg: int, *, is_mirrored: bool = False) -> Letterbox:
+    def letterbox(self, coded_wh: tuple[int, int], orientation: Orientation) -> Letterbox:
         """Return how a coded frame, turned upright, fits the detector's picture: no larger than it takes where the model leaves that open."""
-        return Letterbox.fit(coded_wh, rotation_deg, self.size_px, is_mirrored=is_mirrored, is_square=not self.description.is_open)
+        return Letterbox.fit(coded_wh, orientation, self.size_px, is_square=not self.description.is_open)
 
     def detect(self, images: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
         """Find faces in (n, H, W, 3) RGB pictures, put into `letterbox`.

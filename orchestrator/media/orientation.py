@@ -10,11 +10,21 @@ import av
 from av.sidedata.sidedata import SideData, SideDataContainer
 from PIL import Image, UnidentifiedImageError
 
+from preprocess.orientation import UPRIGHT, Orientation
+
 _EXIF_ORIENTATION = 0x0112
 """Number of the tag (EXIF 2.32 table 4)."""
 
-_ORIENTATIONS = {2: (0, True), 3: (180, False), 4: (180, True), 5: (270, True), 6: (270, False), 7: (90, True), 8: (90, False)}
-"""Its values: the counter-clockwise turn, and whether left and right are exchanged behind it."""
+_ORIENTATIONS = {
+    2: Orientation(0, True),
+    3: Orientation(180),
+    4: Orientation(180, True),
+    5: Orientation(270, True),
+    6: Orientation(270),
+    7: Orientation(90, True),
+    8: Orientation(90),
+}
+"""Its values but 1, which is upright."""
 
 
 def side_data(picture: av.VideoFrame) -> dict[str, bytes] | None:
@@ -26,8 +36,8 @@ def side_data(picture: av.VideoFrame) -> dict[str, bytes] | None:
         return None
 
 
-def orientation(picture: av.VideoFrame, path: Path) -> tuple[int, bool]:
-    """Return the counter-clockwise turn, to the nearest quarter, and whether left and right are exchanged behind it.
+def orientation_of(picture: av.VideoFrame, path: Path) -> Orientation:
+    """Return how a file's pictures are shown, to the nearest quarter of a turn.
 
     Args:
         picture: the first of a file.
@@ -35,22 +45,22 @@ def orientation(picture: av.VideoFrame, path: Path) -> tuple[int, bool]:
     """
     beside = side_data(picture)
     if beside is None:
-        return _of_photograph(path) or (_quarters(picture.rotation), False)
+        return _of_photograph(path) or Orientation(_quarters(picture.rotation))
     if "DISPLAYMATRIX" not in beside:
-        return 0, False
+        return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", beside["DISPLAYMATRIX"])
     is_mirrored = a * d < b * c
-    return _quarters(-math.degrees(math.atan2(b, -a if is_mirrored else a))), is_mirrored
+    return Orientation(_quarters(-math.degrees(math.atan2(b, -a if is_mirrored else a))), is_mirrored)
 
 
 def _quarters(turn_deg: float) -> int:
     return round(turn_deg / 90) * 90 % 360
 
 
-def _of_photograph(path: Path) -> tuple[int, bool] | None:
+def _of_photograph(path: Path) -> Orientation | None:
     """Read a photograph's own EXIF; None where it is none that Pillow knows."""
     try:
         with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF", "AVIF")) as photograph:
-            return _ORIENTATIONS.get(photograph.getexif().get(_EXIF_ORIENTATION, 1), (0, False))
+            return _ORIENTATIONS.get(photograph.getexif().get(_EXIF_ORIENTATION, 1), UPRIGHT)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         return None

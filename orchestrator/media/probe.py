@@ -17,8 +17,9 @@ from orchestrator.media.bounds import check_size
 from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
-from orchestrator.media.orientation import orientation
+from orchestrator.media.orientation import orientation_of
 from orchestrator.media.times import MAX_FRAME_RATE
+from preprocess.orientation import UPRIGHT, Orientation
 
 STILL_FRAME_RATE = Fraction(25)
 """Frame rate of a render whose source is one still image, Hz."""
@@ -83,8 +84,6 @@ class VideoInfo:
     path: Path
     size_wh: tuple[int, int]
     """Coded frame size before any rotation, px."""
-    rotation_deg: int
-    """Counter-clockwise turn that a player applies before showing the frame: 0, 90, 180 or 270."""
     frame_rate: Fraction
     time_base: Fraction
     expected_frame_count: int
@@ -105,8 +104,8 @@ class VideoInfo:
         """Whether time stamps may begin anew in mid-stream, see `MAY_JUMP`."""
         return self.container in MAY_JUMP
 
-    is_mirrored: bool = False
-    """Whether a player exchanges left and right behind that turn, as front cameras ask for."""
+    orientation: Orientation = UPRIGHT
+    """What a player does before showing a frame."""
     start_s: Fraction = Fraction(0)
     """How long after the file's own beginning its first picture is shown; an output begins with that picture, s."""
     tone_mapped_from: ColourTags | None = None
@@ -191,7 +190,6 @@ def probe_video(path: Path) -> VideoInfo:
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
         width, height = frame.width, frame.height
-        rotation_deg, is_mirrored = orientation(frame, path)
         check_size(path, width, height)
         second = next(frames, None)
         is_still = second is None
@@ -203,8 +201,7 @@ def probe_video(path: Path) -> VideoInfo:
         return VideoInfo(
             path=path,
             size_wh=(width, height),
-            rotation_deg=rotation_deg,
-            is_mirrored=is_mirrored,
+            orientation=orientation_of(frame, path),
             frame_rate=STILL_FRAME_RATE if second is None else _frame_rate(stream, is_stamped=second.pts != frame.pts),
             time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
             expected_frame_count=_expected_frame_count(container, stream),

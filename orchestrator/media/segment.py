@@ -28,6 +28,7 @@ from orchestrator.media.output import Output
 from orchestrator.media.probe import FULL_RANGE, LIMITED_RANGE, VideoInfo
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import translate_write_errors
+from preprocess.orientation import UPRIGHT
 
 _MOVFLAGS = "+empty_moov+delay_moov+default_base_moof+skip_trailer+frag_custom"
 """One fragment, whatever key frames are in it, behind a moov whose edit lists know the encoder's delay and the sound's priming; no index behind it.
@@ -375,8 +376,8 @@ def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
     _tell_alpha(stream, output)
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha, light=info.light)}
-    if info.rotation_deg or info.is_mirrored:
-        stream.set_display_rotation(info.rotation_deg, hflip=info.is_mirrored)
+    if info.orientation != UPRIGHT:
+        stream.set_display_rotation(info.orientation.turn_deg, hflip=info.orientation.is_mirrored)
     open_encoder(context)
     return stream
 

@@ -79,7 +79,7 @@ def find_faces(
         InferenceError: Triton failed.
         RenderError: the watch says that the work must not go on.
     """
-    box = detector.letterbox(info.working_size_wh, info.rotation_deg, is_mirrored=info.is_mirrored)
+    box = detector.letterbox(info.working_size_wh, info.orientation)
     rate = float(info.frame_rate)
     meter = ChangeMeter()
     waiting: list[tuple[_Picture, Rows]] = []

@@ -16,7 +16,7 @@ from orchestrator.media.reader import FrameIndex, VideoReader, plane_views, stre
 from orchestrator.pipeline.tracks import Detections
 from orchestrator.pipeline.watch import Watch
 from preprocess.align import frame_to_crop_matrix, warp
-from preprocess.letterbox import turned_upright
+from preprocess.orientation import UPRIGHT
 from preprocess.recognition import Sighting, mean_direction, sightings, tracks_of_people
 from preprocess.smoothing import SeenFrame
 from preprocess.speaker import MIN_START_SCORE, FaceAt, KnownTracks, SpeakerChoice, face_at
@@ -39,7 +39,7 @@ def read_reference(path: Path) -> NDArray[np.uint8]:
     if frame is None:
         raise NoFaceFound(f"{path.name} shows no picture; give a picture of the speaker.")
     picture = frame.scaled_rgb(info.working_size_wh)
-    return np.ascontiguousarray(turned_upright(picture, info.rotation_deg, is_mirrored=info.is_mirrored))
+    return np.ascontiguousarray(info.orientation.shown(picture))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Recogniser:
 
 def _portrait(picture: NDArray[np.uint8], detector: FaceDetector, embedder: FaceEmbedder) -> NDArray[np.float64]:
     height, width = picture.shape[:2]
-    box = detector.letterbox((width, height), 0)
+    box = detector.letterbox((width, height), UPRIGHT)
     scaled = cv2.resize(picture, box.scaled_coded_wh, interpolation=cv2.INTER_AREA)
     rows = detector.detect(box.place(np.asarray(scaled, np.uint8))[None]).result()[0]
     rows = rows[rows[:, 4] >= MIN_START_SCORE]

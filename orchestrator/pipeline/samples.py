@@ -33,9 +33,9 @@ def video_samples(client: TritonClient, description: ModelDescription, video: Pa
     """
     info = probe_video(video)
     detector = FaceDetector(client)
-    box = detector.letterbox(info.working_size_wh, info.rotation_deg, is_mirrored=info.is_mirrored)
+    box = detector.letterbox(info.working_size_wh, info.orientation)
     large_px = min(MAX_SIDE_PX, max(info.working_size_wh))
-    large = Letterbox.fit(info.working_size_wh, info.rotation_deg, large_px, is_mirrored=info.is_mirrored)
+    large = Letterbox.fit(info.working_size_wh, info.orientation, large_px)
     size_px = description.input_dims["face"][0] if "face" in description.input_dims else 0
     images, crops = [], []
     with VideoReader(info) as reader:

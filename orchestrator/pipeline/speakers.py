@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BeforeValidator
 from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import Speech
 from orchestrator.media.probe import VideoInfo
-from preprocess.letterbox import Letterbox
 from preprocess.speaker import EveryFace, FaceAt, FaceBoxes, LargestFace, SpeakerChoice
 
 _POINT = re.compile(r"(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?)(?:,(\d{1,9}))?")
@@ -121,19 +120,15 @@ def describe(choice: FaceAt, info: VideoInfo) -> str:
 
 
 def _shown_wh(info: VideoInfo) -> tuple[int, int]:
-    width, height = info.working_size_wh
-    return (width, height) if info.rotation_deg % 180 == 0 else (height, width)
+    return info.orientation.shown_wh(info.working_size_wh)
 
 
 def _to_coded(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
-    size_px = max(info.working_size_wh)
-    return Letterbox.fit(info.working_size_wh, info.rotation_deg, size_px, is_mirrored=info.is_mirrored).points_to_frame(points)
+    return info.orientation.to_coded(points, _shown_wh(info))
 
 
 def _to_shown(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
-    """Turn the other way: a turned frame's picture is the frame, turned back. To turn and mirror once more undoes both."""
-    back_deg = info.rotation_deg if info.is_mirrored else -info.rotation_deg % 360
-    return Letterbox.fit(_shown_wh(info), back_deg, max(info.working_size_wh), is_mirrored=info.is_mirrored).points_to_frame(points)
+    return info.orientation.inverse.to_coded(points, info.working_size_wh)
 
 
 def _box(box: Box, info: VideoInfo) -> Box:

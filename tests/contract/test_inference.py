@@ -19,6 +19,7 @@ from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.golden import LANDMARKS5, POINT_TOLERANCE, golden_inputs
 from orchestrator.inference.selftest import self_test
 from orchestrator.settings import Settings
+from preprocess.orientation import UPRIGHT
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_wrong_shape_is_rejected_and_the_client_lives_on(client: TritonClient) -
 def test_pictures_of_different_shapes_at_the_same_time_each_get_their_own_faces(client: TritonClient) -> None:
     detector = FaceDetector(client)
     picture = golden_inputs(detector.description, 1)["image"][0]
-    shapes = [detector.letterbox(size_wh, 0).canvas_wh for size_wh in ((1920, 1080), (1080, 1920), (640, 640), (320, 2400))]
+    shapes = [detector.letterbox(size_wh, UPRIGHT).canvas_wh for size_wh in ((1920, 1080), (1080, 1920), (640, 640), (320, 2400))]
     assert shapes == [(384, 224), (224, 384), (384, 384), (96, 384)]
     images = [np.ascontiguousarray(cv2.resize(picture, (min(shape), min(shape)), interpolation=cv2.INTER_AREA), np.uint8) for shape in shapes]
     images = [

@@ -26,6 +26,7 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch
+from preprocess.orientation import Orientation
 from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, planes_of, speech_like, write_wav
 from tests.contract.test_media_writer import decoded, decoded_sound, info_of
 
@@ -82,7 +83,7 @@ def test_pictures_clock_and_sound_are_exact_and_the_bits_the_same_when_begun_aga
     tmp_path: Path, speech: AudioInfo, codec: CodecName, container: ContainerName
 ) -> None:
     square = container in ("webm", "mkv") and not CODECS[codec].stores_pixel_shape
-    info = info_of(frame_rate=RATE, rotation_deg=90, sample_aspect_ratio=Fraction(1) if square else Fraction(4, 3))
+    info = info_of(frame_rate=RATE, orientation=Orientation(90), sample_aspect_ratio=Fraction(1) if square else Fraction(4, 3))
     encoding = Encoding(codec=codec, container=container, thread_count=2)
     segments = write(tmp_path / "once", info, speech, encoding)
     out = movie(segments, info, encoding)
@@ -107,7 +108,7 @@ def test_pictures_clock_and_sound_are_exact_and_the_bits_the_same_when_begun_aga
             assert path.suffix not in (".mov", ".mp4") or file.streams.audio[0].codec_context.layout.name == "mono"
         assert FRAMES / RATE * rate_hz <= len(sound) <= FRAMES / RATE * rate_hz + 2 * 1024
     found = probe_video(out)
-    assert (found.rotation_deg, found.frame_rate, found.size_wh, found.colour) == (90, RATE, (96, 64), ColourTags(1, 1, 1, 1))
+    assert (found.orientation, found.frame_rate, found.size_wh, found.colour) == (Orientation(90), RATE, (96, 64), ColourTags(1, 1, 1, 1))
     assert found.sample_aspect_ratio == info.sample_aspect_ratio
 
 

@@ -18,7 +18,8 @@ from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader, sample_views
 from orchestrator.media.scan import foresee_frames
 from orchestrator.media.times import MISSING_PTS
-from preprocess.letterbox import Letterbox, turned_upright
+from preprocess.letterbox import Letterbox
+from preprocess.orientation import UPRIGHT, Orientation
 from tests.clips import (
     FRONT_CAMERA_MATRIX,
     PORTRAIT_PHONE_MATRIX,
@@ -50,8 +51,7 @@ class Case:
     pix_fmt: str = ""
     """As decoded, where that differs from what was encoded."""
     frame_rate: Fraction | None = None
-    rotation_deg: int = 0
-    is_mirrored: bool = False
+    orientation: Orientation = UPRIGHT
     is_lossless: bool = True
 
 
@@ -69,14 +69,14 @@ CASES = {
         Clip(frame_rate=Fraction(1000), ticks=[int(tick) for tick in np.cumsum([0] + [30, 50, 40] * 9 + [40, 40])]),
         frame_rate=Fraction(25),
     ),
-    "h264 mp4 turned 90": Case("clip.mp4", Clip(rotation_deg=90), rotation_deg=90),
-    "h264 mp4 turned 180": Case("clip.mp4", Clip(rotation_deg=180), rotation_deg=180),
-    "h264 mp4 turned 270": Case("clip.mp4", Clip(rotation_deg=270), rotation_deg=270),
-    "h264 mp4 mirrored": Case("clip.mp4", Clip(is_mirrored=True), is_mirrored=True),
-    "h264 mp4 upside down": Case("clip.mp4", Clip(rotation_deg=180, is_mirrored=True), rotation_deg=180, is_mirrored=True),
-    "h264 mp4 of a front camera": Case("clip.mp4", Clip(display_matrix=FRONT_CAMERA_MATRIX), rotation_deg=270, is_mirrored=True),
-    "h264 mkv mirrored": Case("clip.mkv", Clip(is_mirrored=True), is_mirrored=True),
-    "h264 mp4 of a phone held upright": Case("clip.mp4", Clip(display_matrix=PORTRAIT_PHONE_MATRIX), rotation_deg=270),
+    "h264 mp4 turned 90": Case("clip.mp4", Clip(orientation=Orientation(90)), orientation=Orientation(90)),
+    "h264 mp4 turned 180": Case("clip.mp4", Clip(orientation=Orientation(180)), orientation=Orientation(180)),
+    "h264 mp4 turned 270": Case("clip.mp4", Clip(orientation=Orientation(270)), orientation=Orientation(270)),
+    "h264 mp4 mirrored": Case("clip.mp4", Clip(orientation=Orientation(is_mirrored=True)), orientation=Orientation(is_mirrored=True)),
+    "h264 mp4 upside down": Case("clip.mp4", Clip(orientation=Orientation(180, True)), orientation=Orientation(180, True)),
+    "h264 mp4 of a front camera": Case("clip.mp4", Clip(display_matrix=FRONT_CAMERA_MATRIX), orientation=Orientation(270, True)),
+    "h264 mkv mirrored": Case("clip.mkv", Clip(orientation=Orientation(is_mirrored=True)), orientation=Orientation(is_mirrored=True)),
+    "h264 mp4 of a phone held upright": Case("clip.mp4", Clip(display_matrix=PORTRAIT_PHONE_MATRIX), orientation=Orientation(270)),
     "h264 mp4 in full range": Case("clip.mp4", Clip(pix_fmt="yuvj420p", colour=(2, 1, 1, 1))),
     "h264 mp4 in BT.709": Case("clip.mp4", Clip(colour=(1, 1, 1, 1))),
     "h264 mp4 with 4:2:2": Case("clip.mp4", Clip(pix_fmt="yuv422p")),
@@ -151,7 +151,7 @@ def index_of(info: VideoInfo) -> FrameIndex:
 def test_probe_finds_size_rate_rotation_colour_and_format(made: Made, name: str) -> None:
     case, info = CASES[name], made(name)
     assert info.size_wh == case.clip.size_wh
-    assert (info.rotation_deg, info.is_mirrored) == (case.rotation_deg, case.is_mirrored)
+    assert info.orientation == case.orientation
     assert info.pix_fmt == (case.pix_fmt or case.clip.pix_fmt)
     assert info.is_still == (case.clip.frame_count == 1)
     if case.clip.ticks is None:
@@ -293,18 +293,18 @@ def test_pictures_of_a_run_are_free_to_be_edited(made: Made, name: str) -> None:
                 plane[:] = 255
 
 
-@pytest.mark.parametrize("rotation_deg", [90, 180, 270])
-def test_letterbox_turns_the_picture_as_a_player_does(made: Made, rotation_deg: int) -> None:
+@pytest.mark.parametrize("turn_deg", [90, 180, 270])
+def test_letterbox_turns_the_picture_as_a_player_does(made: Made, turn_deg: int) -> None:
     """A phone held upright stores its picture lying: what is stored at the top left is seen at the top right (ISO 14496-12)."""
     info = made("h264 mp4 of a phone held upright")
     turns = {90: 1, 180: 2, 270: 3}
     coded = np.zeros((64, 96, 3), np.uint8)
     coded[0, 0] = 255
-    seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96).place(coded)
+    seen = Letterbox.fit(info.size_wh, info.orientation, 96).place(coded)
     assert seen[0, 63, 0] == 255
-    info = made(f"h264 mp4 turned {rotation_deg}")
-    seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96).place(coded)
-    turned = np.rot90(coded, turns[rotation_deg])
+    info = made(f"h264 mp4 turned {turn_deg}")
+    seen = Letterbox.fit(info.size_wh, info.orientation, 96).place(coded)
+    turned = np.rot90(coded, turns[turn_deg])
     assert np.array_equal(seen[: turned.shape[0], : turned.shape[1]], turned)
 
 
@@ -313,7 +313,7 @@ def test_letterbox_mirrors_the_picture_as_a_player_does(made: Made) -> None:
     shown = {"mirrored": coded[:, ::-1], "upside down": coded[::-1], "of a front camera": coded.transpose(1, 0, 2)}
     for name, expected in shown.items():
         info = made(f"h264 mp4 {name}")
-        seen = Letterbox.fit(info.size_wh, info.rotation_deg, 96, is_mirrored=info.is_mirrored).place(coded)
+        seen = Letterbox.fit(info.size_wh, info.orientation, 96).place(coded)
         assert np.array_equal(seen[: expected.shape[0], : expected.shape[1]], expected), name
 
 
@@ -326,7 +326,7 @@ def test_photograph_is_shown_as_its_exif_says(tmp_path: Path, kind: str, number:
     exif[0x0112] = number
     stored.save(tmp_path / f"face.{kind}", exif=exif, quality=95)
     info = probe_video(tmp_path / f"face.{kind}")
-    seen = turned_upright(np.asarray(stored), info.rotation_deg, is_mirrored=info.is_mirrored)
+    seen = info.orientation.shown(np.asarray(stored))
     with Image.open(tmp_path / f"face.{kind}") as photograph:
         expected = np.asarray(ImageOps.exif_transpose(photograph).convert("RGB"))
     assert seen.shape == expected.shape

@@ -26,6 +26,7 @@ from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
+from preprocess.orientation import Orientation
 from tests.clips import Sound, make_sound, number_of, numbered_planes, picture_of, planes_of, write_wav
 
 FAST = Encoding(preset="ultrafast")
@@ -38,7 +39,6 @@ def info_of(**changes: object) -> VideoInfo:
     info = VideoInfo(
         path=Path("source.mp4"),
         size_wh=(96, 64),
-        rotation_deg=0,
         frame_rate=Fraction(25),
         time_base=Fraction(1, 12800),
         expected_frame_count=0,
@@ -145,11 +145,11 @@ def test_full_range_is_carried_however_the_source_says_it(tmp_path: Path, speech
 
 
 @pytest.mark.parametrize("is_mirrored", [False, True])
-@pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
-def test_rotation_and_pixel_shape_are_carried(tmp_path: Path, speech: AudioInfo, rotation_deg: int, is_mirrored: bool) -> None:
-    info = info_of(rotation_deg=rotation_deg, is_mirrored=is_mirrored, sample_aspect_ratio=Fraction(4, 3))
+@pytest.mark.parametrize("turn_deg", [0, 90, 180, 270])
+def test_rotation_and_pixel_shape_are_carried(tmp_path: Path, speech: AudioInfo, turn_deg: int, is_mirrored: bool) -> None:
+    info = info_of(orientation=Orientation(turn_deg, is_mirrored), sample_aspect_ratio=Fraction(4, 3))
     found = probe_video(write_movie(tmp_path / "out.mp4", info, speech, FAST))
-    assert (found.rotation_deg, found.is_mirrored) == (rotation_deg, is_mirrored)
+    assert found.orientation == Orientation(turn_deg, is_mirrored)
     assert found.sample_aspect_ratio == Fraction(4, 3)
     assert found.size_wh == (96, 64)
 

@@ -36,6 +36,7 @@ from orchestrator.pipeline.speech import check_temperature, speech_windows
 from orchestrator.settings import Settings
 from preprocess.landmarks import five_points
 from preprocess.letterbox import Letterbox
+from preprocess.orientation import UPRIGHT
 from preprocess.speech_features import kaldi_fbank
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.networks import FACEFUSION_NAMES, WAV2LIP_NAMES, save_dinet, save_musetalk, save_wav2lip
@@ -70,7 +71,7 @@ def letterboxed(video: str, size_px: int, count: int = 4) -> tuple[NDArray[np.ui
     """Return (count, S, S, 3) RGB pictures spread over a presenter's video, and how they sit in their squares."""
     with av.open(str(MEDIA / video)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    box = Letterbox.fit((frames[0].shape[1], frames[0].shape[0]), 0, size_px)
+    box = Letterbox.fit((frames[0].shape[1], frames[0].shape[0]), UPRIGHT, size_px)
     chosen = [frames[index] for index in np.linspace(0, len(frames) - 1, count).astype(int)]
     return np.stack([box.place(np.asarray(cv2.resize(frame, box.scaled_wh, interpolation=cv2.INTER_AREA), np.uint8)) for frame in chosen]), box
 

@@ -11,6 +11,7 @@ from orchestrator.errors import InvalidOption
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.speakers import describe, speaker_choice
+from preprocess.orientation import Orientation
 from preprocess.speaker import EveryFace, FaceAt, FaceBoxes, LargestFace
 from tests.clips import Clip, make_clip
 
@@ -29,39 +30,39 @@ def test_words_and_points_are_told_apart(info: VideoInfo) -> None:
     assert speaker_choice("auto", [None, (1, 2, 3, 4)], info) == FaceBoxes((None, (1, 2, 3, 4)))
 
 
-@pytest.mark.parametrize(("rotation_deg", "shown", "coded"), [(90, (20, 10), (85, 20)), (180, (10, 20), (85, 43)), (270, (20, 10), (10, 43))])
+@pytest.mark.parametrize(("turn_deg", "shown", "coded"), [(90, (20, 10), (85, 20)), (180, (10, 20), (85, 43)), (270, (20, 10), (10, 43))])
 def test_point_in_a_turned_picture_is_brought_to_the_frame_and_back(
-    rotation_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
+    turn_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
 ) -> None:
     """A frame of 96 x 64 that is turned counter-clockwise by so much to be shown."""
-    turned = replace(info, rotation_deg=rotation_deg)
+    turned = replace(info, orientation=Orientation(turn_deg))
     choice = speaker_choice(f"{shown[0]},{shown[1]}", None, turned)
     assert choice == FaceAt(0, *coded)
     assert describe(choice, turned) == f"{shown[0]},{shown[1]} in frame 0"
 
 
 @pytest.mark.parametrize(
-    ("rotation_deg", "shown", "coded"), [(0, (10, 20), (85, 20)), (90, (20, 10), (85, 43)), (180, (10, 20), (10, 43)), (270, (20, 10), (10, 20))]
+    ("turn_deg", "shown", "coded"), [(0, (10, 20), (85, 20)), (90, (20, 10), (85, 43)), (180, (10, 20), (10, 43)), (270, (20, 10), (10, 20))]
 )
 def test_point_in_a_mirrored_picture_is_brought_to_the_frame_and_back(
-    rotation_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
+    turn_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
 ) -> None:
     """A frame of 96 x 64 that is turned counter-clockwise by so much, then mirrored, to be shown."""
-    mirrored = replace(info, rotation_deg=rotation_deg, is_mirrored=True)
+    mirrored = replace(info, orientation=Orientation(turn_deg, True))
     choice = speaker_choice(f"{shown[0]},{shown[1]}", None, mirrored)
     assert choice == FaceAt(0, *coded)
     assert describe(choice, mirrored) == f"{shown[0]},{shown[1]} in frame 0"
 
 
 def test_box_in_a_turned_picture_keeps_its_corners_in_order(info: VideoInfo) -> None:
-    choice = speaker_choice("auto", [(20, 10, 30, 40)], replace(info, rotation_deg=90))
+    choice = speaker_choice("auto", [(20, 10, 30, 40)], replace(info, orientation=Orientation(90)))
     assert choice == FaceBoxes(((55, 20, 85, 30),))
 
 
 def test_point_outside_the_picture_as_shown_is_refused(info: VideoInfo) -> None:
     with pytest.raises(InvalidOption, match="outside the picture of 96x64"):
         speaker_choice("10,64", None, info)
-    assert speaker_choice("10,64", None, replace(info, rotation_deg=90)) == FaceAt(0, 31, 10)
+    assert speaker_choice("10,64", None, replace(info, orientation=Orientation(90))) == FaceAt(0, 31, 10)
 
 
 @pytest.mark.parametrize("text", ["", "left", "10", "10;20", "-1,5", "1,2,3,4", "1,2,x", "nan,2"])

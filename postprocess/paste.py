@@ -112,7 +112,7 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_
     replaced = np.asarray(cv2.threshold(replaced, _LEAST_REPLACED, 0.0, cv2.THRESH_TOZERO)[1], np.float32)
     signal = _signal_change(face_crop.image[part], change.difference, frame.colour.curve)
     y, u, v = channels_of(cv2.transform(signal, frame.colour.rgb_to_yuv * frame.unit))
-    crop_y, crop_u, crop_v = cv2.split(face_crop.yuv[part])
+    crop_y, crop_u, crop_v = channels_of(face_crop.yuv[part])
     height, width = replaced.shape
     from_part = as_3x3(invert_affine(face_crop.frame_to_crop)) @ np.array([[1.0, 0, change.left], [0, 1, change.top], [0, 0, 1]])
     corners = np.array([[-1, -1, 1], [width, -1, 1], [-1, height, 1], [width, height, 1]])

@@ -32,6 +32,9 @@ LEAST_DELAY_S, LEAST_PAUSE_S = Fraction(1, 1000), Fraction(1, 10)
 ABSURD_LEVEL = np.float32(1000)
 """Samples this loud (60 dB above the loudest there should be), and what is no number, are faults of the program that wrote them, and silenced."""
 
+MOST_PLACED = 8
+"""Channels without a layout up to which FFmpeg takes the usual one for so many. More than that are tracks of a mixer, and are added up."""
+
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
 
@@ -43,13 +46,16 @@ class AudioInfo:
     path: Path
     sample_rate_hz: int
     channel_count: int
+    """1 where tracks were added up."""
     codec: str
     duration_s: Fraction
     """Length by counted samples, the offset included, s."""
     offset_s: Fraction = Fraction(0)
     """Silence before its first sample, or where negative how much of its beginning is left out, s."""
     gain: float = 1.0
-    """What keeps many channels mixed into two from clipping."""
+    """What keeps many channels mixed into two or one from clipping."""
+    added_up_count: int = 0
+    """How many tracks without a layout were added up; 0 where the channels have one."""
     damaged_packet_count: int = 0
     """Packets that could not be decoded; the sound goes on behind them."""
 
@@ -110,11 +116,14 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
                 "copy or export it again."
             )
         context, channels = stream.codec_context, _channels_of(stream.codec_context)
+        added_up = channels if _are_tracks(context) else 0
         gain = 1.0
         if channels > 2:
-            loudest = max(float(np.abs(samples).max(initial=0)) for samples in read_samples(path, "stereo", context.sample_rate))
+            mixed = read_samples(path, "mono" if added_up else "stereo", context.sample_rate)
+            loudest = max(float(np.abs(samples).max(initial=0)) for samples in mixed)
             gain = 1 / max(1.0, loudest)
-        info = AudioInfo(path, context.sample_rate, channels, context.name, duration_s, offset_s, gain, damaged["packets"])
+        count = 1 if added_up else channels
+        info = AudioInfo(path, context.sample_rate, count, context.name, duration_s, offset_s, gain, added_up, damaged["packets"])
     return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
 
 
@@ -134,14 +143,15 @@ def mel_blocks(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
 
 
 def channel_count(path: Path) -> int:
-    """Return how many channels a track has.
+    """Return how many channels a track has, 1 where they are added up.
 
     Raises:
         UnreadableMedia: the file is not media.
         MissingStream: it has no audio.
     """
     with open_media(path) as container:
-        return _channels_of(_audio_stream(container, path).codec_context)
+        context = _audio_stream(container, path).codec_context
+        return 1 if _are_tracks(context) else _channels_of(context)
 
 
 def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
@@ -208,6 +218,7 @@ def _resampled(
 
 
 def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[str]") -> Iterator[av.AudioFrame]:
+    adder = _Adder()
     for packet in packets_of(container, stream):
         try:
             frames = packet.decode()
@@ -215,8 +226,33 @@ def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[s
             damaged["packets"] += 1
             continue
         for frame in frames:
-            _channels_of(frame)
-        yield from frames
+            yield adder.added_up(frame) if _are_tracks(frame) else frame
+
+
+class _Adder:
+    """Adds up the tracks of frames that have no layout: FFmpeg mixes only what has one."""
+
+    def __init__(self) -> None:
+        self._converter: av.AudioResampler | None = None
+        self._kind: tuple[int, str, str, int] | None = None
+
+    def added_up(self, frame: AudioFrame) -> AudioFrame:
+        """Return a frame's tracks in one channel."""
+        if self._converter is None or self._kind != _sample_kind(frame):
+            # Packed, since PyAV cannot look at more than eight planes.
+            self._converter = av.AudioResampler(format="flt", layout=frame.layout.name, rate=frame.sample_rate)
+            self._kind = _sample_kind(frame)
+        pts, time_base, frame.pts = frame.pts, frame.time_base, None
+        [packed] = self._converter.resample(frame)
+        one = av.AudioFrame.from_ndarray(packed.to_ndarray().reshape(-1, frame.layout.nb_channels).sum(1)[None], format="fltp", layout="mono")
+        one.sample_rate, one.pts, one.time_base = frame.sample_rate, pts, time_base
+        return one
+
+
+def _are_tracks(sound: AudioFrame | AudioCodecContext) -> bool:
+    """Tell whether channels are tracks of a mixer, which have no places."""
+    count = _channels_of(sound)
+    return count > MOST_PLACED and sound.layout.name == f"{count} channels"
 
 
 def _channels_of(sound: AudioFrame | AudioCodecContext) -> int:

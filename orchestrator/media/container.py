@@ -23,6 +23,7 @@ PROTOCOLS = "file"
 FORMATS = ",".join(
     (
         "aac,ac3,aiff,amr,ape,asf,avi,eac3,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,h264,hevc,av1,ivf,obu",
+        "m4v,mjpeg,h261,h263,dirac,yuv4mpegpipe,dts,dtshd,truehd,mlp,loas,voc,sox,g722,gsm,j2k_pipe,qoi_pipe,ppm_pipe,pgm_pipe,pam_pipe",
         "mxf,ogg,w64,wav,caf,au,wv,tta,dv,nut,rm,apng,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe",
     )
 )
@@ -39,6 +40,9 @@ MAY_JUMP = ("mpegts", "mpeg")
 
 _HAS_PAUSES = ("mov", "matroska", "mpegts", "mpeg", "flv", "asf")
 """Containers that store when each packet is heard, so that a gap between two is meant; in others something was lost there."""
+
+_UNTIMED = ("mpegvideo", "m4v", "mjpeg", "h261", "h263", "dirac")
+"""Bare streams, by `format_of`, whose time stamps FFmpeg makes up, as if there were 25 frames a second."""
 
 _UNKNOWN_RIFF_BYTES = 0x7FFF0000
 """RIFF lengths from here on mean "unknown"."""
@@ -71,8 +75,11 @@ def packets_of(container: InputContainer, stream: _StreamT) -> "Iterator[Packet[
 
     Those without a byte in between, with which Theora says that the picture stays as it is, are left out: decoders refuse them.
     """
+    is_untimed = format_of(container) in _UNTIMED
     for packet in container.demux(stream):
         if packet.size or packet.dts is None:
+            if is_untimed:
+                packet.pts = packet.dts = None
             yield packet
 
 

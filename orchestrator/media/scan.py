@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.media.container import open_media, translate_errors
+from orchestrator.media.container import open_media, packets_of, translate_errors
 from orchestrator.media.probe import VideoInfo, video_stream
 
 
@@ -42,7 +42,7 @@ def foresee_frames(info: VideoInfo, until_s: Fraction | None = None, tick: Calla
     is_whole = True
     with open_media(info.path) as container, translate_errors(info.path):
         stream = video_stream(container, info.path)
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             tick()
             if not packet.size:
                 continue

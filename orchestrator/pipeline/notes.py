@@ -23,7 +23,7 @@ def render_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Ti
         *_time_notes(analysis, shown),
         *_picture_notes(plan.info),
         *_speaker_notes(plan, models, analysis, shown),
-        *_damage_notes(speeches, analysis),
+        *_input_notes(speeches, analysis),
         *_voice_notes(spans, models.voice_separator is not None),
         *plan.output.notes,
     )
@@ -80,9 +80,11 @@ def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: 
         )
 
 
-def _damage_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:
+def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:
     if analysis.damaged_packet_count:
         yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
+    for count in sorted({speech.added_up_count for speech in speeches} - {0}):
+        yield f"The speech's {count} channels have no layout; they were added up to one."
     if damaged := sum(speech.damaged_packet_count for speech in speeches):
         yield f"The speech has {damaged} damaged packets, which are left out."
 

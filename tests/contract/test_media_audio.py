@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from orchestrator.errors import UnreadableMedia
+from orchestrator.media.audio import channel_count as channel_count_of
 from orchestrator.media.audio import mel_blocks, read_samples, read_speech
 from preprocess.mel import clipped, levels_db, mel_of
 from tests.clips import Clip, Sound, make_clip, make_sound, write_wav
@@ -29,13 +30,23 @@ FILES = {
     "opus.ogg": Sound("libopus"),
     "opus.webm": Sound("libopus"),
     "aiff.aiff": Sound("pcm_s16be"),
+    "g722.g722": Sound("g722"),
+    "voc.voc": Sound("pcm_s16le"),
 }
 RATES_HZ = {
     "mp3.mp3": (8_000, 16_000, 44_100, 48_000),
     "opus.ogg": (8_000, 16_000, 24_000, 48_000),
     "opus.webm": (48_000,),
+    "g722.g722": (16_000,),
 }
-LAYOUTS = {"mp3.mp3": ("mono", "stereo"), "alac.m4a": ("mono", "stereo"), "aiff.aiff": ("mono", "stereo"), "opus.webm": ("mono", "stereo")}
+LAYOUTS = {
+    "mp3.mp3": ("mono", "stereo"),
+    "alac.m4a": ("mono", "stereo"),
+    "g722.g722": ("mono",),
+    "voc.voc": ("mono", "stereo"),
+    "aiff.aiff": ("mono", "stereo"),
+    "opus.webm": ("mono", "stereo"),
+}
 CODEC_FRAME = {"mp3.mp3": 1152, "aac.mp4": 1024, "aac.mkv": 1024}
 """Samples a codec rounds a track up to; the others keep its length exactly."""
 
@@ -120,6 +131,43 @@ def test_any_number_of_channels_is_mixed(tmp_path: Path, channel_count: int) -> 
     path = write_wav(tmp_path / "many.wav", channels, 16_000)
     assert read_speech(path).info.duration_s == 1
     assert samples_of(path, "stereo", 48_000).shape == (2, 48_000)
+
+
+def test_bare_aac_is_read_though_it_does_not_say_what_its_encoder_put_before_it(tmp_path: Path) -> None:
+    for file in ("bare.aac", "bare.latm"):
+        info = read_speech(make_sound(tmp_path / file, Sound("aac", sample_format="fltp", sample_rate_hz=48_000))).info
+        assert 1 <= info.duration_s <= 1 + Fraction(2 * 1024, 48_000)
+
+
+@pytest.mark.parametrize("channel_count", [9, 32, 64])
+@pytest.mark.parametrize("live_count", [1, 9])
+def test_tracks_of_a_mixer_are_added_up(tmp_path: Path, channel_count: int, live_count: int) -> None:
+    channels = np.zeros((16_000, channel_count), np.float32)
+    channels[:, :live_count] = Sound().samples()[:, None]
+    path = write_wav(tmp_path / "mixer.wav", channels, 16_000)
+    info = read_speech(path).info
+    assert info.duration_s == 1
+    assert (info.channel_count, info.added_up_count) == (1, channel_count)
+    loudest = float(np.abs(Sound().samples()).max()) * live_count
+    assert info.gain == pytest.approx(1 / max(1, loudest), rel=1e-3), "it does not clip"
+    assert channel_count_of(path) == 1, "as background sound, too"
+    packed = samples_of(path)[0]
+    np.testing.assert_allclose(packed, live_count * Sound().samples(), atol=live_count * 2**-14)
+
+
+def test_tracks_in_planes_of_their_own_are_added_up(tmp_path: Path) -> None:
+    """PyAV cannot look at more than eight planes."""
+    path = tmp_path / "many.opus"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libopus", rate=48_000, layout="9 channels", options={"mapping_family": "255"})
+        samples = np.tile(np.sin(np.arange(48_000) * 0.05).astype(np.float32)[:, None], (1, 9)) * np.float32(0.05)
+        for start in range(0, 48_000, 4_800):
+            frame = av.AudioFrame.from_ndarray(samples[start : start + 4_800].reshape(1, -1), format="flt", layout="9 channels")
+            frame.sample_rate, frame.pts = 48_000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert read_speech(path).info.added_up_count == 9
+    assert np.abs(samples_of(path, "mono", 48_000)[0, 10_000:40_000]).max() == pytest.approx(0.45, rel=0.15)
 
 
 def test_channels_in_an_order_of_their_own_are_mixed_by_what_they_are(tmp_path: Path) -> None:

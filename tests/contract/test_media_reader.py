@@ -96,6 +96,16 @@ CASES = {
     "h264 avi with B frames": Case("clip.avi", Clip(b_frames=2, options=B_FRAMES)),
     "h264 flv": Case("clip.flv", Clip(b_frames=2, options=B_FRAMES)),
     "h264 without a container": Case("clip.h264", Clip(b_frames=2, options=B_FRAMES, frame_rate=Fraction(50))),
+    "mpeg2 without a container": Case(
+        "clip.m2v", Clip(codec="mpeg2video", options={}, b_frames=2, frame_rate=Fraction(50)), frame_rate=Fraction(50), is_lossless=False
+    ),
+    "h263 without a container": Case(
+        "clip.h263",
+        Clip(codec="h263", options={}, size_wh=(128, 96), frame_rate=Fraction(30000, 1001), sample_aspect_ratio=Fraction(12, 11)),
+        is_lossless=False,
+    ),
+    "mjpeg without a container": Case("clip.mjpeg", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}), is_lossless=False),
+    "y4m": Case("clip.y4m", Clip(codec="rawvideo", options={}, frame_rate=Fraction(50))),
     "hevc mp4 with open groups": Case("clip.mp4", Clip(codec="libx265", options=X265)),
     "vp9 webm": Case("clip.webm", Clip(codec="libvpx-vp9", options=VP9)),
     "vp9 webm, odd-sized": Case("clip.webm", Clip(codec="libvpx-vp9", options=VP9, size_wh=(97, 65))),
@@ -110,6 +120,9 @@ CASES = {
     "mjpeg mov": Case("clip.mov", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}), is_lossless=False),
     "gif": Case("clip.gif", Clip(codec="gif", pix_fmt="rgb8", options={}), pix_fmt="bgra", is_lossless=False),
     "png": Case("clip.png", Clip(codec="png", pix_fmt="rgb24", options={}, frame_count=1), is_lossless=False),
+    "jpeg 2000": Case("clip.jp2", Clip(codec="jpeg2000", options={}, pix_fmt="rgb24", frame_count=1), is_lossless=False),
+    "qoi": Case("clip.qoi", Clip(codec="qoi", options={}, pix_fmt="rgb24", frame_count=1), is_lossless=False),
+    "ppm": Case("clip.ppm", Clip(codec="ppm", options={}, pix_fmt="rgb24", frame_count=1), is_lossless=False),
     "jpg": Case("clip.jpg", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}, frame_count=1), is_lossless=False),
     "jpg, odd-sized": Case("clip.jpg", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}, frame_count=1, size_wh=(97, 65)), is_lossless=False),
 }
@@ -179,7 +192,7 @@ def test_every_frame_comes_in_order_as_it_was_encoded(made: Made, name: str) -> 
                 assert np.array_equal(actual, expected[: actual.shape[0], : actual.shape[1]])
 
 
-UNFORESEEN = ("avi", "flv", "h264", "mpg", "gif", "png", "jpg")
+UNFORESEEN = ("avi", "flv", "h264", "m2v", "h263", "mjpeg", "mpg", "gif", "png", "jpg", "jp2", "qoi", "ppm")
 """Kinds of files whose packets do not say when each frame is shown."""
 
 

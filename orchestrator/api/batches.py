@@ -36,15 +36,12 @@ RESUME_S = 60.0
 
 
 def read_items(stored: StoredFile | None, context: Context, owner: str) -> list[BatchItem]:
-    """Check an uploaded file of JSON lines and return its requests; the file itself is not kept."""
+    """Check an uploaded file of JSON lines and return its requests. The file goes as every upload that nothing names: it may be an asset's, too."""
     if stored is None:
         raise Problem(422, "invalid_request", "The form has no input; send a file of JSON lines as the part named input.")
-    try:
-        if stored.size_bytes > MAX_BATCH_BYTES:
-            raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
-        return list(_items(stored.path.read_bytes(), context, owner))
-    finally:
-        context.storage.remove_input(stored.path, lambda: context.holds.has(stored.path, twice=True))
+    if stored.size_bytes > MAX_BATCH_BYTES:
+        raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
+    return list(_items(stored.path.read_bytes(), context, owner))
 
 
 def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:

@@ -23,10 +23,10 @@ class Holds:
         finally:
             self._release(hold.paths)
 
-    def has(self, path: Path, *, twice: bool = False) -> bool:
-        """Tell whether a request holds a file; or whether two do."""
+    def has(self, path: Path) -> bool:
+        """Tell whether a request holds a file."""
         with self._lock:
-            return self._held[path] > twice
+            return self._held[path] > 0
 
     def add(self, path: Path) -> None:
         """Hold a file once more."""

@@ -108,7 +108,7 @@ class Storage:
         """Delete a job's folder."""
         shutil.rmtree(self.job_folder(job_id), ignore_errors=True)
 
-    def remove_input(self, path: Path, is_needed: Callable[[], bool] = lambda: False) -> None:
+    def remove_input(self, path: Path, is_needed: Callable[[], bool]) -> None:
         """Delete an input, unless it is needed; a path outside `inputs/` is left alone. See `Incoming.commit`."""
         folder = path.parent
         if folder.parent != self.root / "inputs" or is_needed():

@@ -377,6 +377,15 @@ def test_result_is_of_the_format_asked_for(service: Service, assets: dict[str, s
     assert refused.status_code == 422 and "webm takes av1, vp9" in refused.json()["message"]
 
 
+def test_asset_that_is_sent_as_a_batch_by_mistake_stays(service: Service, media: Path, assets: dict[str, str]) -> None:
+    """Equal uploads are stored once."""
+    content = (media / "speech.wav").read_bytes()
+    with pytest.raises(ApiError) as refused:
+        service.sdk().batch.create(input=("input.jsonl", content))
+    assert refused.value.status_code == 422
+    assert service.http.get(f"/v2/assets/{assets['speech.wav']}/content").content == content
+
+
 def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[str, str]) -> None:
     sdk = service.sdk()
     payload = {

@@ -14,6 +14,7 @@ import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ ABSURD_LEVEL = np.float32(1000)
 
 MOST_PLACED = 8
 """Channels without a layout up to which FFmpeg takes the usual one for so many. More than that are tracks of a mixer, and are added up."""
+
+MAX_CHANNELS = 64
+"""Most channels that FFmpeg's resampler takes."""
 
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
@@ -115,7 +119,7 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
                 f"{path.name} is truncated: its header promises {float(declared_s):.2f} s of audio, {float(heard_s - offset_s):.2f} s are there; "
                 "copy or export it again."
             )
-        context, channels = stream.codec_context, _channels_of(stream.codec_context)
+        context, channels = stream.codec_context, _layout_of(stream.codec_context).nb_channels
         added_up = channels if _are_tracks(context) else 0
         gain = 1.0
         if channels > 2:
@@ -151,7 +155,7 @@ def channel_count(path: Path) -> int:
     """
     with open_media(path) as container:
         context = _audio_stream(container, path).codec_context
-        return 1 if _are_tracks(context) else _channels_of(context)
+        return 1 if _are_tracks(context) else _layout_of(context).nb_channels
 
 
 def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
@@ -196,7 +200,10 @@ def silence(channel_count: int, sample_count: int, sample_rate_hz: int) -> Itera
 def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
     if not container.streams.audio:
         raise MissingStream(f"{path.name} has no audio stream; give the speech as a sound file or a video with sound.")
-    return container.streams.audio[0]
+    stream = container.streams.audio[0]
+    if (count := _layout_of(stream.codec_context).nb_channels) > MAX_CHANNELS:
+        raise UnreadableMedia(f"{path.name} has {count} channels of sound; at most {MAX_CHANNELS} can be read, so mix them down.")
+    return stream
 
 
 def _resampled(
@@ -237,26 +244,35 @@ class _Adder:
         self._kind: tuple[int, str, str, int] | None = None
 
     def added_up(self, frame: AudioFrame) -> AudioFrame:
-        """Return a frame's tracks in one channel."""
+        """Return a frame's tracks in one channel: their sum, or of a sphere of sound (ambisonics) its first, which is the sum of all directions."""
         if self._converter is None or self._kind != _sample_kind(frame):
             # Packed, since PyAV cannot look at more than eight planes.
-            self._converter = av.AudioResampler(format="flt", layout=frame.layout.name, rate=frame.sample_rate)
+            self._converter = av.AudioResampler(format="flt", layout=None, rate=frame.sample_rate)
             self._kind = _sample_kind(frame)
         pts, time_base, frame.pts = frame.pts, frame.time_base, None
         [packed] = self._converter.resample(frame)
-        one = av.AudioFrame.from_ndarray(packed.to_ndarray().reshape(-1, frame.layout.nb_channels).sum(1)[None], format="fltp", layout="mono")
+        layout = _layout_of(packed)
+        tracks = packed.to_ndarray().reshape(-1, layout.nb_channels)
+        heard = tracks[:, 0] if _is_sphere(layout) else tracks.sum(1)
+        one = av.AudioFrame.from_ndarray(np.ascontiguousarray(heard[None]), format="fltp", layout="mono")
         one.sample_rate, one.pts, one.time_base = frame.sample_rate, pts, time_base
         return one
 
 
 def _are_tracks(sound: AudioFrame | AudioCodecContext) -> bool:
-    """Tell whether channels are tracks of a mixer, which have no places."""
-    count = _channels_of(sound)
-    return count > MOST_PLACED and sound.layout.name == f"{count} channels"
+    """Tell whether channels, or some of them, have no places: tracks of a mixer, or what stands for a whole sphere."""
+    layout = _layout_of(sound)
+    is_partly_placed = any(mark in layout.name for mark in ("(UN", "+UN"))  # unknown or unused
+    has_number_alone = layout.nb_channels > MOST_PLACED and layout.name == f"{layout.nb_channels} channels"
+    return has_number_alone or is_partly_placed or _is_sphere(layout)
 
 
-def _channels_of(sound: AudioFrame | AudioCodecContext) -> int:
-    """Return how many channels there are. No layout of a decoder or of its frames may be looked at before this.
+def _is_sphere(layout: AudioLayout) -> bool:
+    return layout.name.startswith("ambisonic")
+
+
+def _layout_of(sound: AudioFrame | AudioCodecContext) -> AudioLayout:
+    """Return how channels are laid out. No layout of a decoder or of its frames may be looked at in any other way.
 
     PyAV (since 17.1) frees the list of channels in an order of their own twice, as its layout and as its frame's or decoder's, which ends the
     process: such a layout is never freed here.
@@ -264,7 +280,7 @@ def _channels_of(sound: AudioFrame | AudioCodecContext) -> int:
     layout = sound.layout
     if " channels (" in layout.name:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
-    return layout.nb_channels
+    return layout
 
 
 def _sample_kind(frame: av.AudioFrame) -> tuple[int, str, str, int]:

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +13,10 @@ import av
 from av.container import InputContainer
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
+from orchestrator.media.audio import read_samples
 from orchestrator.media.container import format_of, open_media
 from orchestrator.media.probe import probe_video
+from preprocess.mel import SAMPLE_RATE_HZ
 
 MediaKind = Literal["VIDEO", "AUDIO", "IMAGE"]
 
@@ -60,7 +63,9 @@ def summarise(path: Path) -> MediaSummary:
         if not has_video:
             if not has_audio:
                 raise MissingStream(f"{path.name} has neither video nor audio in it; send another file.")
-            if next(container.decode(container.streams.audio[0]), None) is None:
+            with closing(read_samples(path, "mono", SAMPLE_RATE_HZ)) as pieces:
+                is_empty = next(pieces, None) is None
+            if is_empty:
                 raise EmptyStream(f"{path.name} has an audio stream without a single sample; export it again.")
             return MediaSummary("AUDIO", name, duration_s, has_audio=True)
     info = probe_video(path)

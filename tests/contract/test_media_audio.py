@@ -170,23 +170,57 @@ def test_tracks_in_planes_of_their_own_are_added_up(tmp_path: Path) -> None:
     assert np.abs(samples_of(path, "mono", 48_000)[0, 10_000:40_000]).max() == pytest.approx(0.45, rel=0.15)
 
 
+def test_of_a_sphere_of_sound_its_whole_is_heard(tmp_path: Path) -> None:
+    """Ambisonics of first order: the whole, then what differs between left and right, up and down, front and back."""
+    channels = Sound(sample_rate_hz=48_000).samples()[:, None] * np.array([0.8, -0.5, 0.3, 0.4], np.float32)
+    path = tmp_path / "sphere.opus"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libopus", rate=48_000, layout="ambisonic 1", options={"mapping_family": "2"})
+        frame = av.AudioFrame.from_ndarray(channels.reshape(1, -1), format="flt", layout="ambisonic 1")
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    assert (read_speech(path).info.channel_count, read_speech(path).info.added_up_count) == (1, 4)
+    heard = samples_of(path, "mono", 48_000)[0]
+    assert np.abs(heard[4800:-4800]).max() == pytest.approx(0.4, abs=0.02)
+
+
+def test_more_channels_than_ffmpeg_takes_are_refused_with_their_number(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "many.wav", np.zeros((160, 65), np.float32), 16_000)
+    with pytest.raises(UnreadableMedia, match="has 65 channels of sound; at most 64"):
+        read_speech(path)
+
+
+def write_caf(path: Path, channels: NDArray[np.float32], layout: bytes) -> Path:
+    """Write (n, channels) samples at 16 kHz as editors on a Mac do, with their `chan` chunk."""
+    count = channels.shape[1]
+    chunks = {
+        b"desc": struct.pack(">d4s5I", 16_000, b"lpcm", 0, 2 * count, 1, count, 16),
+        b"chan": layout,
+        b"data": bytes(4) + (channels * 32767).astype(">i2").tobytes(),
+    }
+    path.write_bytes(b"caff" + struct.pack(">2H", 1, 0) + b"".join(name + struct.pack(">q", len(held)) + held for name, held in chunks.items()))
+    return path
+
+
 def test_channels_in_an_order_of_their_own_are_mixed_by_what_they_are(tmp_path: Path) -> None:
-    """As editors on a Mac write 5.1 (kAudioChannelLayoutTag_MPEG_5_1_D): C, L, R, Ls, Rs, LFE. PyAV ends the process on such layouts."""
+    """kAudioChannelLayoutTag_MPEG_5_1_D: C, L, R, Ls, Rs, LFE. PyAV ends the process on such layouts."""
     centre_only = np.zeros((16_000, 6), np.float32)
     centre_only[:, 0] = Sound().samples()
-    sound = (centre_only * 32767).astype(">i2").tobytes()
-    chunks = {
-        b"desc": struct.pack(">d4s5I", 16_000, b"lpcm", 0, 12, 1, 6, 16),
-        b"chan": struct.pack(">3I", 124 << 16 | 6, 0, 0),
-        b"data": bytes(4) + sound,
-    }
-    path = tmp_path / "mac.caf"
-    path.write_bytes(b"caff" + struct.pack(">2H", 1, 0) + b"".join(name + struct.pack(">q", len(held)) + held for name, held in chunks.items()))
+    path = write_caf(tmp_path / "mac.caf", centre_only, struct.pack(">3I", 124 << 16 | 6, 0, 0))
     info = read_speech(path).info
     assert info.channel_count == 6 and info.duration_s == 1
     left, right = samples_of(path, "stereo", 16_000)
     np.testing.assert_array_equal(left, right)
     assert np.corrcoef(left, Sound().samples())[0, 1] > 0.99
+
+
+def test_channels_of_which_some_have_no_place_are_added_up(tmp_path: Path) -> None:
+    """Left, right, one for the hard of hearing and a narrator's, by Core Audio's labels."""
+    channels = Sound().samples()[:, None] * np.array([0.2, 0.4, 0.6, 0.8], np.float32)
+    labels = b"".join(struct.pack(">2I3f", label, 0, 0, 0, 0) for label in (1, 2, 40, 41))
+    path = write_caf(tmp_path / "mac.caf", channels, struct.pack(">3I", 0, 0, 4) + labels)
+    assert read_speech(path).info.added_up_count == 4
+    np.testing.assert_allclose(samples_of(path)[0], channels.sum(1), atol=1e-3)
 
 
 @pytest.mark.parametrize("file", ["delay.mp4", "delay.mkv", "delay.ts", "delay.mov"])

@@ -201,6 +201,8 @@ def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
     if not container.streams.audio:
         raise MissingStream(f"{path.name} has no audio stream; give the speech as a sound file or a video with sound.")
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise UnreadableMedia(f"{path.name} has sound of a kind that FFmpeg does not decode; convert it to WAV.")
     if (count := _layout_of(stream.codec_context).nb_channels) > MAX_CHANNELS:
         raise UnreadableMedia(f"{path.name} has {count} channels of sound; at most {MAX_CHANNELS} can be read, so mix them down.")
     return stream

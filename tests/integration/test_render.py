@@ -232,12 +232,15 @@ def test_what_a_render_held_goes_when_it_is_done_with_and_not_when_python_looks_
     assert not [each for each in gc.garbage if isinstance(each, np.ndarray)]
 
 
-@pytest.mark.parametrize(("channel_count", "note"), [(32, "32 channels have no layout; they were added up"), (6, "6 channels were mixed into two")])
+@pytest.mark.parametrize(
+    ("channel_count", "heard_count", "note"),
+    [(32, 1, "32 channels have no layout; they were added up to one"), (6, 2, "6 channels were mixed into two")],
+)
 def test_speech_of_many_channels_is_mixed_down_and_the_report_says_so(
-    channel_count: int, note: str, small_clip: Path, client: TritonClient, tmp_path: Path
+    channel_count: int, heard_count: int, note: str, small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:
     speech = write_wav(tmp_path / "speech.wav", np.tile(speech_like(0.4)[:, None], (1, channel_count)), SPEECH_RATE_HZ)
     report = render(plan_render(small_clip, speech, tmp_path / "out.mp4", LOSSLESS), client)
     assert any(note in found for found in report.notes)
     with av.open(str(tmp_path / "out.mp4")) as container:
-        assert container.streams.audio[0].codec_context.layout.nb_channels == 2
+        assert container.streams.audio[0].codec_context.layout.nb_channels == heard_count

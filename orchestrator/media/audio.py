@@ -20,7 +20,16 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
-from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, has_pauses, open_media, packets_of, refuse_truncated_riff
+from orchestrator.media.container import (
+    MAY_JUMP,
+    declares_its_length,
+    format_of,
+    has_pauses,
+    open_media,
+    packets_of,
+    picture_streams,
+    refuse_truncated_riff,
+)
 from orchestrator.media.times import JUMP_AHEAD_S, NO_PAUSE_S
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 
@@ -292,9 +301,10 @@ def _sample_kind(frame: av.AudioFrame) -> tuple[int, str, str, int]:
 def _pauses(container: InputContainer, frames: Iterator[AudioFrame], damaged: "Counter[str]") -> Iterator[tuple[Fraction, AudioFrame]]:
     """Yield frames, and the silence before each, s: for a track that starts later than its file, and where its time stamps leave something out.
 
-    That is how recorders store a microphone that is off, and speech codecs a pause. What falls to damaged packets is counted as `lost_ms`.
+    That is how recorders store a microphone that is off, and speech codecs a pause. Sound alone begins with its first sample, as FFmpeg's own program
+    has it: WMA's decoder leaves out two frames and counts on. What falls to damaged packets is counted as `lost_ms`.
     """
-    has_gaps = has_pauses(container)
+    has_gaps, is_beside_pictures = has_pauses(container), bool(picture_streams(container))
     longest_s = JUMP_AHEAD_S if format_of(container) in MAY_JUMP else NO_PAUSE_S
     end_s: Fraction | None = None
     damaged_before = 0
@@ -303,7 +313,7 @@ def _pauses(container: InputContainer, frames: Iterator[AudioFrame], damaged: "C
         if frame.pts is not None and frame.time_base is not None:
             start_s = frame.pts * Fraction(frame.time_base)
             since_s = start_s - (Fraction(container.start_time or 0, av.time_base) if end_s is None else end_s)
-            if (since_s > LEAST_DELAY_S) if end_s is None else (has_gaps and LEAST_PAUSE_S < since_s <= longest_s):
+            if (is_beside_pictures and since_s > LEAST_DELAY_S) if end_s is None else (has_gaps and LEAST_PAUSE_S < since_s <= longest_s):
                 pause_s = since_s
             end_s = start_s
         if damaged["packets"] > damaged_before:

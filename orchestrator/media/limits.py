@@ -14,7 +14,7 @@ from av.container import InputContainer
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
 from orchestrator.media.audio import read_samples
-from orchestrator.media.container import format_of, open_media
+from orchestrator.media.container import format_of, open_media, picture_streams
 from orchestrator.media.probe import probe_video
 from preprocess.mel import SAMPLE_RATE_HZ
 
@@ -57,10 +57,9 @@ def summarise(path: Path) -> MediaSummary:
     with open_media(path) as container:
         names = format_of(container).split(",")
         name = "mp4" if "mp4" in names else names[0]
-        has_video = any(av.stream.Disposition.attached_pic not in stream.disposition for stream in container.streams.video)
         has_audio = bool(container.streams.audio)
         duration_s = _declared_duration_s(container)
-        if not has_video:
+        if not picture_streams(container):
             if not has_audio:
                 raise MissingStream(f"{path.name} has neither video nor audio in it; send another file.")
             with closing(read_samples(path, "mono", SAMPLE_RATE_HZ)) as pieces:

@@ -17,6 +17,7 @@ from orchestrator.media.audio import channel_count as channel_count_of
 from orchestrator.media.audio import mel_blocks, read_samples, read_speech
 from preprocess.mel import clipped, levels_db, mel_of
 from tests.clips import Clip, Sound, make_clip, make_sound, write_wav
+from tests.debian import run_ffmpeg
 
 CLICKS_S = (Fraction(1, 4), Fraction(3, 4))
 
@@ -221,6 +222,21 @@ def test_channels_of_which_some_have_no_place_are_added_up(tmp_path: Path) -> No
     path = write_caf(tmp_path / "mac.caf", channels, struct.pack(">3I", 0, 0, 4) + labels)
     assert read_speech(path).info.added_up_count == 4
     np.testing.assert_allclose(samples_of(path)[0], channels.sum(1), atol=1e-3)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 12_000, 16_000, 22_050])
+@pytest.mark.parametrize(
+    ("file", "codec"),
+    [("a.m4a", "aac"), ("a.aac", "aac"), ("a.mkv", "aac"), ("a.ts", "aac"), ("a.wma", "wmav2"), ("a.mp3", "libmp3lame")],
+)
+def test_low_rates_are_heard_when_ffmpegs_own_program_has_them(file: str, codec: str, rate_hz: int, tmp_path: Path) -> None:
+    """What an encoder puts before the sound is left out where the file says how much that is, and nowhere else."""
+    source = make_sound(tmp_path / "source.wav", Sound(sample_rate_hz=rate_hz, clicks_s=CLICKS_S))
+    run_ffmpeg("-i", source, "-c:a", codec, "-b:a", "32k", tmp_path / file)
+    run_ffmpeg("-i", tmp_path / file, "-ar", 16_000, tmp_path / "judge.wav")
+    np.testing.assert_allclose(onsets_s(samples_of(tmp_path / file)[0]), onsets_s(samples_of(tmp_path / "judge.wav")[0]), atol=0.002)
+    if file == "a.m4a":
+        np.testing.assert_allclose(onsets_s(samples_of(tmp_path / file)[0]), [0.25, 0.75], atol=0.002)
 
 
 @pytest.mark.parametrize("file", ["delay.mp4", "delay.mkv", "delay.ts", "delay.mov"])

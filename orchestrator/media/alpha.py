@@ -9,7 +9,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from orchestrator.media.container import packets_of
+from orchestrator.media.container import UNUSABLE, packets_of
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.planes import sample_views
 
@@ -46,10 +46,24 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
 
 
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Yield a stream's pictures from where the file is read on, with alpha where it has some."""
+    """Yield a stream's pictures from where the file is read on, with alpha where it has some, and without those of damaged packets.
+
+    Raises:
+        av.FFmpegError: there are no others.
+    """
     decoder = decoder_of(stream)
+    fault: av.FFmpegError | None = None
+    is_empty = True
     for packet in packets_of(container, stream):
-        yield from packet.decode() if decoder is stream.codec_context else decoder.decode(packet)
+        try:
+            pictures = packet.decode() if decoder is stream.codec_context else decoder.decode(packet)
+        except UNUSABLE as exc:
+            fault = exc
+            continue
+        is_empty = is_empty and not pictures
+        yield from pictures
+    if is_empty and fault is not None:
+        raise fault
 
 
 def has_alpha(pix_fmt: str) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
 from orchestrator.media.container import (
     MAY_JUMP,
+    UNUSABLE,
     declares_its_length,
     format_of,
     has_pauses,
@@ -240,7 +241,7 @@ def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[s
     for packet in packets_of(container, stream):
         try:
             frames = packet.decode()
-        except av.InvalidDataError:
+        except UNUSABLE:
             damaged["packets"] += 1
             continue
         for frame in frames:

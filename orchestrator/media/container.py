@@ -44,6 +44,10 @@ _HAS_PAUSES = ("mov", "matroska", "mpegts", "mpeg", "flv", "asf")
 _UNTIMED = ("mpegvideo", "m4v", "mjpeg", "h261", "h263", "dirac")
 """Bare streams, by `format_of`, whose time stamps FFmpeg makes up, as if there were 25 frames a second."""
 
+UNUSABLE = (av.InvalidDataError, av.ExternalError, av.PatchWelcomeError, av.ArgumentError)
+"""What decoders say of a packet they can make nothing of: it is damaged, zlib or another library finds it so, or damage looks like a feature that
+FFmpeg does not have. Whoever decodes goes on behind it, as FFmpeg's own program does."""
+
 _UNKNOWN_RIFF_BYTES = 0x7FFF0000
 """RIFF lengths from here on mean "unknown"."""
 

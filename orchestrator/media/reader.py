@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
-from orchestrator.media.container import open_media, packets_of, translate_errors
+from orchestrator.media.container import UNUSABLE, open_media, packets_of, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
 from orchestrator.media.planes import plane_view as plane_view  # noqa: PLC0414 (handed on)
 from orchestrator.media.planes import sample_views as sample_views  # noqa: PLC0414
@@ -206,7 +206,7 @@ class VideoReader:
                         if self._decoder is not self._stream.codec_context:
                             picture.key_frame = packet.is_keyframe  # type: ignore[misc]  # libvpx does not say, and hands pictures out at once
                         yield picture
-                except av.InvalidDataError:
+                except UNUSABLE:
                     self.damaged_packet_count += 1
 
     def _progressive(self, pictures: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:

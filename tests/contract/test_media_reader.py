@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from orchestrator.errors import UnreadableMedia
 from orchestrator.media import reader as reader_module
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader, sample_views
@@ -434,16 +435,36 @@ def test_time_stamps_that_repeat_do_not_confuse_frames(tmp_path: Path) -> None:
     assert backwards == first_pass[::-1]
 
 
-def test_damaged_packets_are_counted_and_the_rest_is_decoded(tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "clip.mkv", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}))
+@pytest.mark.parametrize(
+    ("file", "clip", "begins_with", "place"),
+    [
+        ("clip.mkv", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}), b"\xff\xd8\xff", slice(0, 400)),
+        ("clip.mov", Clip(codec="png", pix_fmt="rgb24", options={}), b"\x89PNG", slice(200, 240)),
+        ("clip.avi", Clip(codec="png", pix_fmt="rgb24", options={}), b"\x89PNG", slice(200, 240)),
+    ],
+)
+@pytest.mark.parametrize("damaged", [(5, 9), (0,), (1, 29)])
+def test_damaged_packets_are_counted_and_the_rest_is_decoded(
+    file: str, clip: Clip, begins_with: bytes, place: slice, damaged: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Also where they are the first, and in PNG, where it is zlib that finds them damaged."""
+    path = make_clip(tmp_path / file, clip)
     data = bytearray(path.read_bytes())
-    starts = [match.start() for match in re.finditer(b"\xff\xd8\xff", data)]
+    starts = [match.start() for match in re.finditer(re.escape(begins_with), data)]
     assert len(starts) == 30
-    for number in (5, 9):
-        data[starts[number] : starts[number] + 400] = bytes(400)
+    for number in damaged:
+        data[starts[number] + place.start : starts[number] + place.stop] = bytes(place.stop - place.start)
     path.write_bytes(data)
     info = probe_video(path)
+    assert not info.is_still and info.frame_rate == 25
     with VideoReader(info) as reader:
         _, numbers, _ = numbers_and_planes(reader.decode_from_start())
-        assert reader.damaged_packet_count == 2
-    assert numbers == [number for number in range(30) if number not in (5, 9)]
+        assert reader.damaged_packet_count == len(damaged)
+    assert numbers == [number for number in range(30) if number not in damaged]
+
+
+def test_video_of_which_no_packet_decodes_is_refused(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mkv", Clip(codec="mjpeg", pix_fmt="yuvj420p", options={}))
+    path.write_bytes(re.sub(b"\xff\xd8\xff.{397}", bytes(400), path.read_bytes(), flags=re.DOTALL))
+    with pytest.raises(UnreadableMedia, match="cannot be read as video or audio"):
+        probe_video(path)

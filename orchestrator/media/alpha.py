@@ -45,13 +45,15 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
     return seeing
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def decoded(container: InputContainer, stream: VideoStream, *, sees_alpha: bool = True) -> Iterator[av.VideoFrame]:
     """Yield a stream's pictures from where the file is read on, with alpha where it has some, and without those of damaged packets.
+
+    What the container says of the pictures, such as their turn, stands beside those of the stream's own decoder, which may not see alpha.
 
     Raises:
         av.FFmpegError: there are no others.
     """
-    decoder = decoder_of(stream)
+    decoder = decoder_of(stream) if sees_alpha else stream.codec_context
     fault: av.FFmpegError | None = None
     is_empty = True
     for packet in packets_of(container, stream):

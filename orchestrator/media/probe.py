@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
-from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque
+from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque, says_alpha
 from orchestrator.media.bounds import check_size
 from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
@@ -189,6 +189,7 @@ def probe_video(path: Path) -> VideoInfo:
         frame = next(frames, None)
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
+        described = _described(path) if says_alpha(stream) else frame
         width, height = frame.width, frame.height
         check_size(path, width, height)
         second = next(frames, None)
@@ -201,7 +202,7 @@ def probe_video(path: Path) -> VideoInfo:
         return VideoInfo(
             path=path,
             size_wh=(width, height),
-            orientation=orientation_of(frame, path),
+            orientation=orientation_of(described, path),
             frame_rate=STILL_FRAME_RATE if second is None else _frame_rate(stream, is_stamped=second.pts != frame.pts),
             time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
             expected_frame_count=_expected_frame_count(container, stream),
@@ -220,7 +221,7 @@ def probe_video(path: Path) -> VideoInfo:
             container=format_of(container),
             start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
-            light=Light.of(frame) if int(context.color_trc or _UNSPECIFIED) in _HDR else None,
+            light=Light.of(described) if int(context.color_trc or _UNSPECIFIED) in _HDR else None,
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
 
@@ -236,6 +237,12 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         if av.stream.Disposition.attached_pic not in stream.disposition:
             return stream
     raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")
+
+
+def _described(path: Path) -> av.VideoFrame:
+    """Return a file's first picture with what the container says of it beside it."""
+    with open_media(path) as container:
+        return next(decoded(container, video_stream(container, path), sees_alpha=False))
 
 
 def _start_s(container: InputContainer, frame: av.VideoFrame) -> Fraction:

@@ -18,6 +18,7 @@ from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.media.writer import Encoding
+from preprocess.orientation import UPRIGHT, Orientation
 from preprocess.yuv import Plane
 from tests.clips import make_sound, number_of, numbered_planes, planes_of
 from tests.contract.test_media_formats import movie, write_pictures
@@ -70,7 +71,7 @@ SOURCES = [
 ]
 
 
-def make(folder: Path, source: Source) -> Path:
+def make(folder: Path, source: Source, orientation: Orientation = UPRIGHT) -> Path:
     path = folder / source.name
     count = 1 if source.name.startswith("still") else FRAMES
     with av.open(str(path), "w") as container:
@@ -80,6 +81,8 @@ def make(folder: Path, source: Source) -> Path:
         stream.pix_fmt = source.pix_fmt
         if source.codec.startswith("libvpx"):
             stream.metadata["alpha_mode"] = "1"
+        if orientation != UPRIGHT:
+            stream.set_display_rotation(orientation.turn_deg, hflip=orientation.is_mirrored)
         for number in range(count):
             one = picture(number, source.pix_fmt)
             one.pts, one.time_base = number, Fraction(1, 25)
@@ -129,6 +132,13 @@ def test_frames_of_vp9_with_alpha_are_found_again_by_number(tmp_path: Path) -> N
     assert all(np.array_equal(plane, alpha_of(number)) for number, plane in enumerate(again))
 
 
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.codec.startswith(("libvpx", "prores"))], ids=lambda source: source.name)
+@pytest.mark.parametrize("orientation", [Orientation(90), Orientation(180, True), Orientation(270)])
+def test_pictures_with_alpha_are_shown_as_the_container_says(tmp_path: Path, source: Source, orientation: Orientation) -> None:
+    info = probe_video(make(tmp_path, source, orientation))
+    assert info.has_alpha and info.orientation == orientation
+
+
 def test_rgb_that_is_opaque_has_no_alpha(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "opaque.png"), "w") as container:
         stream = container.add_stream("png", rate=1)
@@ -143,7 +153,7 @@ def test_rgb_that_is_opaque_has_no_alpha(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("codec", "container"), [("vp9", "webm"), ("vp9", "mkv"), ("prores_4444", "mov"), ("ffv1", "mkv")])
 def test_output_has_the_sources_alpha(tmp_path: Path, speech: AudioInfo, codec: CodecName, container: ContainerName) -> None:
-    source = replace(probe_video(make(tmp_path, SOURCES[0])), frame_rate=Fraction(4))
+    source = replace(probe_video(make(tmp_path, SOURCES[0])), frame_rate=Fraction(4), orientation=Orientation(90, True))
     encoding = Encoding(codec=codec, container=container, lossless=codec != "prores_4444")
     output = choose_output(encoding, source)
     assert output.keeps_alpha and not [note for note in output.notes if "black" in note]
@@ -158,7 +168,7 @@ def test_output_has_the_sources_alpha(tmp_path: Path, speech: AudioInfo, codec: 
         played[1].write_bytes(b"".join(file.read_bytes()[read_init_bytes(file) if file != files[0] else 0 :] for file in files))
     for path in played:
         found = probe_video(path)
-        assert found.has_alpha
+        assert found.has_alpha and found.orientation == Orientation(90, True)
         planes = frames(replace(found, keeps_alpha=True))
         assert len(planes) == 13
         for number, (luma, _, _, alpha) in enumerate(planes):

@@ -28,9 +28,9 @@ from orchestrator.media.container import (
     has_pauses,
     open_media,
     packets_of,
-    picture_streams,
     refuse_truncated_riff,
 )
+from orchestrator.media.streams import picture_streams
 from orchestrator.media.times import JUMP_AHEAD_S, NO_PAUSE_S
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 

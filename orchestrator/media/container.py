@@ -87,11 +87,6 @@ def packets_of(container: InputContainer, stream: _StreamT) -> "Iterator[Packet[
             yield packet
 
 
-def picture_streams(container: InputContainer) -> tuple[VideoStream, ...]:
-    """Return a container's video streams; no attached cover pictures."""
-    return tuple(stream for stream in container.streams.video if av.stream.Disposition.attached_pic not in stream.disposition)
-
-
 def format_of(container: InputContainer) -> str:
     """Return FFmpeg's names of a container, separated by commas; "webp" for an animated WebP, which FFmpeg does not know."""
     return "webp" if container.file else container.format.name

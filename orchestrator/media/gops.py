@@ -43,7 +43,7 @@ def closed_gops(info: VideoInfo, frame_pts: NDArray[np.int64], tick: Callable[[]
     found: list[Gop] = []
     group: list[int | None] = []
     with open_media(info.path) as container, translate_errors(info.path):
-        stream = video_stream(container, info.path)
+        stream = video_stream(container, info.stream_index)
         if nal_length_bytes(stream) != NAL_LENGTH_BYTES:
             return []
         for packet in container.demux(stream):
@@ -74,7 +74,7 @@ class GopReader:
         self._info = info
         self._opening = open_media(info.path)
         self._container: InputContainer = self._opening.__enter__()
-        self.stream: VideoStream = video_stream(self._container, info.path)
+        self.stream: VideoStream = video_stream(self._container, info.stream_index)
         """The stream, as a template for one that takes the packets."""
 
     def close(self) -> None:

@@ -14,8 +14,9 @@ from av.container import InputContainer
 
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
 from orchestrator.media.audio import read_samples
-from orchestrator.media.container import format_of, open_media, picture_streams
+from orchestrator.media.container import format_of, open_media
 from orchestrator.media.probe import probe_video
+from orchestrator.media.streams import picture_streams
 from preprocess.mel import SAMPLE_RATE_HZ
 
 MediaKind = Literal["VIDEO", "AUDIO", "IMAGE"]

@@ -11,13 +11,14 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from orchestrator.errors import EmptyStream, MissingStream, UnreadableMedia
+from orchestrator.errors import EmptyStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque, says_alpha
 from orchestrator.media.bounds import check_size
 from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, open_media, refuse_truncated_riff
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
 from orchestrator.media.orientation import orientation_of
+from orchestrator.media.streams import main_video
 from orchestrator.media.times import MAX_FRAME_RATE
 from preprocess.orientation import UPRIGHT, Orientation
 
@@ -104,6 +105,8 @@ class VideoInfo:
         """Whether time stamps may begin anew in mid-stream, see `MAY_JUMP`."""
         return self.container in MAY_JUMP
 
+    stream_index: int = 0
+    """Which of the file's streams it is."""
     orientation: Orientation = UPRIGHT
     """What a player does before showing a frame."""
     start_s: Fraction = Fraction(0)
@@ -184,12 +187,13 @@ def probe_video(path: Path) -> VideoInfo:
         LimitExceeded: its frames are too large or too small.
     """
     with open_media(path) as container:
-        stream = video_stream(container, path)
+        stream_index = main_video(container, path)
+        stream = video_stream(container, stream_index)
         frames = decoded(container, stream)
         frame = next(frames, None)
         if frame is None:
             raise EmptyStream(f"{path.name} has a video stream without a single frame; export it again.")
-        described = _described(path) if says_alpha(stream) else frame
+        described = _described(path, stream_index) if says_alpha(stream) else frame
         width, height = frame.width, frame.height
         check_size(path, width, height)
         second = next(frames, None)
@@ -201,6 +205,7 @@ def probe_video(path: Path) -> VideoInfo:
         context = stream.codec_context
         return VideoInfo(
             path=path,
+            stream_index=stream_index,
             size_wh=(width, height),
             orientation=orientation_of(described, path),
             frame_rate=STILL_FRAME_RATE if second is None else _frame_rate(stream, is_stamped=second.pts != frame.pts),
@@ -226,23 +231,17 @@ def probe_video(path: Path) -> VideoInfo:
         )
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the stream to render: the one a player takes, by FFmpeg's own rules, or another; no attached cover picture.
-
-    Raises:
-        MissingStream: there is none.
-    """
-    best = container.streams.best("video")
-    for stream in (*([best] if isinstance(best, VideoStream) else []), *container.streams.video):
-        if av.stream.Disposition.attached_pic not in stream.disposition:
-            return stream
-    raise MissingStream(f"{path.name} has no video stream; give the video of the person as the video and the speech as the audio.")
+def video_stream(container: InputContainer, index: int) -> VideoStream:
+    """Return the stream that `main_video` chose."""
+    stream = container.streams[index]
+    assert isinstance(stream, VideoStream)
+    return stream
 
 
-def _described(path: Path) -> av.VideoFrame:
+def _described(path: Path, stream_index: int) -> av.VideoFrame:
     """Return a file's first picture with what the container says of it beside it."""
     with open_media(path) as container:
-        return next(decoded(container, video_stream(container, path), sees_alpha=False))
+        return next(decoded(container, video_stream(container, stream_index), sees_alpha=False))
 
 
 def _start_s(container: InputContainer, frame: av.VideoFrame) -> Fraction:

@@ -108,7 +108,7 @@ class VideoReader:
     def _open(self) -> None:
         self._opening = open_media(self._info.path)
         self._container: InputContainer = self._opening.__enter__()
-        self._stream: VideoStream = video_stream(self._container, self._info.path)
+        self._stream: VideoStream = video_stream(self._container, self._info.stream_index)
         self._decoder = decoder_of(self._stream)
         # SLICE threading, PyAV's default, leaves all but one core idle on most files.
         self._decoder.thread_type = "AUTO"

@@ -41,7 +41,7 @@ def foresee_frames(info: VideoInfo, until_s: Fraction | None = None, tick: Calla
     last_dts: int | None = None
     is_whole = True
     with open_media(info.path) as container, translate_errors(info.path):
-        stream = video_stream(container, info.path)
+        stream = video_stream(container, info.stream_index)
         for packet in packets_of(container, stream):
             tick()
             if not packet.size:

@@ -17,11 +17,13 @@ from orchestrator.media.limits import summarise
 from orchestrator.media.mix import Background, mixed
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
+from orchestrator.media.scan import foresee_frames
 from orchestrator.pipeline.options import RenderOptions
 from tests.clips import Clip, Sound, make_clip, make_sound, number_of, numbered_planes, planes_of, write_wav
 from tests.contract.test_media_audio import onsets_s
 from tests.contract.test_media_reader import index_of
 from tests.contract.test_time import output, seen
+from tests.debian import run_ffmpeg
 
 B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
 
@@ -335,6 +337,38 @@ def test_stream_with_one_picture_before_the_video_is_not_taken_for_it(speech: Pa
                 target.mux(packet)
     output(tmp_path / "cover.mkv", read_speech(speech).info, RenderOptions(sync_mode="cut_off"), tmp_path / "out.mp4")
     assert [number for _, number in seen(tmp_path / "out.mp4")] == [*range(30)]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "lengths_s", "default", "chosen"),
+    [
+        ("picture in front.mp4", ("1280x720", "320x180"), (0.04, 2), 0, 1),
+        ("picture in front.mkv", ("1280x720", "320x180"), (0.04, 2), 0, 1),
+        ("preview in front.ts", ("160x90", "320x180"), (2, 2), None, 1),
+        ("preview behind.ts", ("320x180", "160x90"), (2, 2), None, 0),
+        ("preview in front.mkv", ("160x90", "320x180"), (2, 2), 1, 1),
+        ("both the default.mkv", ("160x90", "320x180"), (2, 2), "both", 1),
+        ("longer one behind.mkv", ("320x180", "300x180"), (1, 3), "both", 1),
+        ("small default.mkv", ("320x180", "160x90"), (2, 2), 1, 1),
+        ("cover behind.mp4", ("320x180", "1280x720"), (2, 0.04), "cover", 0),
+    ],
+)
+def test_of_several_videos_the_one_is_read_that_is_meant(
+    name: str, sizes: tuple[str, str], lengths_s: tuple[float, float], default: int | str | None, chosen: int, tmp_path: Path
+) -> None:
+    inputs = [["-f", "lavfi", "-i", f"testsrc2=s={size}:r=25:d={length_s}"] for size, length_s in zip(sizes, lengths_s, strict=True)]
+    marks = [
+        ["-disposition:v:0", "default" if default in (0, "both", "cover") else "0"],
+        ["-disposition:v:1", "attached_pic" if default == "cover" else "default" if default in (1, "both") else "0"],
+    ]
+    codec = ["-c:v", "mpeg2video" if name.endswith("ts") else "libx264"] + (["-c:v:1", "mjpeg"] if default == "cover" else [])
+    run_ffmpeg(*inputs[0], *inputs[1], "-map", 0, "-map", 1, *codec, *marks[0], *marks[1], tmp_path / name)
+    info = probe_video(tmp_path / name)
+    assert f"{info.size_wh[0]}x{info.size_wh[1]}" == sizes[chosen]
+    assert info.stream_index == chosen and not info.is_still
+    assert len(index_of(info)) == round(25 * lengths_s[chosen])
+    foreseen = foresee_frames(info)
+    assert foreseen is None or len(foreseen.pts) == round(25 * lengths_s[chosen])
 
 
 @pytest.mark.parametrize("declared", [0, 3 << 30, 0xFFFFFFFF])

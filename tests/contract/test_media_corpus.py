@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from orchestrator.errors import InputError, LimitExceeded, UnreadableMedia
+from orchestrator.errors import EmptyStream, InputError, LimitExceeded, UnreadableMedia
 from orchestrator.media.audio import read_speech, speech_samples
 from orchestrator.media.limits import summarise
 from orchestrator.media.mix import Background, mixed
@@ -130,6 +130,16 @@ def test_edit_list_that_cuts_the_beginning_off_is_heeded_both_ways(tmp_path: Pat
         forwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()]
         backwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_order(index, np.arange(len(index) - 1, -1, -1))]
     assert forwards == [*range(10, 30)] and backwards == forwards[::-1]
+
+
+@pytest.mark.parametrize("first_tick", [-30, -12])
+def test_mp4_whose_edit_list_leaves_nothing_is_empty_as_for_ffmpegs_own_program(first_tick: int, tmp_path: Path) -> None:
+    """Twelve frames that are all before the time at which the file begins to be shown."""
+    path = make_clip(tmp_path / "clip.mp4", Clip(frame_count=12, first_tick=first_tick))
+    run_ffmpeg("-i", path, "-f", "rawvideo", tmp_path / "judge.raw")
+    assert (tmp_path / "judge.raw").stat().st_size == 0
+    with pytest.raises(EmptyStream, match="without a single frame"):
+        probe_video(path)
 
 
 @pytest.mark.parametrize("frame_rate", [25, 30])

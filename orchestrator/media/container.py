@@ -24,10 +24,14 @@ FORMATS = ",".join(
     (
         "aac,ac3,aiff,amr,ape,asf,avi,eac3,flac,flv,gif,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,h264,hevc,av1,ivf,obu",
         "m4v,mjpeg,h261,h263,dirac,yuv4mpegpipe,dts,dtshd,truehd,mlp,loas,voc,sox,g722,gsm,j2k_pipe,qoi_pipe,ppm_pipe,pgm_pipe,pam_pipe",
-        "mxf,ogg,w64,wav,caf,au,wv,tta,dv,nut,rm,apng,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe",
+        "wtv,swf,pva,dhav,live_flv,kux,cine,flic,vc1,vc1test,cavsvideo,vvc,apv,dnxhd",
+        "adx,amrnb,amrwb,aptx,aptx_hd,ast,dsf,iff,ilbc,ircam,mpc,mpc8,nistsphere,oma,osq,pvf,qcp,rka,sbc,shn,spdif,tak,wavarc,wsd,xwma",
+        "dds_pipe,dpx_pipe,exr_pipe,hdr_pipe,ico,jpegls_pipe,pbm_pipe,pcx_pipe,pfm_pipe,pgmyuv_pipe,phm_pipe,psd_pipe,sgi_pipe,sunrast_pipe,xbm_pipe",
+        "xpm_pipe,xwd_pipe,mxf,ogg,w64,wav,caf,au,wv,tta,dv,nut,rm,apng,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,jpegxl_pipe",
     )
 )
-"""Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files."""
+"""Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files. Nor are those
+of consoles' games, those that say nothing of what is in them (raw samples), and those this FFmpeg has no decoder for or reads badly (GXF)."""
 
 _OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, "pattern_type": "none"}
 """With pattern type "none" a picture named `a%03d.png` is that picture, not the sequence `a001.png`, `a002.png`, ... beside it."""
@@ -41,7 +45,7 @@ MAY_JUMP = ("mpegts", "mpeg")
 _HAS_PAUSES = ("mov", "matroska", "mpegts", "mpeg", "flv", "asf")
 """Containers that store when each packet is heard, so that a gap between two is meant; in others something was lost there."""
 
-_UNTIMED = ("mpegvideo", "m4v", "mjpeg", "h261", "h263", "dirac")
+_UNTIMED = ("mpegvideo", "m4v", "mjpeg", "h261", "h263", "dirac", "vc1", "cavsvideo", "dnxhd")
 """Bare streams, by `format_of`, whose time stamps FFmpeg makes up, as if there were 25 frames a second."""
 
 UNUSABLE = (av.InvalidDataError, av.ExternalError, av.PatchWelcomeError, av.ArgumentError)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import EmptyStream, InputError, LimitExceeded, UnreadableMedia
-from orchestrator.media.audio import read_speech, speech_samples
+from orchestrator.media.audio import read_samples, read_speech, speech_samples
 from orchestrator.media.limits import summarise
 from orchestrator.media.mix import Background, mixed
 from orchestrator.media.probe import probe_video
@@ -59,6 +59,58 @@ def test_one_picture_in_any_file_is_a_still(name: str, speech: Path, tmp_path: P
     assert info.is_still and info.frame_rate == 25
     output(path, read_speech(speech).info, RenderOptions(), tmp_path / "out.mp4")
     assert [number for _, number in seen(tmp_path / "out.mp4")] == [0] * 40
+
+
+@pytest.mark.parametrize("kind", ["exr", "dpx", "ico", "jls", "pbm", "pcx", "pgmyuv", "ras", "sgi", "xbm", "xwd", "tga", "jp2", "qoi", "pam"])
+def test_pictures_of_studios_and_old_systems_are_stills(kind: str, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "source.png"), grey(37))
+    run_ffmpeg("-i", tmp_path / "source.png", "-frames:v", 1, "-update", 1, tmp_path / f"face.{kind}")
+    info = probe_video(tmp_path / f"face.{kind}")
+    assert info.is_still and info.size_wh == (96, 64)
+    with VideoReader(info) as reader:
+        assert [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()] == [37]
+
+
+@pytest.mark.parametrize(("name", "options"), [("clip.wtv", []), ("clip.swf", []), ("clip.dnxhd", ["-s", "1920x1080", "-b:v", "120M"])])
+def test_videos_of_recorders_are_read_as_ffmpegs_own_program_has_them(name: str, options: list[str], tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "source.mkv", Clip(frame_count=20, size_wh=(192, 128)))
+    run_ffmpeg("-i", source, *options, tmp_path / name)
+    info = probe_video(tmp_path / name)
+    assert not info.is_still and info.frame_rate == 25
+    with VideoReader(info) as reader:
+        assert [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()] == [*range(20)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.adx", []), ("a.ast", []), ("a.sbc", []), ("a.aptx", ["-ac", "2"]), ("a.sf", ["-f", "ircam"]), ("a.spdif", ["-f", "spdif", "-c:a", "ac3"])],
+)
+def test_sound_of_players_and_cables_is_heard_when_ffmpegs_own_program_has_it(name: str, options: list[str], tmp_path: Path) -> None:
+    source = make_sound(tmp_path / "source.wav", Sound(sample_rate_hz=48_000, clicks_s=(Fraction(1, 4), Fraction(3, 4))))
+    run_ffmpeg("-i", source, *options, tmp_path / name)
+    run_ffmpeg("-i", tmp_path / name, tmp_path / "judge.wav")
+    heard, expected = read_speech(tmp_path / name), read_speech(tmp_path / "judge.wav")
+    assert heard.info.duration_s == expected.info.duration_s and heard.info.sample_rate_hz == 48_000
+    found, wanted = (onsets_s(np.concatenate(list(read_samples(of.info.path, "mono", 16_000)), 1)[0]) for of in (heard, expected))
+    assert len(found) == 2
+    np.testing.assert_allclose(found, wanted, atol=0.002)
+
+
+def test_picture_of_floats_that_begins_at_the_bottom_is_the_right_way_up(tmp_path: Path) -> None:
+    """PFM, written by OpenCV: Debian's FFmpeg writes and reads it upside down."""
+    assert cv2.imwrite(str(tmp_path / "face.pfm"), (grey(37) / 255).astype(np.float32))
+    with VideoReader(probe_video(tmp_path / "face.pfm")) as reader:
+        assert [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_from_start()] == [37]
+
+
+def test_sphere_of_speech_corpora_is_read(tmp_path: Path) -> None:
+    """NIST SPHERE: a header of text, then samples."""
+    samples = Sound().samples()
+    fields = f"channel_count -i 1\nsample_rate -i 16000\nsample_n_bytes -i 2\nsample_count -i {len(samples)}\nsample_byte_format -s2 01\n"
+    header = f"NIST_1A\n   1024\n{fields}sample_coding -s3 pcm\nend_head\n".encode().ljust(1024, b"\n")
+    (tmp_path / "speech.sph").write_bytes(header + (samples * 32767).astype("<i2").tobytes())
+    info = read_speech(tmp_path / "speech.sph").info
+    assert (info.sample_rate_hz, info.channel_count, info.duration_s) == (16_000, 1, Fraction(1))
 
 
 @pytest.mark.parametrize("name", ["face.gif", "face.png", "face.webp"])

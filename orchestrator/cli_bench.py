@@ -1,7 +1,6 @@
 """`lipsync bench`: measure what is here."""
 
 import json
-import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
+from orchestrator.cores import available_cores
 from orchestrator.embedded import open_triton
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
@@ -71,7 +71,7 @@ def bench_models(
             if not as_json:
                 _print(reports[-1], results)
     if as_json:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()}
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": available_cores(), "system": platform.platform()}
         print(json.dumps({"server": server, "machine": machine, "inputs": str(source or "portrait"), "models": reports}, indent=1))
 
 

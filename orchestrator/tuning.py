@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from deploy.local.server import LocalTriton, TritonStartError
+from orchestrator.cores import available_cores
 from orchestrator.embedded import check_repository, device_config
 from orchestrator.errors import InferenceUnavailable, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
@@ -110,7 +111,7 @@ def tune(settings: Settings, seconds: float, on_trial: Callable[[ModelTrial | Re
                 elapsed_s = _render_at_once(client, video, speech, Path(folder), tracks, count)
                 renders.append(RenderTrial(count, round(count * _CLIP_S * _FRAME_RATE / elapsed_s, 1)))
                 on_trial(renders[-1])
-    return Tuning(device, len(os.sched_getaffinity(0)), tuple(trials), model, tuple(renders), best_count(renders))
+    return Tuning(device, available_cores(), tuple(trials), model, tuple(renders), best_count(renders))
 
 
 def apply(settings: Settings, tuning: Tuning) -> list[Path]:
@@ -142,7 +143,7 @@ def candidates(settings: Settings, device: Device) -> Iterator[tuple[int, int]]:
     """
     if batching_of((settings.model_repository / LIP_SYNC / CONFIG_FILES[device]).read_text()) is None:
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     counts = {"tensorrt": {1}, "gpu": {2, 3, 4}, "cpu": {2, max(2, cores // 2), min(16, max(2, cores))}}[device]
     for instance_count in sorted(counts):
         for delay_us in QUEUE_DELAYS_US:

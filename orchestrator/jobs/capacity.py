@@ -1,9 +1,9 @@
 """How many renders this host runs at a time: what was set, else what `lipsync tune` measured, else what cores and memory allow."""
 
 import json
-import os
 from pathlib import Path
 
+from orchestrator.cores import available_cores
 from orchestrator.media.writer import Encoding
 from orchestrator.settings import Settings
 
@@ -23,7 +23,7 @@ def concurrent_renders(settings: Settings) -> int:
     if settings.max_concurrent_renders is not None:
         return settings.max_concurrent_renders
     measured = tuned_renders(settings.data)
-    wanted = measured if measured is not None else renders_by_cores(len(os.sched_getaffinity(0)))
+    wanted = measured if measured is not None else renders_by_cores(available_cores())
     return within_memory(wanted, available_bytes())
 
 
@@ -41,7 +41,7 @@ def tuned_renders(data: Path) -> int | None:
     """Return what was measured on a machine with as many cores, None if nothing was."""
     try:
         tuned = json.loads((data / TUNED_FILE).read_text())
-        return int(tuned["concurrent_renders"]) if tuned["cores"] == len(os.sched_getaffinity(0)) else None
+        return int(tuned["concurrent_renders"]) if tuned["cores"] == available_cores() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -124,6 +124,8 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
             f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {encoding.container_name} cannot say here; "
             "give mp4 or mov as the container, or codec h264."
         )
+    # Fixed here, since a container's quota may change while it renders, and the number of threads shapes the bitstream.
+    encoding = replace(encoding, thread_count=encoding.resolved_thread_count)
     return Output(encoding, encoder, pix_fmt, keeps, tuple(notes))
 
 

@@ -1,6 +1,5 @@
 """Decoding: frames of a video by their number, forwards and backwards, as editable YUV planes."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from orchestrator.cores import available_cores
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import UNUSABLE, open_media, packets_of, translate_errors
@@ -99,7 +99,7 @@ class VideoReader:
     def __init__(self, info: VideoInfo, tick: Callable[[], None] = lambda: None, *, is_beside: bool = False) -> None:
         self._info = info
         self._tick = tick
-        threads = min(DECODER_THREADS, len(os.sched_getaffinity(0)))
+        threads = min(DECODER_THREADS, available_cores())
         self._thread_count = max(1, threads // 2) if is_beside else threads
         self._open()
         self.damaged_packet_count = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 
+from orchestrator.cores import available_cores
 from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
 from orchestrator.media.formats import (
     CODECS,
@@ -77,7 +78,7 @@ class Encoding:
     smart: bool = False
     """Copy the source's own groups of pictures where nothing is edited."""
     thread_count: int = 0
-    """Encoder threads; 0 for one per core, at most 16."""
+    """Encoder threads; 0 for one per core that may be used, at most 16."""
 
     @property
     def video_codec(self) -> VideoCodec:
@@ -91,8 +92,8 @@ class Encoding:
 
     @property
     def resolved_thread_count(self) -> int:
-        """The number of encoder threads, one per core where it is left open."""
-        return self.thread_count or min(16, os.cpu_count() or 1)
+        """The number of encoder threads, one per core that may be used where it is left open."""
+        return self.thread_count or min(16, available_cores())
 
     def segment_frame_count(self, frame_rate: Fraction) -> int:
         """Return how many frames a segment has."""

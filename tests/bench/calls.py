@@ -1,6 +1,5 @@
 """The lip model called by itself: on Triton as a render calls it, and inside this process with ONNX Runtime."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from orchestrator.cores import available_cores
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import LipModel
 from orchestrator.pipeline.concurrency import in_flight
@@ -57,7 +57,7 @@ def in_process(repository: Path, client: TritonClient) -> Callable[[float], floa
     faces, windows = batch_for(model)
     inputs = {"face": np.stack(faces), "audio": np.stack(windows).reshape(len(windows), *model.audio_dims)}
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = available_cores()
     file = repository / "lip_sync" / model.description.version / "model.onnx"
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     session.run(["mouth"], inputs)

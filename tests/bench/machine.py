@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import platform
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 import av
 import onnxruntime
 
+from orchestrator.cores import available_cores
 from tests.bench.scores import Figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -23,7 +23,7 @@ def describe_machine(triton: str) -> dict[str, Any]:
     """Describe the machine and what runs on it; `triton` is the server's name and version."""
     return {
         "cpu": _from_proc("/proc/cpuinfo", r"model name\s*:\s*(.+)") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "memory_gib": round(int(_from_proc("/proc/meminfo", r"MemTotal:\s*(\d+)") or 0) / (1 << 20), 1),
         "gpu": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
         "system": platform.platform(),

@@ -1,16 +1,16 @@
 """How many renders run at a time."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cores import available_cores
 from orchestrator.jobs import capacity
 from orchestrator.jobs.capacity import JOB_MEMORY_BYTES, TUNED_FILE, available_bytes, concurrent_renders, renders_by_cores, within_memory
 from orchestrator.settings import Settings
 
-CORES = len(os.sched_getaffinity(0))
+CORES = available_cores()
 
 
 def tuned(data: Path, count: int, cores: int = CORES) -> None:

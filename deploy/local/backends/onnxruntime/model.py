@@ -249,11 +249,11 @@ def runs_best_item_by_item(file: Path, providers: list[Provider], options: ort.S
     return providers[0][0] == "CPUExecutionProvider" and options.intra_op_num_threads == 1 and size <= SMALL_MODEL_BYTES
 
 
-def available_cores() -> int:
-    """Count the cores this process may use: its affinity, and in a container its CPU quota (cgroup v2)."""
+def available_cores(root: Path = Path("/")) -> int:
+    """Count the cores this process may use: its affinity, and in a container its CPU quota (cgroup v2), a part of a core as a whole one."""
     cores = len(os.sched_getaffinity(0))
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (root / "sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else min(cores, max(1, math.ceil(int(quota) / int(period))))

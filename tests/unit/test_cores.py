@@ -1,0 +1,44 @@
+"""How many cores this process may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cores import available_cores
+from orchestrator.media.output import choose_output
+from orchestrator.media.writer import Encoding
+from tests.contract.test_media_writer import info_of
+
+QUOTAS = [("max 100000\n", 8), ("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("1600000 100000\n", 8), ("", 8)]
+"""What a container's `cpu.max` says, us of time in us, and how many of eight cores that leaves."""
+
+
+def with_quota(root: Path, quota: str) -> Path:
+    (root / "sys/fs/cgroup").mkdir(parents=True)
+    (root / "sys/fs/cgroup/cpu.max").write_text(quota)
+    return root
+
+
+@pytest.mark.parametrize(("quota", "expected"), QUOTAS)
+def test_container_quota_bounds_the_cores(quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert available_cores(tmp_path) == 8, "there is no quota"
+    assert available_cores(with_quota(tmp_path, quota)) == expected
+
+
+def test_encoder_has_a_thread_for_each_core_that_it_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert Encoding().resolved_thread_count == 1
+        assert Encoding(thread_count=5).resolved_thread_count == 5
+        output = choose_output(Encoding(), info_of())
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert output.encoding.resolved_thread_count == 1, "the cores that a render began with are meant, to its end"
+
+
+def test_encoder_has_16_threads_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert Encoding().resolved_thread_count == 16

@@ -19,7 +19,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, MissingStream, UnreadableMedia
+from orchestrator.errors import EmptyStream, InvalidOption, LimitExceeded, UnreadableMedia
 from orchestrator.media.container import (
     MAY_JUMP,
     UNUSABLE,
@@ -30,7 +30,7 @@ from orchestrator.media.container import (
     packets_of,
     refuse_truncated_riff,
 )
-from orchestrator.media.streams import picture_streams
+from orchestrator.media.streams import main_audio, picture_streams
 from orchestrator.media.times import JUMP_AHEAD_S, NO_PAUSE_S
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 
@@ -208,9 +208,7 @@ def silence(channel_count: int, sample_count: int, sample_rate_hz: int) -> Itera
 
 
 def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
-    if not container.streams.audio:
-        raise MissingStream(f"{path.name} has no audio stream; give the speech as a sound file or a video with sound.")
-    stream = container.streams.audio[0]
+    stream = main_audio(container, path)
     if stream.codec_context is None:
         raise UnreadableMedia(f"{path.name} has sound of a kind that FFmpeg does not decode; convert it to WAV.")
     if (count := _layout_of(stream.codec_context).nb_channels) > MAX_CHANNELS:

@@ -1,4 +1,4 @@
-"""Which of a file's streams has the pictures that are meant."""
+"""Which of a file's streams has the pictures and the sound that are meant."""
 
 from collections import Counter
 from fractions import Fraction
@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -52,6 +53,17 @@ def main_video(container: InputContainer, path: Path) -> int:
         return pictures[stream.index] > 1, Disposition.default in stream.disposition, pixels * _length_s(container, stream)
 
     return max(streams, key=rank).index
+
+
+def main_audio(container: InputContainer, path: Path) -> AudioStream:
+    """Return the stream to hear: one that FFmpeg decodes; of several the one the file declares its default, as players take it; the first of equals.
+
+    Raises:
+        MissingStream: there is no sound.
+    """
+    if not container.streams.audio:
+        raise MissingStream(f"{path.name} has no audio stream; give the speech as a sound file or a video with sound.")
+    return max(container.streams.audio, key=lambda stream: (stream.codec_context is not None, Disposition.default in stream.disposition))
 
 
 def _length_s(container: InputContainer, stream: VideoStream) -> Fraction:

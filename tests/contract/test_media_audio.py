@@ -224,6 +224,19 @@ def test_channels_of_which_some_have_no_place_are_added_up(tmp_path: Path) -> No
     np.testing.assert_allclose(samples_of(path)[0], channels.sum(1), atol=1e-3)
 
 
+@pytest.mark.parametrize("file", ["two.mkv", "two.mp4", "two.mov", "two.ts"])
+@pytest.mark.parametrize("default", [0, 1])
+def test_of_several_tracks_the_default_is_heard(file: str, default: int, tmp_path: Path) -> None:
+    """As FFmpeg's own program and players have it; MPEG-TS has no default."""
+    tracks = [make_sound(tmp_path / f"{at}.wav", Sound(sample_rate_hz=48_000, clicks_s=[Fraction(at, 4)])) for at in (1, 3)]
+    marks = [f"-disposition:a:{default}", "default", f"-disposition:a:{1 - default}", "0"]
+    run_ffmpeg("-i", tracks[0], "-i", tracks[1], "-map", 0, "-map", 1, "-c:a", "aac", *marks, tmp_path / file)
+    run_ffmpeg("-i", tmp_path / file, "-ar", 16_000, tmp_path / "judge.wav")
+    heard = onsets_s(samples_of(tmp_path / file)[0])
+    np.testing.assert_allclose(heard, onsets_s(samples_of(tmp_path / "judge.wav")[0]), atol=0.002)
+    assert round(heard[0] * 4) == (3 if default and not file.endswith("ts") else 1)
+
+
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 12_000, 16_000, 22_050])
 @pytest.mark.parametrize(
     ("file", "codec"),

@@ -114,10 +114,18 @@ def plan_render(
         channels_of_source(video)
     choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]
     tick = (watch or Watch()).tick
-    speeches = [read_speech(path, tick, limits.max_duration_s, options.audio_offset_s) for path in (audio, *(other.audio for other in others))]
+    speeches = [
+        read_speech(path, tick, limits.max_duration_s, options.audio_offset_s - _until_pictures_s(path, info))
+        for path in (audio, *(other.audio for other in others))
+    ]
     voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
     speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
     portrait = None if speaker_image is None else read_reference(speaker_image)
     return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait)
+
+
+def _until_pictures_s(audio: Path, info: VideoInfo) -> Fraction:
+    """Return how much of a track comes before the first picture, with which the output begins: none, unless it is the video's own, s."""
+    return info.start_s if audio.resolve() == info.path.resolve() else Fraction(0)

@@ -19,6 +19,7 @@ from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.scan import foresee_frames
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
 from tests.clips import Clip, Sound, make_clip, make_sound, number_of, numbered_planes, planes_of, write_wav
 from tests.contract.test_media_audio import onsets_s
 from tests.contract.test_media_reader import index_of
@@ -273,6 +274,26 @@ def test_source_s_own_sound_stays_with_its_pictures_where_these_begin_late(name:
     silence = np.zeros((1, 48_000), np.float32)
     heard = np.concatenate(list(mixed(iter([silence]), under, "mono")), 1)[0]
     np.testing.assert_allclose(onsets_s(heard, 48_000), [0.25], atol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate_hz", "before_s"),
+    [
+        ("late.mp4", 48_000, Fraction(1, 2)),
+        ("late.mkv", 48_000, Fraction(1, 2)),
+        ("late.ts", 48_000, Fraction(1, 2)),
+        ("low.mp4", 8_000, Fraction(0)),
+        ("low.ts", 8_000, Fraction(0)),
+        ("low.flv", 16_000, Fraction(0)),
+    ],
+)
+def test_speech_out_of_the_video_itself_stays_with_its_pictures(name: str, rate_hz: int, before_s: Fraction, tmp_path: Path) -> None:
+    """Sound may begin first, by what the encoder put before it alone: 128 ms of AAC at 8 kHz, where the container does not say so."""
+    sound = Sound("aac", rate_hz, sample_format="fltp", clicks_s=(Fraction(3, 4), Fraction(5, 4)), duration_s=Fraction(3, 2))
+    path = make_clip(tmp_path / name, Clip(first_tick=40), sound, sound_delay_s=-before_s)
+    speech = plan_render(path, path, tmp_path / "out.mp4").voices[0].speech.info
+    heard = np.concatenate(list(speech_samples(speech, "mono", 48_000)), 1)[0]
+    np.testing.assert_allclose(onsets_s(heard, 48_000), [0.75 - float(before_s), 1.25 - float(before_s)], atol=0.003)
 
 
 CONTAINERS = {

@@ -13,7 +13,7 @@ from orchestrator.api.context import Context
 from orchestrator.errors import InvalidOption, NotReady, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView, Segment
 from orchestrator.media.formats import CONTAINERS, container_of
-from orchestrator.media.writer import SEGMENT_S
+from orchestrator.media.writer import GOP_S
 
 WAIT_S = 1.0
 """Longest time a thread waits for one job to change, s."""
@@ -82,7 +82,7 @@ def playlist(view: JobView, segments: list[Segment], query: str) -> str:
         is_coming = view.state not in FINAL_STATES
         raise NotReady("No part of the video is rendered yet; ask again in a second." if is_coming else "The live video is over; get the result.")
     # The first segment is shorter than those to come, and a player may count on the number that it read first.
-    target_s = max(SEGMENT_S, -int(-max(segment.duration_s for segment in segments) // 1))
+    target_s = max(GOP_S, -int(-max(segment.duration_s for segment in segments) // 1))
     lines = ["#EXTM3U", "#EXT-X-VERSION:7", f"#EXT-X-TARGETDURATION:{target_s}", "#EXT-X-MEDIA-SEQUENCE:0", "#EXT-X-PLAYLIST-TYPE:EVENT"]
     lines.append(f'#EXT-X-MAP:URI="segments/{segments[0].index}.mp4{query}",BYTERANGE="{segments[0].init_bytes}@0"')
     for segment in segments:

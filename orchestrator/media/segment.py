@@ -27,11 +27,11 @@ from orchestrator.media.gops import GopReader, parameter_sets
 from orchestrator.media.output import Output
 from orchestrator.media.probe import FULL_RANGE, LIMITED_RANGE, VideoInfo
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import translate_write_errors
+from orchestrator.media.writer import MAX_TAIL_FRAMES, translate_write_errors
 from preprocess.orientation import UPRIGHT
 
-_MOVFLAGS = "+empty_moov+delay_moov+default_base_moof+skip_trailer+frag_custom"
-"""One fragment, whatever key frames are in it, behind a moov whose edit lists know the encoder's delay and the sound's priming; no index behind it.
+_MOVFLAGS = "+empty_moov+delay_moov+default_base_moof+skip_trailer"
+"""One fragment behind a moov that knows, by edit lists, the encoder's delay and the sound's priming; no index behind it.
 
 Not CMAF's negative composition offsets: FFmpeg's own demuxer shows such pictures late by the encoder's delay.
 """
@@ -372,7 +372,7 @@ def _add_encoder(container: av.container.OutputContainer, info: VideoInfo, clock
     context.time_base = 1 / clock.frame_rate
     stream.time_base = clock.time_base
     _describe(context, info, output, output.segment_muxer)
-    set_up(context, output.encoder, output.encoding, output.encoding.gop_frame_count(clock.frame_rate))
+    set_up(context, output.encoder, output.encoding, output.encoding.segment_frame_count(clock.frame_rate) + MAX_TAIL_FRAMES)
     has_alpha = PixelLayout.of(output.pix_fmt).has_alpha
     _tell_alpha(stream, output)
     stream.options = {**encoder_options(output.encoder, output.encoding, has_alpha=has_alpha, light=info.light)}

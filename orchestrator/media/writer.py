@@ -27,12 +27,8 @@ from orchestrator.media.formats import (
     codecs_for,
 )
 
-SEGMENT_S = 4
-"""Length of a segment, s. While an encoder fills and while it is emptied it leaves cores idle: with segments of 2 s a 1080p render on two cores takes
-4 % longer, with 8 s no less than with 4."""
-
 GOP_S = 2
-"""Longest distance between key frames, s."""
+"""Length of a segment and longest distance between key frames, s."""
 
 MIN_BITRATE, MAX_BITRATE = 50_000, 800_000_000
 """Bits a second that can be asked for."""
@@ -96,11 +92,7 @@ class Encoding:
         return self.thread_count or min(16, available_cores())
 
     def segment_frame_count(self, frame_rate: Fraction) -> int:
-        """Return how many frames a segment has."""
-        return max(MIN_SEGMENT_FRAMES, round(SEGMENT_S * frame_rate))
-
-    def gop_frame_count(self, frame_rate: Fraction) -> int:
-        """Return how far key frames are apart at most."""
+        """Return how many frames a segment has, and so how far key frames are apart at most."""
         return max(MIN_SEGMENT_FRAMES, round(GOP_S * frame_rate))
 
     def opening_frame_count(self, frame_rate: Fraction) -> int:

@@ -34,7 +34,7 @@ def decode_encode(video: Path, speech: Path, out: Path, encoding: Encoding, fram
         stream.pix_fmt = info.working_pix_fmt
         context = stream.codec_context
         context.thread_type, context.thread_count = "FRAME", encoding.resolved_thread_count
-        context.gop_size = encoding.gop_frame_count(info.frame_rate)
+        context.gop_size = encoding.segment_frame_count(info.frame_rate)
         sound = container.add_stream("aac", rate=SPEECH_RATE_HZ, layout="mono")
         for frame in prefetch(reader.decode_from_start(), AHEAD, "floor-decode"):
             picture = frame.picture

@@ -30,7 +30,7 @@ from preprocess.orientation import Orientation
 from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, planes_of, speech_like, write_wav
 from tests.contract.test_media_writer import decoded, decoded_sound, info_of
 
-RATE = Fraction(2)
+RATE = Fraction(4)
 """At which a segment has 8 pictures, the fewest there are."""
 
 FRAMES = 21

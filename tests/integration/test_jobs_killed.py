@@ -42,7 +42,7 @@ def noisy(clip: Path, path: Path) -> Path:
 def test_job_killed_in_the_middle_goes_on_from_its_last_segment_to_the_same_bits(
     database_url: str | None, spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:
-    wanted = spec(9.0).model_copy(update={"video": str(noisy(small_clip, tmp_path / "noisy.mp4"))})
+    wanted = spec(5.0).model_copy(update={"video": str(noisy(small_clip, tmp_path / "noisy.mp4"))})
     settings = {"data": str(tmp_path / "data"), "triton": client.address, "database_url": database_url}
     with worker(settings, {"job": wanted}) as service:
         service.pause_at(2)

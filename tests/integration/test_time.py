@@ -13,6 +13,7 @@ from orchestrator.errors import InvalidOption, RenderInterrupted
 from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
@@ -91,9 +92,13 @@ def test_kept_variable_frame_rate_goes_on_to_the_same_bits_where_it_was_ended(
     options = LOSSLESS.model_copy(update={"frame_rate": "keep"})
     once, twice, segments, watch = tmp_path / "once.mp4", tmp_path / "twice.mp4", tmp_path / "segments", Watch()
     report = render(plan_render(phone, speech3, once, options), client, tracks=tracks)
-    watch.leave_at_checkpoint()
+
+    def leave(progress: Progress) -> None:
+        if progress.stage == "render" and progress.done >= 10:
+            watch.leave_at_checkpoint()
+
     with pytest.raises(RenderInterrupted):
-        render(plan_render(phone, speech3, twice, options), client, watch=watch, tracks=tracks, segments=segments)
+        render(plan_render(phone, speech3, twice, options), client, leave, watch=watch, tracks=tracks, segments=segments)
     assert 0 < sum(segment.file.frame_count for segment in finished_segments(segments)) < report.frame_count
     render(plan_render(phone, speech3, twice, options), client, tracks=tracks, segments=segments)
     assert once.read_bytes() == twice.read_bytes()

@@ -69,7 +69,7 @@ def test_closing_leaves_nothing_registered_and_nothing_in_memory(triton: LocalTr
         answers(client, "lip_sync", 2)
         prefixes = {name.rpartition("_")[0] for name in registered(triton.grpc_address) - before}
         assert len(prefixes) == 1 and list(REGIONS.glob(f"{min(prefixes)}*"))
-    assert registered(triton.grpc_address) == before
+    assert registered(triton.grpc_address) <= before, "what an earlier client gave back goes when Triton is done with it"
     assert not list(REGIONS.glob(f"{min(prefixes)}*"))
 
 

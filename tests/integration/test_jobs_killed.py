@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -219,8 +220,9 @@ def kill(service: Worker, victim: str) -> None:
     assert service.process is not None
     if victim in ("triton", "both"):
         for child in psutil.Process(service.process.pid).children(recursive=True):
-            if child.name() == "tritonserver":
-                child.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself meanwhile
+                if child.name() == "tritonserver":
+                    child.kill()
     if victim in ("service", "both"):
         service.kill()
         service.start()

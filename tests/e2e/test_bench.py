@@ -15,7 +15,7 @@ def test_figures_are_measured_side_by_side_and_recorded(tmp_path: Path, capsys: 
     [file] = tmp_path.glob("*.json")
     run = json.loads(file.read_text())
     assert [figure["name"] for figure in run["figures"]] == [
-        "e/360p/2-jobs", "e/360p/2-jobs-slowest-over-fastest", "f/360p/cached-s", "f/360p/new-video-s"
+        "e/360p/2-jobs", "e/360p/2-at-once", "e/360p/2-at-once-slowest-over-fastest", "f/360p/cached-s", "f/360p/new-video-s"
     ]  # fmt: skip
     assert all(figure["value"] > 0 and figure["limit"] for figure in run["figures"])
     assert run["figures"][0]["detail"]["mean_batch"] >= 1

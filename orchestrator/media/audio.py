@@ -130,13 +130,13 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
                 "copy or export it again."
             )
         context, channels = stream.codec_context, _layout_of(stream.codec_context).nb_channels
-        added_up = channels if _are_tracks(context) else 0
+        count = _heard_channel_count(context)
+        added_up = channels if count < channels else 0
         gain = 1.0
         if channels > 2:
             mixed = read_samples(path, "mono" if added_up else "stereo", context.sample_rate)
             loudest = max(float(np.abs(samples).max(initial=0)) for samples in mixed)
             gain = 1 / max(1.0, loudest)
-        count = 1 if added_up else channels
         info = AudioInfo(path, context.sample_rate, count, context.name, duration_s, offset_s, gain, added_up, damaged["packets"])
     return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
 
@@ -164,8 +164,7 @@ def channel_count(path: Path) -> int:
         MissingStream: it has no audio.
     """
     with open_media(path) as container:
-        context = _audio_stream(container, path).codec_context
-        return 1 if _are_tracks(context) else _layout_of(context).nb_channels
+        return _heard_channel_count(_audio_stream(container, path).codec_context)
 
 
 def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
@@ -244,6 +243,10 @@ def _decoded(container: InputContainer, stream: AudioStream, damaged: "Counter[s
             continue
         for frame in frames:
             yield adder.added_up(frame) if _are_tracks(frame) else frame
+
+
+def _heard_channel_count(context: AudioCodecContext) -> int:
+    return 1 if _are_tracks(context) else _layout_of(context).nb_channels
 
 
 class _Adder:

@@ -84,7 +84,7 @@ def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[
     if analysis.damaged_packet_count:
         yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
     for count in sorted({speech.added_up_count for speech in speeches} - {0}):
-        yield f"The speech's {count} channels have no layout; they were added up to one."
+        yield f"The speech's {count} channels have no layout (tracks of a mixer, or ambisonics); one was made of them."
     for count in sorted({speech.channel_count for speech in speeches} - {1, 2}):
         yield f"The speech's {count} channels were mixed into two."
     if damaged := sum(speech.damaged_packet_count for speech in speeches):

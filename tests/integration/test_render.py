@@ -234,7 +234,7 @@ def test_what_a_render_held_goes_when_it_is_done_with_and_not_when_python_looks_
 
 @pytest.mark.parametrize(
     ("channel_count", "heard_count", "note"),
-    [(32, 1, "32 channels have no layout; they were added up to one"), (6, 2, "6 channels were mixed into two")],
+    [(32, 1, "32 channels have no layout (tracks of a mixer, or ambisonics); one was made of them"), (6, 2, "6 channels were mixed into two")],
 )
 def test_speech_of_many_channels_is_mixed_down_and_the_report_says_so(
     channel_count: int, heard_count: int, note: str, small_clip: Path, client: TritonClient, tmp_path: Path

@@ -24,6 +24,7 @@ from orchestrator.errors import (
     InferenceRejected,
     InferenceTimeout,
     InferenceUnavailable,
+    RenderError,
 )
 from orchestrator.inference.shared_memory import Region, SharedMemoryPool
 from orchestrator.settings import Transport
@@ -133,12 +134,19 @@ class _Connection:
         self._outputs: dict[tuple[str, str], tuple[Any, tuple[int, ...]]] = {}
 
     def close(self) -> None:
+        self.retire()
+        self.grpc.close()
+
+    def retire(self) -> None:
+        """Let go of the shared memory, and leave the channel to those who are still at it: the last of them closes it.
+
+        A channel that is closed ends their requests as cancelled, and a further one with a ValueError: neither says that Triton was away.
+        """
         with self._lock:
             self.is_decided = True
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
-        self.grpc.close()
 
     def pool(self) -> SharedMemoryPool | None:
         """Return the shared memory, None where tensors travel by gRPC. Which of the two is found out when it is first needed.
@@ -250,7 +258,7 @@ class TritonClient:
     def reconnect(self, address: str, metrics_address: str | None = None) -> None:
         """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
         old, self._shared[0] = self._shared[0], _Connection(address, metrics_address, self._transport)
-        old.close()
+        old.retire()
 
     def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
         """Send a request and return the future value of one output.
@@ -298,7 +306,7 @@ class TritonClient:
                     raise ContractMismatch(f"Model {model} on {connection.address} returned no {output!r}; install a model for this role again.")
                 future.set_result(array)
             except BaseException as exc:  # noqa: BLE001
-                future.set_exception(exc)
+                future.set_exception(without_trace(exc))
             future.is_made_by(None)
 
         with translate_errors(connection.address):
@@ -340,6 +348,12 @@ class TritonClient:
         with translate_errors(self.address):
             stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return dict(stats["model_stats"][0])
+
+
+def without_trace(error: BaseException) -> BaseException:
+    """Return an error as a future may hold it. The frames in its trace refer to the future: a cycle, in which pictures, decoders with their
+    threads and open files would lie until Python looks for cycles. A mistake in the program keeps its trace."""
+    return error.with_traceback(None) if isinstance(error, RenderError) else error
 
 
 def sent_ahead(requests: Iterator[_T], count: int = 2) -> Iterator[_T]:

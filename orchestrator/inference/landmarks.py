@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
-from orchestrator.inference.client import TritonClient
+from orchestrator.inference.client import TritonClient, without_trace
 from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model
 from preprocess.align import invert_affine, warp
 from preprocess.landmarks import FIVE_OF, LOWER_FACE_OF, box_to_crop_matrix, five_points, lower_face
@@ -105,7 +105,7 @@ class _failing:  # noqa: N801 - reads as a statement
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> bool:
         if value is not None:
-            self._future.set_exception(value)
+            self._future.set_exception(without_trace(value))
         return value is not None
 
 

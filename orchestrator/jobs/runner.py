@@ -1,5 +1,6 @@
 """Work on jobs: one attempt after the other until a job ends, with its progress written down meanwhile."""
 
+import gc
 import json
 import logging
 import threading
@@ -114,11 +115,14 @@ class Runner:
             if self._is_draining:
                 return {"kind": "interrupted"}
             self._running[job_id] = _Running(run, watch, board)
+        is_completed = False
         try:
             self._begin(row)
             log.info("attempt %d begins", row["attempts"] + 1, extra={"job": job_id})
             await_ready(self._client, self._settings.stall_s, watch.waiting)  # attempts without a Triton would only be used up
-            return {"kind": "completed", "report": self._render(row, watch, board)}
+            report = self._render(row, watch, board)
+            is_completed = True
+            return {"kind": "completed", "report": report}
         except RenderCancelled:
             return {"kind": "gone"}
         except RenderInterrupted:
@@ -135,6 +139,10 @@ class Runner:
         finally:
             with self._lock:
                 del self._running[job_id]
+            if not is_completed:
+                # An error that went through requests and threads lies in cycles with what it came through: pictures, a decoder with its threads,
+                # open files. Python looks for cycles by the number of its own objects, which these hardly add to.
+                gc.collect()
 
     def settle(self, job_id: str, run: int, outcome: dict[str, Any]) -> list[Next]:
         """Write down what came of an attempt. See `Work.settle`."""

@@ -8,6 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import TypeVar
 
+from orchestrator.inference.client import without_trace
 from orchestrator.pipeline.watch import POLL_S, Watch
 
 JOIN_S = 10.0
@@ -54,6 +55,7 @@ def prefetch(source: Iterable[Item], max_items: int, name: str, watch: Watch | N
                 except BaseException as exc:  # noqa: BLE001
                     error = error or exc
             _put(items, _End(error), stopped)
+            error = None  # see `without_trace`
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
@@ -66,7 +68,10 @@ def prefetch(source: Iterable[Item], max_items: int, name: str, watch: Watch | N
                 continue
             if isinstance(item, _End):
                 if item.error is not None:
-                    raise item.error
+                    try:
+                        raise item.error
+                    finally:
+                        del item  # see `without_trace`
                 return
             yield item
     finally:
@@ -164,4 +169,4 @@ class Joined(Future[list[Result]]):
         try:
             self.set_result([part.result() for part in parts])
         except BaseException as exc:  # noqa: BLE001 (whoever waits for this future has to learn of it)
-            self.set_exception(exc)
+            self.set_exception(without_trace(exc))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import RenderCancelled
+from orchestrator.inference.client import without_trace
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import VideoReader
@@ -168,7 +169,7 @@ class _Search(Future[list[Rows]]):
                 self._images.clear()
                 self.set_result(self._window.rows())
         except BaseException as exc:  # noqa: BLE001
-            self.set_exception(exc)
+            self.set_exception(without_trace(exc))
 
 
 def _to_frame(rows: Rows, box: Letterbox) -> Rows:

@@ -84,11 +84,11 @@ class Watch:
         """
         while True:
             try:
-                result = future.result(POLL_S)
+                error = future.exception(POLL_S)
             except TimeoutError:
-                if future.done():
-                    raise  # the future's own
                 self.check()
-            else:
+                continue
+            if error is None:
                 self.tick()
-                return result
+                return future.result()
+            raise type(error)(*error.args) if isinstance(error, RenderError) else error  # the future would refer to a trace of ours

@@ -128,3 +128,12 @@ def test_triton_that_dies_fails_the_request_and_hangs_nobody() -> None:
         assert all(outcome is None or isinstance(outcome, errors.InferenceError) for outcome in outcomes)
         with pytest.raises(errors.InferenceUnavailable):
             detector.detect(np.zeros((1, 384, 384, 3), np.uint8)).result(timeout=30)
+
+
+def test_requests_under_way_when_the_client_goes_to_another_triton_end_by_themselves(triton: LocalTriton) -> None:
+    """Closing their channel once ended them as refused, which no job tries again."""
+    with TritonClient(triton.grpc_address) as client:
+        detector = FaceDetector(client)
+        futures = [detector.detect(np.zeros((8, 384, 384, 3), np.uint8)) for _ in range(4)]
+        client.reconnect(triton.grpc_address)
+        assert [future.result(timeout=30).shape for future in futures] == [(8, 16, 15)] * 4

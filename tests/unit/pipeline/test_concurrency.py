@@ -1,12 +1,15 @@
 """Stages that overlap: order, bounds, errors, and ends that leave nothing behind."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
+from orchestrator.errors import InferenceUnavailable
 from orchestrator.pipeline.concurrency import Joined, batched, in_flight, prefetch
 
 
@@ -246,3 +249,28 @@ def test_closing_the_groups_closes_the_source() -> None:
     with closing(batched(numbers(), lambda number: True, 2)) as groups:
         next(groups)
     assert closed.is_set()
+
+
+class Picture:
+    """Something that a stage holds."""
+
+
+def test_error_from_a_request_in_a_stage_leaves_nothing_behind_that_the_stage_held() -> None:
+    held: list[weakref.ref[Picture]] = []
+
+    def stage() -> Generator[Picture]:
+        picture = Picture()
+        held.append(weakref.ref(picture))
+        answer = Future[int]()
+        answer.set_exception(InferenceUnavailable("Triton is away."))
+        for item, _ in in_flight(lambda _: Joined([answer]), [picture], 1):
+            yield item
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(InferenceUnavailable, match="away"):
+            list(prefetch(stage(), 1, "stage"))
+        assert held[0]() is None
+    finally:
+        gc.enable()

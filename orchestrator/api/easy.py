@@ -220,9 +220,11 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         if before.spec.request != asked:
             raise Refused("code已被其他任务使用。 This code was used for another task; use a new one.")
         return
+    named = _named(video_url, "video_url", context), _named(audio_url, "audio_url", context)
+    check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
     with context.holds.holding() as hold:
-        video, audio = _source(video_url, "video_url", context, hold), _source(audio_url, "audio_url", context, hold)
-        check_local(video, [audio], context.media_limits)
+        video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
+        check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
         spec = JobSpec(
             video=str(video),
             audio=str(audio),
@@ -245,8 +247,8 @@ def _switch(body: Mapping[str, Any], name: str, default: int) -> int:
     return int(value)
 
 
-def _source(value: str, name: str, context: Context, hold: Hold) -> str | Path:
-    """Return an input's URL, or a copy of its file: clients remove some files right after they have submitted them."""
+def _named(value: str, name: str, context: Context) -> str | Path:
+    """Return an input's URL, or its file in the shared folder."""
     if value.startswith(("http://", "https://")):
         check_url(value, context.fetch_policy)
         return value
@@ -258,9 +260,16 @@ def _source(value: str, name: str, context: Context, hold: Hold) -> str | Path:
         path = None
     if path is None or not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise Refused(f"{name}文件不存在：请放在数据目录中。 There is no such file in the shared folder.")
-    with context.storage.incoming(path.name, context.fetch_policy.max_bytes) as sink:
+    return path
+
+
+def _copied(source: str | Path, name: str, context: Context, hold: Hold) -> str | Path:
+    """Return an input's URL, or a copy of its file: clients remove some files right after they have submitted them."""
+    if isinstance(source, str):
+        return source
+    with context.storage.incoming(source.name, context.fetch_policy.max_bytes) as sink:
         try:
-            with open(path, "rb", opener=lambda opened, flags: os.open(opened, flags | os.O_NOFOLLOW)) as file:
+            with open(source, "rb", opener=lambda opened, flags: os.open(opened, flags | os.O_NOFOLLOW)) as file:
                 while piece := file.read(1 << 20):
                     sink.write(piece)
         except OSError as exc:

@@ -153,6 +153,7 @@ def test_bad_media_and_addresses_are_refused_at_once(service: Service) -> None:
         answer = submit(service, str(uuid.uuid4()), **changes)
         assert (answer["code"], answer["success"]) == (10002, False)
         assert answer["msg"].endswith(".")
+    assert not list((service.data / "inputs").glob("*/text.mp4")), "gigabytes that are no video are not even copied"
 
 
 @pytest.mark.parametrize("code", ["../x", "a/b", "a\\b", ".hidden", "x" * 200, "a\nb", "中" * 100, " x"])

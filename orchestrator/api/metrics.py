@@ -14,7 +14,8 @@ from orchestrator.api.problems import ProblemDetails, error_responses
 from orchestrator.api.v2 import API_KEY
 from orchestrator.errors import RenderError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS
+from orchestrator.inference.metrics import read_metrics
+from orchestrator.inference.selftest import served_roles
 from orchestrator.inference.usage import model_use
 
 
@@ -29,16 +30,19 @@ class TritonCollector(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metrics; while Triton is away, only that it is."""
+        """Yield the metrics; while Triton is away, only that it is, and how often it was started again."""
         up = GaugeMetricFamily("lipsync_triton_up", "1 while Triton answers and is ready.")
         inferences = CounterMetricFamily("lipsync_triton_inferences", "Inferences (frames).", labels=["model"])
         executions = CounterMetricFamily("lipsync_triton_executions", "Batches that were run.", labels=["model"])
         compute = CounterMetricFamily("lipsync_triton_compute_seconds", "Time spent in the model.", labels=["model"])
         queue = CounterMetricFamily("lipsync_triton_queue_seconds", "Time requests spent in Triton's queue.", labels=["model"])
         batch = GaugeMetricFamily("lipsync_triton_mean_batch", "Inferences a batch, since the model was loaded.", labels=["model"])
+        restarts = CounterMetricFamily("lipsync_triton_restarts", "How often the embedded Triton was started again.", self._client.reconnect_count)
+        gpu = GaugeMetricFamily("lipsync_gpu_utilization", "How busy a GPU of Triton's is, 0 to 1, by Triton's last reading.", labels=["gpu"])
+        memory = GaugeMetricFamily("lipsync_gpu_memory_used_bytes", "Memory in use on a GPU of Triton's.", labels=["gpu"])
         is_up = self._client.is_server_ready()
         try:
-            for role in CONTRACTS if is_up else ():
+            for role in served_roles(self._client) if is_up else ():
                 use = model_use(self._client, role)
                 inferences.add_metric([role], use.inference_count)
                 executions.add_metric([role], use.execution_count)
@@ -47,8 +51,13 @@ class TritonCollector(Collector):
                 batch.add_metric([role], use.mean_batch)
         except RenderError:
             is_up = False
+        if is_up and (own := read_metrics(self._client.metrics_address)) is not None:
+            for uuid, utilisation in own.gpu_utilisation.items():
+                gpu.add_metric([uuid], utilisation)
+            for uuid, used_bytes in own.gpu_memory_bytes.items():
+                memory.add_metric([uuid], used_bytes)
         up.add_metric([], float(is_up))
-        yield from (up, inferences, executions, compute, queue, batch)
+        yield from (up, restarts, inferences, executions, compute, queue, batch, gpu, memory)
 
 
 def metrics_router(context: Context, registry: CollectorRegistry) -> APIRouter:

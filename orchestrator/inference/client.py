@@ -42,7 +42,10 @@ REQUEST_DEADLINE_S = 120.0
 """Deadline of one inference request, queueing included, s. A batch takes milliseconds on a GPU, seconds on a loaded CPU."""
 
 CONTROL_DEADLINE_S = 10.0
-"""Deadline of a health, metadata or statistics request, s."""
+"""Deadline of a metadata or statistics request, s."""
+
+HEALTH_DEADLINE_S = 5.0
+"""Deadline of the question whether Triton is ready, s: it has to be answered before whoever scrapes metrics gives up, Prometheus after 10 s."""
 
 _QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
 """What Triton says, with status UNAVAILABLE, when its queue policy turns a request away. It has no status of its own for that."""
@@ -220,6 +223,8 @@ class TritonClient:
         self._transport = transport
         self._priority = 0
         self._shared = [_Connection(address, metrics_address, transport)]
+        self.reconnect_count = 0
+        """How often `reconnect` was called."""
 
     def __enter__(self) -> Self:
         return self
@@ -258,6 +263,7 @@ class TritonClient:
     def reconnect(self, address: str, metrics_address: str | None = None) -> None:
         """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
         old, self._shared[0] = self._shared[0], _Connection(address, metrics_address, self._transport)
+        self.reconnect_count += 1
         old.retire()
 
     def infer(self, model: str, inputs: Tensors, output: str) -> Future[NDArray[Any]]:
@@ -318,7 +324,7 @@ class TritonClient:
     def is_server_ready(self) -> bool:
         """Return whether the server answers and says it is ready."""
         try:
-            return bool(self._shared[0].grpc.is_server_ready(client_timeout=CONTROL_DEADLINE_S))
+            return bool(self._shared[0].grpc.is_server_ready(client_timeout=HEALTH_DEADLINE_S))
         except InferenceServerException:
             return False
 

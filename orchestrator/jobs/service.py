@@ -120,7 +120,7 @@ class JobService:
     def has_model(self, role: str) -> bool:
         """Tell whether Triton has a model for a role, as far as can be told now: True while Triton does not answer."""
         try:
-            return self._client.is_model_ready(role)
+            return not self._client.is_server_ready() or self._client.is_model_ready(role)
         except RenderError:
             return True
 

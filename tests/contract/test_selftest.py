@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.local.server import LocalTriton
+from orchestrator.api.metrics import TritonCollector
 from orchestrator.errors import ContractMismatch, GpuUnavailable
 from orchestrator.inference import selftest
 from orchestrator.inference.client import TritonClient
@@ -69,6 +71,13 @@ def test_each_role_tells_pack_licence_device_provider_and_speed(triton: LocalTri
         assert status.execution_count >= 8, "one whole batch, two single items, three timed runs of each"
         assert status.notes == ()
     assert found.gpu_utilisation == {} and found.notes == ()
+
+
+def test_service_shows_how_busy_tritons_gpus_are(triton: LocalTriton) -> None:
+    with metrics_with_gpu([0.37]) as address, TritonClient(triton.grpc_address, metrics_address=address) as client:
+        registry = CollectorRegistry()
+        registry.register(TritonCollector(client))
+        assert 'lipsync_gpu_utilization{gpu="GPU-stand-in"} 0.37' in generate_latest(registry).decode()
 
 
 def test_without_metrics_the_self_test_passes_and_says_what_it_cannot_know(triton: LocalTriton) -> None:

@@ -268,7 +268,7 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
 ) -> None:
     """Triton is stopped in mid-work, as by a driver that hangs; its supervisor ends it and starts another."""
     monkeypatch.setattr(embedded, "PROBE_S", 0.5)
-    monkeypatch.setattr(client_module, "CONTROL_DEADLINE_S", 1.0)
+    monkeypatch.setattr(client_module, "HEALTH_DEADLINE_S", 1.0)
     wanted = spec(6.0)
     reference = expected(wanted, client, tmp_path / "expected.mp4")
     triton = embedded.SupervisedTriton(Settings(device="cpu"))

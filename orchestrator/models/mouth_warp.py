@@ -59,6 +59,10 @@ _EDGE = 1.5
 _SEAM_HEIGHT = 1.6
 """Thickness of the dark seam of a closed mouth, units: it becomes depth, not lip, when the mouth opens."""
 
+_FRINGE = (0.4, 4.0)
+"""How far above the lower lip's line, as a share of the source's gap and in units at most, its fringe may reach: the landmarks lie too low on small
+round mouths, and lip that hangs below the teeth looks like a second mouth. Measured: up to 2.5 units, and `_LIP_MARGIN` on top."""
+
 _TOOTH_EDGES = (-25.0, -18.0, -9.5, 0.0, 9.5, 18.0, 25.0)
 """Where painted teeth meet, units from the mouth's middle: incisors 8.5 and 6.5 mm wide in a mouth of 55 mm."""
 
@@ -228,7 +232,9 @@ def _mouth(box: Roi, shape: _Shape, upper_layer: Value, lower_layer: Value, skin
     inside = depth.smoothstep(-0.4 * _EDGE, 0.8 * _EDGE) * shape.gap.smoothstep(0.0, 1.5)
     # What the source shows between its lips hangs from the upper lip: keep it, shaded while the slit is narrow.
     shade = 1.0 - inside * (0.6 - shape.gap.smoothstep(0.0, 6.0) * 0.6)
-    cover = inside * (depth - shape.source_gap).smoothstep(-1.5, 0.5)
+    # A mouth that opens no further than the source's stays as it is, lower teeth on the lip included.
+    fringe = depth.graph.op("Min", shape.source_gap * _FRINGE[0], _FRINGE[1], depth.graph.op("Relu", shape.gap - shape.source_gap))
+    cover = inside * (depth - (shape.source_gap - fringe)).smoothstep(-1.5, 0.5)
     slit = (depth.graph.op("Abs", depth - shape.gap * 0.5) - shape.gap * 0.5).smoothstep(1.6, 0.0)
     slit = slit * shape.gap.smoothstep(3.0, 0.0) * (1.0 - shape.u * shape.u) * shape.source_peak.smoothstep(0.0, 3.0) * 0.7
 

@@ -212,6 +212,16 @@ def test_smile_keeps_its_teeth_in_loud_speech(warp: Warp) -> None:
     assert bright(warp(smile, _speech(0))) > 0.6 * bright(smile)
 
 
+@pytest.mark.parametrize("gap", [9, 11])
+def test_no_strip_of_the_lower_lip_hangs_below_the_teeth_of_a_smile(warp: Warp, gap: int) -> None:
+    middle = warp(_face(gap=gap)[None], _speech(0))[0, 112:180, 124:133].mean(1)
+    light, redness = middle.mean(-1), middle[:, 0] - middle[:, 1]
+    teeth, depth = (light > 150) & (redness < 30), light < 55
+    inside = slice(int(np.flatnonzero(teeth)[0]), int(np.flatnonzero(depth)[-1]))
+    assert teeth[inside].sum() >= 4
+    assert ((light > 60) & (redness > 50))[inside].sum() == 0
+
+
 def test_grey_picture_stays_grey(warp: Warp) -> None:
     grey = np.repeat(cv2.cvtColor(_face(), cv2.COLOR_RGB2GRAY)[None, ..., None], 3, -1)
     drawn = warp(np.asarray(grey, np.uint8), _speech(0))

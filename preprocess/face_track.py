@@ -75,11 +75,19 @@ def follow(
         tick()
     for frame in tracker.finish():
         collected.add(frame)
-    tracks = collected.tracks()
+    return Followed(collected.tracks(), tuple(collected.cuts), tracker.missing)
+
+
+def mark_strangers(tracks: Sequence[FaceTrack], detections: Sequence[NDArray[np.float32]]) -> None:
+    """Tell frames in which there are faces, and none is the speaker's, from those without any, in place.
+
+    Args:
+        tracks: over the first frames of a video.
+        detections: for each frame of it (n, 15 + 2 M) float32 rows, see `Tracker.push`.
+    """
     somebody = np.array([bool((rows[:, 4] >= MIN_START_SCORE).any()) for rows in detections], np.bool_)
     for track in tracks:
-        track.presence[somebody & (track.presence == Presence.NO_FACE)] = Presence.NOT_THE_SPEAKER
-    return Followed(tracks, tuple(collected.cuts), tracker.missing)
+        track.presence[somebody[: len(track)] & (track.presence == Presence.NO_FACE)] = Presence.NOT_THE_SPEAKER
 
 
 class TrackCollector:

@@ -23,7 +23,7 @@ from orchestrator.pipeline.speakers import describe
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import REACH
-from preprocess.face_track import FaceTrack, Followed, follow
+from preprocess.face_track import FaceTrack, Followed, follow, mark_strangers
 from preprocess.sparse import in_whole_windows
 from preprocess.speaker import FaceAt, LargestFace, SpeakerChoice
 
@@ -180,7 +180,8 @@ def conclude(
         raise UnreadableMedia(f"{info.path.name} is damaged: {damaged} of its packets do not decode; copy or export it again.")
     if recogniser is not None:
         choices = recogniser.know(choices, info, detections, watch)
-    followed = followed or follow(detections.by_frame(), detections.changes, float(info.frame_rate), choices, watch.tick)
+    faces = detections.by_frame()
+    followed = followed or follow(faces, detections.changes, float(info.frame_rate), choices, watch.tick)
     for number in followed.missing:
         _refuse(choices[number], info, detections)
     shown = tuple(track.first(shown_count) for track in followed.tracks)
@@ -189,6 +190,7 @@ def conclude(
             f"No face was found in the {frame_count} frames of {info.path.name}; use a video in which the speaker's face is seen from the front "
             "and is not too small."
         )
+    mark_strangers(shown, faces)
     index = FrameIndex(detections.pts[:shown_count], detections.is_key[:shown_count])
     cuts = tuple(cut for cut in followed.cuts if cut < shown_count)
     return Analysis(index, times_of(index.pts, info), is_whole, shown, cuts, damaged)

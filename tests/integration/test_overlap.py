@@ -124,6 +124,28 @@ def test_part_of_a_video_is_the_same_too_and_what_was_seen_of_it_is_kept(
     assert told(reports[0]) == told(reports[1])
 
 
+def test_frames_of_somebody_else_are_told_from_those_of_nobody_either_way(
+    words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]
+) -> None:
+    """A curtain is drawn before the speaker; a smaller face stays in sight."""
+    make_clip(tmp_path / "one.mp4", 1)
+    with av.open(str(tmp_path / "one.mp4")) as source:
+        face = next(source.decode(video=0)).reformat(112, 112, format="rgb24").to_ndarray()
+    both = np.full((SIDE_PX, SIDE_PX, 3), 90, np.uint8)
+    both[40:152, :112], both[60:132, 116:188] = face, cv2.resize(face, (72, 72), interpolation=cv2.INTER_AREA)
+    pictures = []
+    for frame in range(80):
+        pictures.append(both.copy())
+        pictures[-1][:, : min(max(frame - 30, 0) * 4, 112)] = 60
+    film, tracks = write_clip(tmp_path / "film.mp4", pictures), TrackCache(tmp_path / "tracks", 1 << 30)
+    plan = plan_render(film, words, tmp_path / "out.mp4", RenderOptions(preset="ultrafast", sync_mode="cut_off"))
+    new, known = (render(plan, client, tracks=tracks) for _ in range(2))
+    assert begun == [True]
+    ((first, stop),) = new.speakers[0].left_alone["not_the_speaker"]
+    assert 32 < first < 60 and stop == 80 and not new.cuts
+    assert told(new) == told(known)
+
+
 @pytest.mark.parametrize("lie", ["a stamp", "a frame too many"])
 def test_video_with_other_frames_than_its_packets_say_is_rendered_by_those_it_has(
     lie: str,

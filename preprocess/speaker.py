@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.linking import box_overlap
+from preprocess.linking import MIN_OVERLAP, box_overlap
 from preprocess.lookahead import LookAhead
 from preprocess.smoothing import SeenFace, SeenFrame
 
@@ -21,6 +21,9 @@ MAX_AREA_RATIO = 4.0
 
 MAX_DISTANCE = 1.5
 """How far from a chosen speaker's face one in another shot may be to count as the same, in sides of its box."""
+
+SAME_PLACE = 0.6
+"""Intersection over union of a face's boxes above which it stays where it came into sight."""
 
 _AROUND_BOX = 0.25
 """How far beside a face's box a point may lie that chooses it, in sides of the box."""
@@ -125,6 +128,18 @@ class Selection:
             yield ChosenFrame(now.index, now.starts_shot, faces)
 
 
+@dataclass(slots=True)
+class _Other:
+    """Somebody who was there while the speaker was."""
+
+    first: SeenFace
+    """Where he came into sight."""
+    was_late: bool
+    """Whether the speaker was there before."""
+    frame_count: int = 0
+    """For how many frames he was there."""
+
+
 class _Followed:
     """One speaker, by the tracks that are his."""
 
@@ -138,8 +153,8 @@ class _Followed:
     def _begin(self) -> None:
         self._track: int | None = None
         self._overtaken: list[int] = []
-        self._others: set[int] = set()
-        """Tracks of people who were there while the speaker was."""
+        self._others: dict[int, _Other] = {}
+        """Those who were there while the speaker was, by track."""
         self._last = self._wanted
         self._area_sum, self._area_count = 0.0, 0
 
@@ -171,7 +186,7 @@ class _Followed:
             self._track, self._area_sum, self._area_count = larger, 0.0, 0
         if self._track is None:
             return None
-        self._others.update(number for number in now.faces if number != self._track)
+        self._note_others(now)
         face = now.faces.get(self._track)
         if face is not None:
             self._last = face
@@ -180,7 +195,7 @@ class _Followed:
 
     def _found(self, window: Sequence[SeenFrame]) -> int | None:
         """Return the track of the speaker who comes, or comes back."""
-        seen = {number: faces for number, faces in _by_track(window).items() if number not in self._others and number not in self._rivals}
+        seen = {number: faces for number, faces in _by_track(window).items() if not self._is_other(faces[0]) and number not in self._rivals}
         seen = {number: faces for number, faces in seen.items() if max(face.score for face in faces) >= MIN_START_SCORE}
         if self._last is None:
             rank = {number: -sum(face.area * face.score for face in faces) for number, faces in seen.items()}
@@ -189,6 +204,26 @@ class _Followed:
         if not any(number in window[0].faces for number in rank):
             return None
         return min(rank, key=lambda number: (rank[number], number))
+
+    def _note_others(self, now: SeenFrame) -> None:
+        """Remember who is there with the speaker; who comes where somebody was before is the same one, whatever his track."""
+        for number, face in now.faces.items():
+            if number != self._track:
+                if number not in self._others:
+                    before = (other for other in self._others.values() if _overlap(other.first, face) > MIN_OVERLAP)
+                    self._others[number] = next(before, None) or _Other(face, was_late=self._area_count > 0)
+                self._others[number].frame_count += 1
+
+    def _is_other(self, face: SeenFace) -> bool:
+        """Tell whether a face is that of somebody who was there with the speaker, and not of the one into whose shot his own dissolves.
+
+        Such a face comes where it stays, shortly before the speaker's is gone; who walks in, or is panned to, moves.
+        """
+        other = self._others.get(face.track)
+        if other is None:
+            return False
+        is_dissolve = other.was_late and other.frame_count <= self._count and _overlap(other.first, face) > SAME_PLACE
+        return self._wanted is not None or not is_dissolve
 
     def _unlikeness(self, faces: Sequence[SeenFace]) -> float | None:
         """Return how little a track looks like the speaker's by size and place; None if it cannot be the same."""
@@ -253,6 +288,10 @@ def _by_track(window: Sequence[SeenFrame]) -> dict[int, list[SeenFace]]:
 
 def _centre(face: SeenFace) -> NDArray[np.float64]:
     return (face.box_xyxy[:2] + face.box_xyxy[2:]) / 2
+
+
+def _overlap(one: SeenFace, other: SeenFace) -> float:
+    return box_overlap(one.box_xyxy.tolist(), other.box_xyxy.tolist())
 
 
 def _distance(one: SeenFace, other: SeenFace) -> float:

@@ -131,6 +131,29 @@ def test_hidden_speaker_who_comes_back_is_followed_and_not_who_hid_him() -> None
     assert np.isfinite(place[:42]).all() and np.isfinite(place[66:]).all()
 
 
+def test_dissolve_into_another_shot_gives_way_to_its_face() -> None:
+    """Both faces are seen for a while, each in its own place."""
+    speaker, next_one = row(0, 0), row(300, 20, 90)
+    track = tracked([rows(speaker)] * 40 + [rows(speaker, next_one)] * 12 + [rows(next_one)] * 50)
+    place = left_of(track)
+    assert track.is_present.all()
+    assert place[51] < 10 and place[52] > 290
+
+
+@pytest.mark.parametrize(
+    "listening",
+    [
+        pytest.param([True] * 20, id="from the start"),
+        pytest.param([False] * 40 + [True] * 40, id="for long"),
+        pytest.param([True] * 40 + [False] * 15 + [True] * 10, id="turns away for a moment"),
+    ],
+)
+def test_listener_does_not_speak_when_the_speaker_leaves(listening: list[bool]) -> None:
+    speaker, listener = row(0, 0), row(300, 20, 60)
+    track = tracked([rows(speaker, listener) if there else rows(speaker) for there in listening] + [rows(listener)] * 50)
+    assert track.is_present[: len(listening)].all() and not track.is_present[len(listening) :].any()
+
+
 def test_someone_much_larger_who_stays_becomes_the_speaker_and_one_who_passes_does_not() -> None:
     poster = row(0, 0, 40)
     passing = [rows(poster)] * 30 + [rows(poster, row(200, 0, 150))] * 20 + [rows(poster)] * 40

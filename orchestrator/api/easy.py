@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from orchestrator.api.context import Context
 from orchestrator.api.holds import Hold
@@ -132,6 +133,8 @@ def easy_router(context: Context) -> APIRouter:
             return EasyAnswer(code=BAD_REQUEST, msg=str(exc), success=False)
         except RenderError as exc:
             return EasyAnswer(code=BROKEN if exc.retryable else BAD_REQUEST, msg=str(exc), success=False)
+        except ClientDisconnect:
+            raise
         except Exception:
             log.exception("a submission failed")
             return EasyAnswer(code=BROKEN, msg="系统异常", success=False)

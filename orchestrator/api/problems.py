@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -126,6 +127,10 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def http_problem(request: Request, exc: Problem) -> Response:
         return problem(request.url.path, exc.status, exc.code, str(exc))
+
+    @app.exception_handler(ClientDisconnect)
+    async def client_is_gone(request: Request, exc: ClientDisconnect) -> Response:
+        return problem(request.url.path, 499, errors.RenderCancelled.code, "The client closed the connection.")
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, exc: RequestValidationError) -> Response:

@@ -20,6 +20,9 @@ RENDERS, DELIVERIES = "renders", "deliveries"
 POLL_S = 0.25
 """How often the queue of renders is looked at, s."""
 
+SETTLE_S = 3
+"""How long workflows may take at the end to write down what came of them, s."""
+
 MAX_DELIVERIES = 16
 """Webhooks under way at a time."""
 
@@ -137,8 +140,10 @@ class Engine:
                 event.set()
 
     def close(self) -> None:
-        """End. Workflows that still run are taken up by the next start."""
-        DBOS.destroy(destroy_registry=True)
+        """End. Workflows that still run are taken up by the next start; those about to end are let end, or DBOS logs an error of each."""
+        with self._lock:
+            is_idle = not self._under_way
+        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=0 if is_idle else SETTLE_S)
         self._instance = None
 
     @contextmanager

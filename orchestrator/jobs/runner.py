@@ -5,7 +5,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from orchestrator.errors import (
     StorageFull,
     UrlRefused,
 )
-from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
+from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient, without_trace
 from orchestrator.inference.selftest import await_ready
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
@@ -93,7 +94,6 @@ class Runner:
         self._tracks = TrackCache(storage.tracks, settings.track_cache_bytes)
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
-        self._busy = 0
         self._is_draining = False
         self._closed = threading.Event()
         self._pulse = threading.Thread(target=self._pulse_until_closed, name="jobs-pulse", daemon=True)
@@ -164,8 +164,10 @@ class Runner:
         view = self._ledger.view(job_id)
         body, at = self._hooks.webhook_body(view), int(time.time())
         try:
-            status = self._hooks.post(view.spec.webhook_url or "", body, webhooks.headers(body, self._settings.webhook_secret, at))
+            status = self._post(view.spec.webhook_url or "", body, webhooks.headers(body, self._settings.webhook_secret, at))
             is_delivered, is_hopeless = 200 <= status < 300, status == 410
+        except RenderInterrupted:
+            return []  # the next start finds it undelivered
         except UrlRefused:
             is_delivered, is_hopeless = False, True
         except RenderError:
@@ -175,6 +177,27 @@ class Runner:
         self._metrics.delivered(is_delivered)
         self._ledger.change(job_id, {"webhook_try": None if delay_s is None else number + 1})
         return [] if delay_s is None else [Next(DELIVERIES, number + 1, delay_s=delay_s)]
+
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Call a webhook, on a thread that the service's end does not wait for: a receiver may take most of a minute to answer.
+
+        Raises:
+            RenderInterrupted: the service shuts down.
+            RenderError: see `Post`.
+        """
+        answer: Future[int] = Future()
+
+        def post() -> None:
+            try:
+                answer.set_result(self._hooks.post(url, body, headers))
+            except BaseException as exc:  # noqa: BLE001 (raised again where the answer is waited for)
+                answer.set_exception(without_trace(exc))
+
+        threading.Thread(target=post, name="webhook", daemon=True).start()
+        while not wait([answer], PULSE_S).done:
+            if self._is_draining:
+                raise RenderInterrupted("The service is shutting down; the webhook is called again when it is back.")
+        return answer.result()
 
     def stop(self, job_id: str, error: RenderError) -> None:
         """End the attempt on a job, if this process is at it."""

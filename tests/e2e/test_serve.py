@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import av
@@ -143,6 +144,22 @@ def test_closing_the_connection_cancels_the_render(service: Service, clip: Path,
     wait_until(lambda: not jobs_left(service), "the render is cancelled and forgotten")
     wait_until_idle(client)
     assert model_use(client, "lip_sync").inference_count - before < 60 * 25
+
+
+def has(log: Path, text: str) -> bool:
+    return text in log.read_text()
+
+
+def test_client_that_goes_in_the_middle_of_its_request_is_no_error_and_leaves_nothing(service: Service) -> None:
+    log = service.data.parent / "service.log"
+    for path in ("/render", "/v2/generate", "/v2/assets", "/easy/submit"):
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n"
+        name = "file" if path == "/v2/assets" else "video"
+        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=60) as client:
+            client.sendall(f'{head}--x\r\nContent-Disposition: form-data; name="{name}"; filename="v"\r\n\r\n'.encode() + bytes(1000))
+        wait_until(partial(has, log, f"POST {path} 499"), f"the client of {path} is seen to be gone")
+    assert "Traceback" not in log.read_text()
+    assert not list((service.data / "incoming").iterdir())
 
 
 def test_clients_that_send_a_byte_a_second_block_nobody_and_are_given_up(service: Service, clip: Path, speech: Path) -> None:

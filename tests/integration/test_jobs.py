@@ -244,6 +244,32 @@ def test_webhook_is_delivered_signed_and_again_until_it_is_taken(spec: Callable[
         assert abs(at - time.time()) < 60 and headers["Sync-Signature"] == sign(body, "s3cret", at)
 
 
+def test_receiver_that_does_not_answer_holds_up_no_end_and_is_called_again_after_it(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    called, answers, posted = threading.Event(), threading.Event(), list[str]()
+
+    def hang(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        called.set()
+        answers.wait()
+        return 204
+
+    def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        posted.append(json.loads(body)["id"])
+        return 204
+
+    settings = options(tmp_path / "data")
+    try:
+        with working(settings, client, Hooks(post=hang)) as service:
+            job = service.submit(spec(0.2, webhook_url="https://example.org/hook"))
+            called.wait()
+        assert not [thread for thread in threading.enumerate() if "dbos-executor" in thread.name], "nothing that the program's end would wait for"
+    finally:
+        answers.set()
+    with working(settings, client, Hooks(post=post)):
+        wait_until(lambda: posted == [job.id], "the webhook is called again")
+
+
 def test_results_and_inputs_go_when_their_time_is_over_and_the_job_stays_known(
     spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:

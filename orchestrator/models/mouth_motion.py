@@ -28,13 +28,20 @@ _LEVEL_RANGE_DB = (-34.0, 1.0)
 _ENVELOPE_COLUMNS = 6.0
 """Half the width of the window in which power is averaged, columns of 12.5 ms: long enough to bridge the pitch of a voice."""
 
-_SMOOTHING_COLUMNS = 3.0
-"""Half the width of the window in which the loudness is then smoothed, columns: it takes out flutter without blurring syllables."""
+_VOWEL_BAND_HZ = (550.0, 3200.0)
+"""Where the formants of open vowels lie."""
+
+_VOWEL_SHARE_DB = (-20.0, -6.0)
+"""Level of that band relative to the whole sound, dB, at which the lips are closed and at which loudness alone says how far they open: lips that
+meet, as for m, b and p, or nearly, as for oo and w, leave little in it, however loud the voice is below; ee lies between."""
+
+_SMOOTHING_COLUMNS = 4.0
+"""Half the width of the window in which the opening is then smoothed, columns: it takes out flutter without blurring syllables."""
 
 _FRAME_COLUMN = 9.5
 """Column the motion is centred on: 19 ms after the frame's time, since a picture stays for a frame's length."""
 
-_EARLY_SHARE = 0.4
+_EARLY_SHARE = 0.2
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
 _BAND_TILT_DB = (-10.0, 8.0)
@@ -56,10 +63,13 @@ def mouth_motion(audio: Value) -> MouthMotion:
     graph = audio.graph
     power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (math.log(10.0) / 10.0))
     columns = np.arange(16.0)
-    envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns[4:-4]], 1)
-    level = _decibels((_level_weights()[None, :] @ power) @ envelope) - LOUD_LEVEL_DBFS
-    loudness = level.ramp(*_LEVEL_RANGE_DB) @ _hann(columns[4:-4] - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
-    opening = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
+    whole = _level_weights()[None, :] @ power
+    envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns[4:]], 1)
+    loudness = (_decibels(whole @ envelope) - LOUD_LEVEL_DBFS).ramp(*_LEVEL_RANGE_DB)
+    loudness = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
+    vowels = _decibels(_band(*_VOWEL_BAND_HZ)[None, :] @ power) - _decibels(whole)
+    apart = vowels.slice(2, 4, 16).ramp(*_VOWEL_SHARE_DB)
+    opening = (loudness * apart) @ _hann(columns[4:] - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
     slow = _hann(columns - _FRAME_COLUMN, 8.0)[:, None]
     low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
     centre, swing = _BAND_TILT_DB

@@ -186,6 +186,23 @@ def test_hiss_opens_less_than_a_vowel_of_the_same_level(warp: Warp) -> None:
     assert _dark_area(warp(_face()[None], band(60, 80))) < _dark_area(warp(_face()[None], band(4, 24)))
 
 
+def test_lips_meet_in_an_m_between_two_vowels(warp: Warp) -> None:
+    nasal = _speech(0)
+    nasal[:, :, 6:, 6:13] -= 2.4  # a murmur up to 450 Hz for 90 ms, as loud as the vowels, and 30 dB less above it
+    assert _dark_area(warp(_face()[None], nasal)) < 0.2 * _dark_area(warp(_face()[None], _speech(0)))
+
+
+def test_dull_or_narrow_speech_opens_the_mouth_nearly_as_far(warp: Warp) -> None:
+    def without(first: int, last: int) -> Mel:
+        audio = _speech(0)
+        audio[:, :, first:last] -= 2.4
+        return audio
+
+    whole = _dark_area(warp(_face()[None], _speech(0)))
+    for name, audio in {"muffled above 1.8 kHz": without(29, 80), "a telephone's": np.minimum(without(0, 4), without(50, 80))}.items():
+        assert _dark_area(warp(_face()[None], audio)) > 0.8 * whole, name
+
+
 def test_mouth_opens_where_the_lips_are_when_landmarks_are_off(warp: Warp) -> None:
     for row, column in ((130.0, 128.5), (140.0, 128.5), (135.0, 124.0), (135.0, 133.0)):
         face = _face(seam_row=row, seam_column=column)[None]

@@ -1,11 +1,14 @@
 """How many renders this host runs at a time: what was set, else what `lipsync tune` measured, else what cores and memory allow."""
 
 import json
+import logging
 from pathlib import Path
 
 from orchestrator.cores import available_cores
 from orchestrator.media.writer import Encoding
 from orchestrator.settings import Settings
+
+log = logging.getLogger("lipsync.jobs")
 
 JOB_MEMORY_BYTES = 700 << 20
 """What one render up to 1080p takes at most with the default encoder: 450 MB of a video that was seen before (`make bench`, figure d), 560 of a new
@@ -19,12 +22,17 @@ LEAST_RENDERS = 2
 
 
 def concurrent_renders(settings: Settings) -> int:
-    """Return how many renders run at a time; the setting wins."""
-    if settings.max_concurrent_renders is not None:
-        return settings.max_concurrent_renders
+    """Return how many renders run at a time; the setting wins. The log says why."""
     measured = tuned_renders(settings.data)
-    wanted = measured if measured is not None else renders_by_cores(available_cores())
-    return within_memory(wanted, available_bytes())
+    if settings.max_concurrent_renders is not None:
+        count, why = settings.max_concurrent_renders, "as LIPSYNC_MAX_CONCURRENT_RENDERS says"
+    else:
+        wanted, why = (renders_by_cores(available_cores()), "by the cores") if measured is None else (measured, "as `lipsync tune` measured")
+        count = within_memory(wanted, available_bytes())
+        if count < wanted:
+            why = f"for lack of memory; {wanted} {why}"
+    log.info("renders at a time: %d, %s", count, why)
+    return count
 
 
 def renders_by_cores(cores: int) -> int:

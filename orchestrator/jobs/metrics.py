@@ -28,9 +28,11 @@ class JobMetrics:
         self._frames = Counter("lipsync_frames", "Frames of completed jobs: rendered, or passed through.", ["kind"], registry=self._registry)
         self._webhooks = Counter("lipsync_webhook_deliveries", "Attempts to deliver a webhook.", ["outcome"], registry=self._registry)
 
-    def register(self, registry: CollectorRegistry, ledger: Ledger, running: Callable[[], int], free_bytes: Callable[[], int]) -> None:
+    def register(
+        self, registry: CollectorRegistry, ledger: Ledger, running: Callable[[], int], most_running: int, free_bytes: Callable[[], int]
+    ) -> None:
         """Show the numbers in a registry."""
-        registry.register(_Together(self._registry, ledger, running, free_bytes))
+        registry.register(_Together(self._registry, ledger, running, most_running, free_bytes))
 
     def rendered(self, report: dict[str, Any]) -> None:
         """Count a render by its report."""
@@ -52,10 +54,13 @@ class JobMetrics:
 class _Together(Collector):
     """What this process counted, and what the database knows when it is asked."""
 
-    def __init__(self, counted: CollectorRegistry, ledger: Ledger, running: Callable[[], int], free_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, counted: CollectorRegistry, ledger: Ledger, running: Callable[[], int], most_running: int, free_bytes: Callable[[], int]
+    ) -> None:
         self._counted = counted
         self._ledger = ledger
         self._running = running
+        self._most_running = most_running
         self._free_bytes = free_bytes
 
     def describe(self) -> Iterable[Metric]:
@@ -66,6 +71,7 @@ class _Together(Collector):
         """Yield the metrics; while the database is away, those of this process."""
         yield from self._counted.collect()
         yield GaugeMetricFamily("lipsync_jobs_running_here", "Jobs that this process is at.", self._running())
+        yield GaugeMetricFamily("lipsync_jobs_most_running_here", "Jobs that this process is at at most; further ones wait.", self._most_running)
         try:
             counts, oldest, free = self._ledger.counts(), self._ledger.oldest_queued_at(), self._free_bytes()
         except StorageError:

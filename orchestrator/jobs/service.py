@@ -59,7 +59,8 @@ class JobService:
         self._runner = Runner(self._host, settings, client, hooks, self.storage, self._ledger, self._metrics, self._notify)
         work = Work(self._runner.attempt, self._runner.settle, self._runner.deliver)
         url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
-        self._engine = Engine(url, self._host, concurrent_renders(settings), work)
+        self._most_renders = concurrent_renders(settings)
+        self._engine = Engine(url, self._host, self._most_renders, work)
         self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks.is_kept, settings.retention_s, settings.history_s)
         self._lock = contextlib.ExitStack()
         self._is_running = False
@@ -231,7 +232,7 @@ class JobService:
 
     def register_metrics(self, registry: CollectorRegistry) -> None:
         """Show the jobs' numbers in a registry of prometheus-client."""
-        self._metrics.register(registry, self._ledger, lambda: self._runner.running_count, self.storage.free_bytes)
+        self._metrics.register(registry, self._ledger, lambda: self._runner.running_count, self._most_renders, self.storage.free_bytes)
 
     @property
     def is_accepting(self) -> bool:

@@ -445,5 +445,6 @@ def test_metrics_have_tritons_own_numbers(service: Service, finished: str) -> No
     assert numbers['lipsync_triton_inferences_total{model="lip_sync"}'] >= numbers['lipsync_triton_executions_total{model="lip_sync"}'] > 0
     assert 'lipsync_triton_inferences_total{model="voice_activity"}' in numbers, "optional roles count, too"
     assert numbers["lipsync_triton_restarts_total"] == 0
+    assert numbers["lipsync_jobs_most_running_here"] >= 1
     assert httpx.get(f"{service.url}/metrics").status_code == 401
     assert httpx.get(f"{service.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).status_code == 200

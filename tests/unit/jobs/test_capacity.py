@@ -1,6 +1,7 @@
 """How many renders run at a time."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,22 @@ def test_renders_never_take_more_memory_than_there_is_and_one_always_runs(tmp_pa
     monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_MEMORY_BYTES + 1)
     assert concurrent_renders(Settings(data=tmp_path)) == 3
     assert within_memory(8, 0) == 1
+
+
+def test_log_says_how_many_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lipsync.jobs")
+    concurrent_renders(Settings(data=tmp_path))
+    tuned(tmp_path, 8)
+    concurrent_renders(Settings(data=tmp_path))
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_MEMORY_BYTES)
+    concurrent_renders(Settings(data=tmp_path))
+    concurrent_renders(Settings(data=tmp_path, max_concurrent_renders=4))
+    assert caplog.messages == [
+        f"renders at a time: {renders_by_cores(CORES)}, by the cores",
+        "renders at a time: 8, as `lipsync tune` measured",
+        "renders at a time: 3, for lack of memory; 8 as `lipsync tune` measured",
+        "renders at a time: 4, as LIPSYNC_MAX_CONCURRENT_RENDERS says",
+    ]
 
 
 def test_container_limit_bounds_the_memory(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def mouth_motion(audio: Value) -> MouthMotion:
     envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns[4:]], 1)
     loudness = (_decibels(whole @ envelope) - LOUD_LEVEL_DBFS).ramp(*_LEVEL_RANGE_DB)
     loudness = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
-    vowels = _decibels(_band(*_VOWEL_BAND_HZ)[None, :] @ power) - _decibels(whole)
+    # Against no less than what opens the mouth, so that it stays closed until a sound begins and closes in the silence of a p.
+    least = LOUD_LEVEL_DBFS + _LEVEL_RANGE_DB[0]
+    vowels = _decibels(_band(*_VOWEL_BAND_HZ)[None, :] @ power) - graph.op("Max", _decibels(whole), least)
     apart = vowels.slice(2, 4, 16).ramp(*_VOWEL_SHARE_DB)
     opening = (loudness * apart) @ _hann(columns[4:] - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
     slow = _hann(columns - _FRAME_COLUMN, 8.0)[:, None]

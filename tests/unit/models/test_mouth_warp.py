@@ -192,6 +192,12 @@ def test_lips_meet_in_an_m_between_two_vowels(warp: Warp) -> None:
     assert _dark_area(warp(_face()[None], nasal)) < 0.2 * _dark_area(warp(_face()[None], _speech(0)))
 
 
+def test_mouth_waits_for_a_sound_out_of_digital_silence(warp: Warp) -> None:
+    audio = _silence()
+    audio[..., 13:] = _speech(0)[..., 13:]  # 62 ms after the frame's time
+    assert _dark_area(warp(_face()[None], audio)) == 0
+
+
 def test_dull_or_narrow_speech_opens_the_mouth_nearly_as_far(warp: Warp) -> None:
     def without(first: int, last: int) -> Mel:
         audio = _speech(0)

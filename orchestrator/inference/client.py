@@ -55,6 +55,12 @@ _STUB_MESSAGE = ("Stub process", "not healthy")
 """What Triton's Python backend says of a model instance whose process died, or is too busy to tell in time that it lives."""
 
 
+_OTHERS_ANSWER = "shared memory size specified with the request for output"
+"""What Triton says where an output has more rows than the request asked for. The region is made to the model's own measures, so it is the answer to
+another request: the Python backend gives up a process that was not scheduled in time (the machine stood still), and its late answer goes to whoever
+asks next, until Triton is started again."""
+
+
 class _Request(Future[NDArray[Any]]):
     """A request under way. It ends only with Triton's answer, or with the error that cancelling brings about."""
 
@@ -391,6 +397,8 @@ def _translated(error: InferenceServerException, address: str) -> InferenceError
         )
     if all(text in message for text in _STUB_MESSAGE):
         return InferenceUnavailable(f"A model's process on Triton at {address} does not answer ({message}); try again, or start Triton again.")
+    if _OTHERS_ANSWER in message:
+        return InferenceUnavailable(f"A model's process on Triton at {address} was held up and is out of step; try again, or start Triton again.")
     if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
         return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
     return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

@@ -33,6 +33,11 @@ from preprocess.orientation import UPRIGHT
         ("StatusCode.INVALID_ARGUMENT", "unexpected shape for input", errors.InferenceRejected),
         ("StatusCode.INTERNAL", "onnx runtime error", errors.InferenceRejected),
         (None, "unable to parse", errors.InferenceRejected),
+        (
+            "StatusCode.INTERNAL",
+            "shared memory size specified with the request for output 'faces' (2880 bytes) should be at least 4800 bytes to hold the results",
+            errors.InferenceUnavailable,
+        ),
     ],
 )
 def test_each_of_tritons_errors_becomes_one_of_ours(status: str | None, message: str, expected: type[errors.RenderError]) -> None:

@@ -11,8 +11,8 @@ from orchestrator.settings import Settings
 log = logging.getLogger("lipsync.jobs")
 
 JOB_MEMORY_BYTES = 700 << 20
-"""What one render up to 1080p takes at most with the default encoder: 450 MB of a video that was seen before (`make bench`, figure d), 560 of a new
-one, which is analysed meanwhile; at 2160p it is about four times as much."""
+"""What one render up to 1080p takes at most, whatever the encoder: of a new video, which is analysed meanwhile, 440 MB with H.264, 510 with VP9, 630
+with HEVC and 700 with AV1, 130 of which the libraries take once for all renders; at 2160p it is about four times as much."""
 
 TUNED_FILE = "tuned.json"
 """In the data folder: what `lipsync tune` measured on this host."""

@@ -22,8 +22,12 @@ MAX_AREA_RATIO = 4.0
 MAX_DISTANCE = 1.5
 """How far from a chosen speaker's face one in another shot may be to count as the same, in sides of its box."""
 
-SAME_PLACE = 0.6
-"""Intersection over union of a face's boxes above which it stays where it came into sight."""
+MAX_DISSOLVE_S = 1.5
+"""Longest time for which the face of a shot and that of the one it dissolves into are seen together, s: 0.7 to 1 where a dissolve takes 1, 1.6
+where it takes 2. Who was there for longer is a listener."""
+
+SAME_PLACE = 0.3
+"""Intersection over union with where a face came into sight above which it stays there; a moving camera takes it down to 0.4 in a second or two."""
 
 _AROUND_BOX = 0.25
 """How far beside a face's box a point may lie that chooses it, in sides of the box."""
@@ -87,7 +91,7 @@ class Selection:
         count = max(1, round(CHOICE_S * frame_rate))
         self._choice = choice
         self._held: list[SeenFrame] = []
-        self._followed = _Followed(count)
+        self._followed = _Followed(count, round(MAX_DISSOLVE_S * frame_rate))
         # Where nobody is followed, of no frame it is sure who speaks.
         self._frames: LookAhead[SeenFrame] = LookAhead(1 if isinstance(choice, FaceBoxes | KnownTracks) else count, self._followed.is_sure)
         self._everyone = _Everyone()
@@ -143,8 +147,8 @@ class _Other:
 class _Followed:
     """One speaker, by the tracks that are his."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, dissolve_count: int) -> None:
+        self._count, self._dissolve_count = count, dissolve_count
         self._wanted: SeenFace | None = None
         self._rivals: frozenset[int] = frozenset()
         """Tracks of people who were seen together with the one who was asked for."""
@@ -222,7 +226,7 @@ class _Followed:
         other = self._others.get(face.track)
         if other is None:
             return False
-        is_dissolve = other.was_late and other.frame_count <= self._count and _overlap(other.first, face) > SAME_PLACE
+        is_dissolve = other.was_late and other.frame_count <= self._dissolve_count and _overlap(other.first, face) > SAME_PLACE
         return self._wanted is not None or not is_dissolve
 
     def _unlikeness(self, faces: Sequence[SeenFace]) -> float | None:

@@ -131,13 +131,14 @@ def test_hidden_speaker_who_comes_back_is_followed_and_not_who_hid_him() -> None
     assert np.isfinite(place[:42]).all() and np.isfinite(place[66:]).all()
 
 
-def test_dissolve_into_another_shot_gives_way_to_its_face() -> None:
-    """Both faces are seen for a while, each in its own place."""
-    speaker, next_one = row(0, 0), row(300, 20, 90)
-    track = tracked([rows(speaker)] * 40 + [rows(speaker, next_one)] * 12 + [rows(next_one)] * 50)
+@pytest.mark.parametrize(("together", "drift_px"), [(12, 0.0), (25, 1.5), (36, 0.5)])
+def test_dissolve_into_another_shot_gives_way_to_its_face(together: int, drift_px: float) -> None:
+    """Both faces are seen for a while, each in its own place; the camera of the second shot moves."""
+    speaker, next_one = row(0, 0), [row(300 + drift_px * frame, 20, 90) for frame in range(90)]
+    track = tracked([rows(speaker)] * 40 + [rows(speaker, face) for face in next_one[:together]] + [rows(face) for face in next_one[together:]])
     place = left_of(track)
     assert track.is_present.all()
-    assert place[51] < 10 and place[52] > 290
+    assert place[39 + together] < 10 and place[40 + together] > 290
 
 
 @pytest.mark.parametrize(

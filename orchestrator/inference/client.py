@@ -3,6 +3,7 @@
 import copy
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -57,8 +58,12 @@ _STUB_MESSAGE = ("Stub process", "not healthy")
 
 _OTHERS_ANSWER = "shared memory size specified with the request for output"
 """What Triton says where an output has more rows than the request asked for. The region is made to the model's own measures, so it is the answer to
-another request: the Python backend gives up a process that was not scheduled in time (the machine stood still), and its late answer goes to whoever
-asks next, until Triton is started again."""
+another request, see `DISTRUST_S`."""
+
+DISTRUST_S = 10.0
+"""How long no answer is taken after Triton gave a model's process up, s. Where the machine stood still for a second, the Python backend gives up
+processes that live; the late answer of such a one goes to the request behind it, maybe another job's, and so on until the process has ended and
+Triton with it, which takes about a second."""
 
 
 class _Request(Future[NDArray[Any]]):
@@ -141,6 +146,7 @@ class _Connection:
         self._pool: SharedMemoryPool | None = None
         self.is_decided = transport == "grpc"
         self._outputs: dict[tuple[str, str], tuple[Any, tuple[int, ...]]] = {}
+        self._distrusted_until_s = 0.0
 
     def close(self) -> None:
         self.retire()
@@ -186,6 +192,12 @@ class _Connection:
                 return
             self._pool, self.is_decided = None, False
         pool.close()
+
+    def has_answered(self, error: InferenceServerException | None) -> bool:
+        """Tell whether what came of a request is its answer: no error, nor maybe another request's, see `DISTRUST_S`."""
+        if error is not None and _is_held_up(str(error.message())):
+            self._distrusted_until_s = time.monotonic() + DISTRUST_S
+        return error is None and time.monotonic() >= self._distrusted_until_s
 
     def output(self, model: str, name: str) -> tuple[Any, tuple[int, ...]] | None:
         """Return dtype and shape of a model's output without its batch axis, None where the shape is not fixed."""
@@ -303,14 +315,17 @@ class TritonClient:
         def resolve(result: Any, error: InferenceServerException | None) -> None:
             # tritonclient swallows what a callback raises, and the waiter would hang: everything must reach the future.
             try:
-                if error is not None and place is not None and pool is not None:
+                has_answered = connection.has_answered(error)
+                if not has_answered and place is not None and pool is not None:
                     pool.give_up(place.region)
-                    if _LOST_REGION in str(error.message()):
+                    if error is not None and _LOST_REGION in str(error.message()):
                         connection.forget(pool)
                         self._send(connection, model, arrays, output, future, may_share=False)
                         return
                 if error is not None:
                     raise _translated(error, connection.address) from error
+                if not has_answered:
+                    raise _held_up(connection.address)
                 array = result.as_numpy(output) if place is None else place.answer(result.get_output(output))
                 if place is not None and pool is not None:
                     pool.give_back(place.region)
@@ -385,6 +400,14 @@ def translate_errors(address: str) -> Iterator[None]:
         raise _translated(exc, address) from exc
 
 
+def _is_held_up(message: str) -> bool:
+    return _OTHERS_ANSWER in message or all(text in message for text in _STUB_MESSAGE)
+
+
+def _held_up(address: str) -> InferenceUnavailable:
+    return InferenceUnavailable(f"A model's process on Triton at {address} does not answer, or not in time; try again, or start Triton again.")
+
+
 def _translated(error: InferenceServerException, address: str) -> InferenceError:
     status, message = str(error.status() or ""), str(error.message() or "")
     if status == "StatusCode.DEADLINE_EXCEEDED":
@@ -395,10 +418,8 @@ def _translated(error: InferenceServerException, address: str) -> InferenceError
         return InferenceUnavailable(
             f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001)."
         )
-    if all(text in message for text in _STUB_MESSAGE):
-        return InferenceUnavailable(f"A model's process on Triton at {address} does not answer ({message}); try again, or start Triton again.")
-    if _OTHERS_ANSWER in message:
-        return InferenceUnavailable(f"A model's process on Triton at {address} was held up and is out of step; try again, or start Triton again.")
+    if _is_held_up(message):
+        return _held_up(address)
     if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
         return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
     return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.local.server import LocalTriton
 from orchestrator import errors
+from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient, translate_errors
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.golden import LANDMARKS5, POINT_TOLERANCE, golden_inputs
@@ -142,3 +143,19 @@ def test_requests_under_way_when_the_client_goes_to_another_triton_end_by_themse
         futures = [detector.detect(np.zeros((8, 384, 384, 3), np.uint8)) for _ in range(4)]
         client.reconnect(triton.grpc_address)
         assert [future.result(timeout=30).shape for future in futures] == [(8, 16, 15)] * 4
+
+
+def test_no_answer_is_taken_for_a_while_after_a_models_process_was_given_up(client: TritonClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a machine stood still, Triton's Python backend gives requests the answers of others until it is started again."""
+    gone = InferenceServerException("Stub process 'lip_sync_0_1' is not healthy.", status="StatusCode.INTERNAL")
+    with TritonClient(client.address) as ours:
+        detector = FaceDetector(ours)
+        images = np.zeros((1, 384, 384, 3), np.uint8)
+        assert not ours._shared[0].has_answered(gone)
+        with pytest.raises(errors.InferenceUnavailable, match="not in time"):
+            detector.detect(images).result()
+        ours.reconnect(client.address)
+        assert detector.detect(images).result().shape == (1, 16, 15), "another Triton"
+        monkeypatch.setattr(client_module, "DISTRUST_S", 0.0)
+        assert not ours._shared[0].has_answered(gone)
+        assert detector.detect(images).result().shape == (1, 16, 15)

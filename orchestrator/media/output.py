@@ -120,9 +120,12 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
     if encoding.smart:
         _refuse_unlike(encoding, info, pix_fmt)
     if info.sample_aspect_ratio != 1 and encoding.container_name in ("webm", "mkv") and not codec.stores_pixel_shape:
+        remedies = [f"{name} as the container" for name in codec.containers if name not in ("webm", "mkv")]
+        if encoding.container_name == "mkv":  # WebM takes neither
+            remedies.append("codec h264 or hevc")
         raise InvalidOption(
             f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {encoding.container_name} cannot say here; "
-            "give mp4 or mov as the container, or codec h264."
+            f"give {' or '.join(remedies)}."
         )
     # Fixed here, since a container's quota may change while it renders, and the number of threads shapes the bitstream.
     encoding = replace(encoding, thread_count=encoding.resolved_thread_count)

@@ -266,8 +266,11 @@ def test_what_does_not_go_together_is_refused_with_what_does(values: dict[str, o
 def test_what_the_source_does_not_allow_is_refused_with_what_it_does() -> None:
     with pytest.raises(InvalidOption, match="give h264 or hevc or vp9 or ffv1"):
         choose_output(Encoding(codec="av1", lossless=True), info_of(pix_fmt="yuv444p"))
-    with pytest.raises(InvalidOption, match=r"not square.*mp4"):
-        choose_output(Encoding(codec="vp9"), info_of(sample_aspect_ratio=Fraction(4, 3)))
+    wide = info_of(sample_aspect_ratio=Fraction(4, 3))
+    with pytest.raises(InvalidOption, match=r"not square.* give mp4 as the container\.$"):
+        choose_output(Encoding(codec="vp9"), wide)
+    with pytest.raises(InvalidOption, match=r"not square.* give mp4 as the container or codec h264 or hevc\.$"):
+        choose_output(Encoding(codec="vp9", container="mkv"), wide)
 
 
 def test_nvenc_is_tried_and_software_taken_only_where_that_was_asked_for() -> None:

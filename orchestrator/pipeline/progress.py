@@ -52,6 +52,7 @@ class StageClock:
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._reported = 0.0
+        self._paced: tuple[int, float] | None = None
         self._passed_through = 0
         self._segment_count = 0
         self._report(first)
@@ -78,5 +79,17 @@ class StageClock:
             return
         elapsed_s = self.elapsed_s
         speed = (done - self._first) / elapsed_s if done > self._first and elapsed_s >= MIN_MEASURED_S else 0.0
-        eta_s = (self._total - done) / speed if speed and self._total else None
-        self._on_progress(Progress(self._stage, done, self._total, speed, eta_s, self._faces_found(), self._passed_through, self._segment_count))
+        self._on_progress(
+            Progress(self._stage, done, self._total, speed, self._eta_s(done), self._faces_found(), self._passed_through, self._segment_count)
+        )
+
+    def _eta_s(self, done: int) -> float | None:
+        """Return the time left by the pace since the first frames came: before that decoder, models and encoder fill, which happens once."""
+        if self._paced is None and done > self._first:
+            self._paced = done, self._reported
+        if not self._total or self._paced is None:
+            return None
+        if done == self._total:
+            return 0.0
+        frames, paced_s = done - self._paced[0], self._reported - self._paced[1]
+        return (self._total - done) * paced_s / frames if frames and paced_s else None

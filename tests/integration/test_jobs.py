@@ -42,7 +42,7 @@ from tests.jobs import busy_threads, expected, is_over, options, wait_for, worki
 def test_job_is_what_a_render_is_and_says_how_far_it_is(
     database_url: str | None, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
 ) -> None:
-    wanted = spec(5.0)
+    wanted = spec(10.0)
     with working(options(tmp_path / "data", database_url=database_url), client) as service:
         job = service.submit(wanted)
         assert (job.state, job.queue_position, job.percent) == ("queued", 1, 0)
@@ -53,11 +53,11 @@ def test_job_is_what_a_render_is_and_says_how_far_it_is(
         assert (done.state, done.percent, done.error_code, done.attempts) == ("completed", 100, None, 1), done.error
         assert [view.percent for view in seen] == sorted(view.percent for view in seen), "progress never falls"
         assert any(0 < view.percent < 100 and view.stage == "render" and view.eta_s is not None for view in seen)
-        assert (done.segments_done, done.faces_found, done.done, done.total) == (4, 25, 125, 125)
-        assert done.report is not None and done.report["frame_count"] == 125 and str(tmp_path) not in json.dumps(done.report)
+        assert (done.segments_done, done.faces_found, done.done, done.total) == (6, 25, 250, 250)
+        assert done.report is not None and done.report["frame_count"] == 250 and str(tmp_path) not in json.dumps(done.report)
         assert service.result(job.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
         segments = service.segments(job.id)
-        assert [float(segment.duration_s) for segment in segments] == [0.48, 2.0, 2.0, 0.52], "the first one is there soon"
+        assert [float(segment.duration_s) for segment in segments] == [0.48, 2.0, 2.0, 2.0, 2.0, 1.52], "the first one is there soon"
         assert all(segment.path.stat().st_size == segment.size_bytes > segment.init_bytes > 0 for segment in segments)
         second = service.submit(wanted)
         wait_for(service, second.id, is_over)

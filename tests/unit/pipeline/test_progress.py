@@ -39,9 +39,12 @@ def test_stage_announces_itself_before_its_first_frame(clock: Clock) -> None:
 def test_speed_and_time_left_follow_from_the_frames_so_far(clock: Clock) -> None:
     reports, report = recorder()
     stage = StageClock("render", 100, report)
-    clock.now_s += 2.0
+    clock.now_s += 1.0
+    stage.advance(5)
+    assert reports[-1] == Progress("render", 5, 100, 5.0, None), "what comes before the first frames tells nothing of the others"
+    clock.now_s += 1.0
     stage.advance(20)
-    assert reports[-1] == Progress("render", 20, 100, 10.0, 8.0)
+    assert reports[-1] == Progress("render", 20, 100, 10.0, 80 / 15)
     assert stage.elapsed_s == 2.0
 
 

@@ -38,7 +38,7 @@ The code is the same in the API, the logs and the reports; the message is one se
 `preprocess` or `postprocess` is a programming error and no part of this tree.
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class RenderError(Exception):
@@ -247,3 +247,17 @@ class RenderCancelled(RenderError):
     """The render was asked to stop."""
 
     code = "cancelled"
+
+
+def without_trace(error: BaseException) -> BaseException:
+    """Return an error as a future may hold it. The frames in its trace refer to the future: a cycle, in which pictures, decoders with their
+    threads and open files would lie until Python looks for cycles. A mistake in the program keeps its trace."""
+    return error.with_traceback(None) if isinstance(error, RenderError) else error
+
+
+_Error = TypeVar("_Error", bound="RenderError")
+
+
+def anew(error: _Error) -> _Error:
+    """Return an error to be raised where several may raise the same one: each adds its own trace, which nobody else is to hold."""
+    return type(error)(*error.args)

@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter
 
 from orchestrator.api.problems import Problem, ProblemDetails, error_responses
-from orchestrator.errors import RenderError, RenderInterrupted
+from orchestrator.errors import RenderError, RenderInterrupted, anew
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import SelfTest, Wanted, check_ready, self_test
 
@@ -41,7 +41,7 @@ class Readiness:
                 self._found = await anyio.to_thread.run_sync(self._look, self._found)
             found = self._found
         if isinstance(found, RenderError):
-            raise type(found)(*found.args)  # anew, since each that raises it adds its own trace
+            raise anew(found)
         return found
 
     def _look(self, before: SelfTest | RenderError | None) -> SelfTest | RenderError:

@@ -25,7 +25,7 @@ from orchestrator.errors import (
     InferenceRejected,
     InferenceTimeout,
     InferenceUnavailable,
-    RenderError,
+    without_trace,
 )
 from orchestrator.inference.shared_memory import Region, SharedMemoryPool
 from orchestrator.settings import Transport
@@ -375,12 +375,6 @@ class TritonClient:
         with translate_errors(self.address):
             stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return dict(stats["model_stats"][0])
-
-
-def without_trace(error: BaseException) -> BaseException:
-    """Return an error as a future may hold it. The frames in its trace refer to the future: a cycle, in which pictures, decoders with their
-    threads and open files would lie until Python looks for cycles. A mistake in the program keeps its trace."""
-    return error.with_traceback(None) if isinstance(error, RenderError) else error
 
 
 def sent_ahead(requests: Iterator[_T], count: int = 2) -> Iterator[_T]:

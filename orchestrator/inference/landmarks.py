@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import ContractMismatch
-from orchestrator.inference.client import TritonClient, without_trace
+from orchestrator.errors import ContractMismatch, without_trace
+from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model
 from preprocess.align import invert_affine, warp
 from preprocess.landmarks import FIVE_OF, LOWER_FACE_OF, box_to_crop_matrix, five_points, lower_face

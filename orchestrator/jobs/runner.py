@@ -21,8 +21,9 @@ from orchestrator.errors import (
     StorageError,
     StorageFull,
     UrlRefused,
+    without_trace,
 )
-from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient, without_trace
+from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready
 from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next

@@ -64,14 +64,14 @@ def mouth_motion(audio: Value) -> MouthMotion:
     power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (math.log(10.0) / 10.0))
     columns = np.arange(16.0)
     whole = _level_weights()[None, :] @ power
-    envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns[4:]], 1)
+    envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns], 1)
     loudness = (_decibels(whole @ envelope) - LOUD_LEVEL_DBFS).ramp(*_LEVEL_RANGE_DB)
     loudness = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
     # Against no less than what opens the mouth, so that it stays closed until a sound begins and closes in the silence of a p.
     least = LOUD_LEVEL_DBFS + _LEVEL_RANGE_DB[0]
     vowels = _decibels(_band(*_VOWEL_BAND_HZ)[None, :] @ power) - graph.op("Max", _decibels(whole), least)
-    apart = vowels.slice(2, 4, 16).ramp(*_VOWEL_SHARE_DB)
-    opening = (loudness * apart) @ _hann(columns[4:] - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
+    apart = vowels.ramp(*_VOWEL_SHARE_DB)
+    opening = (loudness * apart) @ _hann(columns - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
     slow = _hann(columns - _FRAME_COLUMN, 8.0)[:, None]
     low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
     centre, swing = _BAND_TILT_DB

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import TypeVar
 
-from orchestrator.inference.client import without_trace
+from orchestrator.errors import without_trace
 from orchestrator.pipeline.watch import POLL_S, Watch
 
 JOIN_S = 10.0

@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import RenderCancelled
-from orchestrator.inference.client import without_trace
+from orchestrator.errors import RenderCancelled, without_trace
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import VideoReader

@@ -5,7 +5,7 @@ import time
 from concurrent.futures import Future
 from typing import TypeVar
 
-from orchestrator.errors import RenderError, RenderInterrupted, RenderStalled
+from orchestrator.errors import RenderError, RenderInterrupted, RenderStalled, anew
 
 POLL_S = 0.05
 """Longest time that a wait goes on without a look at the watch, s."""
@@ -72,7 +72,7 @@ class Watch:
             RenderStalled: nothing was finished for too long.
         """
         if self._stopped is not None:
-            raise type(self._stopped)(*self._stopped.args)  # anew, since each thread that raises it adds its own trace
+            raise anew(self._stopped)
         if self._stall_s is not None and time.monotonic() - self._last_s > self._stall_s:
             raise RenderStalled(f"Nothing was finished for {self._stall_s:g} s; look at Triton's load and log, and at the disk of the input.")
 
@@ -91,4 +91,4 @@ class Watch:
             if error is None:
                 self.tick()
                 return future.result()
-            raise type(error)(*error.args) if isinstance(error, RenderError) else error  # the future would refer to a trace of ours
+            raise anew(error) if isinstance(error, RenderError) else error

@@ -34,28 +34,27 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     effort = bench.effort
     size, duration_s = effort.sizes[-1], max(1, effort.clip_s // 2)
     bench.render(bench.client, bench.media.video(size, duration_s), bench.media.speech(duration_s), RenderOptions(preset="ultrafast"))
-    base, *counts = effort.jobs
-    most, at_a_time = effort.jobs[-1], renders_by_cores(available_cores())
-    runs: dict[str, list[_Run]] = {}
+    at_a_time, most = renders_by_cores(available_cores()), effort.jobs[-1]
+    loads = {f"{count}-jobs": (count, at_a_time) for count in effort.jobs}
+    at_once = f"{most}-at-once"
+    loads[at_once] = most, most
+    runs: dict[str, list[_Run]] = {name: [] for name in loads}
     for _ in range(effort.rounds):
-        for count in effort.jobs:
-            runs.setdefault(f"{count}-jobs", []).append(_run(bench, size, duration_s, count, at_a_time))
-        runs.setdefault(f"{most}-at-once", []).append(_run(bench, size, duration_s, most, most))
-    alone = runs[f"{base}-jobs"]
-    for name in (*(f"{count}-jobs" for count in counts), f"{most}-at-once"):
+        for name, load in loads.items():
+            runs[name].append(_run(bench, size, duration_s, *load))
+    base, *others = loads
+    for name in others:
         detail = {
+            "at_a_time": loads[name][1],
             "frames_per_s": [round(run.frames_per_s, 1) for run in runs[name]],
-            "frames_per_s_of_one": [round(run.frames_per_s, 1) for run in alone],
+            "frames_per_s_of_one": [round(run.frames_per_s, 1) for run in runs[base]],
             "mean_batch": round(sum(run.mean_batch for run in runs[name]) / effort.rounds, 2),
-            "mean_batch_of_one": round(sum(run.mean_batch for run in alone) / effort.rounds, 2),
+            "mean_batch_of_one": round(sum(run.mean_batch for run in runs[base]) / effort.rounds, 2),
         }
-        rounds = tuple(many.frames_per_s / one.frames_per_s for many, one in zip(runs[name], alone, strict=True))
-        if name == f"{most}-at-once":
-            yield Figure(f"e/{size}/{name}", rounds, "higher", None, AT_ONCE_LIMIT, detail)
-        else:
-            yield Figure(f"e/{size}/{name}", rounds, "higher", 1.0, LIMIT, {"at_a_time": at_a_time, **detail})
-    fairness = tuple(run.slowest_over_fastest for run in runs[f"{most}-at-once"])
-    yield Figure(f"e/{size}/{most}-at-once-slowest-over-fastest", fairness, "lower", None, FAIRNESS_LIMIT)
+        rounds = tuple(many.frames_per_s / one.frames_per_s for many, one in zip(runs[name], runs[base], strict=True))
+        target, limit = (None, AT_ONCE_LIMIT) if name == at_once else (1.0, LIMIT)
+        yield Figure(f"e/{size}/{name}", rounds, "higher", target, limit, detail)
+    yield Figure(f"e/{size}/{at_once}-slowest-over-fastest", tuple(run.slowest_over_fastest for run in runs[at_once]), "lower", None, FAIRNESS_LIMIT)
 
 
 def _run(bench: Workbench, size: str, duration_s: int, count: int, at_a_time: int) -> _Run:

@@ -57,8 +57,8 @@ def grain_of(original: Plane, unit: float, luma: Grain | None = None) -> Grain |
     loud = _ramp(usual**0.5, NONE_BELOW, WHOLE_ABOVE) if luma is None else luma.loud
     if not loud:
         return None
-    flat = energy < _FLAT * usual
-    alike = float((fine[:, :-1] * fine[:, 1:])[flat[:, 1:]].sum()) / max(float((fine * fine)[flat].sum()), 1e-6)
+    flat = fine * (energy < _FLAT * usual)
+    alike = float(np.vdot(fine[:, :-1], flat[:, 1:])) / max(float(np.vdot(fine, flat)), 1e-6)
     share = loud * _ramp(alike, TEXTURE_ABOVE, GRAIN_BELOW)
     return Grain(loud, alike, share, _median(_noise_energy(original))) if share else None
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess.paste import largest_channel, rectangle_around
+from postprocess.paste import rectangle_around
 
 MAX_OFFSET = 16.0
 """Most that a patch's colour is moved, levels of 0..255: a generator's tint is below; what is above is another picture."""
@@ -46,11 +46,10 @@ def matched_patch(image: NDArray[np.uint8], patch: NDArray[np.uint8], mask: NDAr
         return patch
     part = np.s_[top:bottom, left:right]
     share = mask[part]
-    outer, inner = (edge * float(share.max()) for edge in _RING)
+    outer, inner = (edge * cv2.minMaxLoc(share)[1] for edge in _RING)
     in_ring = cv2.inRange(share, outer, inner)
-    moved = largest_channel(cv2.absdiff(patch[part], image[part]))
-    ring_size = cv2.countNonZero(in_ring)
-    if cv2.countNonZero(cv2.bitwise_and(moved, in_ring)) <= ring_size / 2:
+    is_same = cv2.inRange(cv2.absdiff(patch[part], image[part]), (0, 0, 0), (0, 0, 0))
+    if 2 * cv2.countNonZero(cv2.bitwise_and(is_same, in_ring)) >= cv2.countNonZero(in_ring):
         return patch
     ring = in_ring > 0
     source = image[part].astype(np.float32)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess.grain import grain_of, match_grain
-from preprocess.align import as_3x3, invert_affine, warp
+from postprocess.grain import Grain, grain_of, match_grain
+from preprocess.align import invert_affine, warp
 from preprocess.hdr import SdrCurve
 from preprocess.yuv import FaceCrop, Plane, YuvImage
 
@@ -60,10 +60,10 @@ def mouth_change(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[n
     if mouth_patch.dtype == np.uint8:
         part = np.s_[top:bottom, left:right]
         inside = left, top, right, bottom
-        left, top, right, bottom = rectangle_around(largest_channel(cv2.absdiff(mouth_patch[part], face_crop.image[part])))
+        left, top, right, bottom = rectangle_around(cv2.absdiff(mouth_patch[part], face_crop.image[part]))
         if left == right:
             return None
-        reach = 2 + math.ceil(4 * DETAIL_BLUR * size_px)
+        reach = 2 + _pool_radius(size_px)
         left, right = max(inside[0], inside[0] + left - reach), min(inside[2], inside[0] + right + reach)
         top, bottom = max(inside[1], inside[1] + top - reach), min(inside[3], inside[1] + bottom + reach)
     part = np.s_[top:bottom, left:right]
@@ -75,15 +75,16 @@ def mouth_change(face_crop: FaceCrop, mouth_patch: NDArray[np.uint8] | NDArray[n
 
 
 def rectangle_around(values: NDArray[Any]) -> tuple[int, int, int, int]:
-    """Return the smallest x1, y1, x2, y2 around what of (h, w) values is above 0; all 0 for nothing."""
-    x, y, width, height = cv2.boundingRect(np.asarray(values > 0).view(np.uint8))
-    return x, y, x + width, y + height
+    """Return the smallest x1, y1, x2, y2 around what of (h, w) or (h, w, c) values is not 0; all 0 for nothing."""
+    in_bytes = values.reshape(len(values), -1).view(np.uint8)
+    column = in_bytes.shape[1] // values.shape[1]
+    x, y, width, height = cv2.boundingRect(in_bytes)
+    return x // column, y, -(-(x + width) // column), y + height
 
 
-def largest_channel(picture: NDArray[Any]) -> NDArray[Any]:
-    """Return the (h, w) largest of the three channels of each pixel, (h, w, 3)."""
-    first, second, third = channels_of(picture)
-    return np.asarray(cv2.max(cv2.max(first, second), third), picture.dtype)
+def _pool_radius(size_px: int) -> int:
+    """Return how far pooling a difference reaches, px: three standard deviations."""
+    return math.ceil(3 * DETAIL_BLUR * size_px)
 
 
 def channels_of(picture: NDArray[Any]) -> list[NDArray[Any]]:
@@ -105,37 +106,45 @@ def paste_back(frame: YuvImage, face_crop: FaceCrop, change: MouthChange, grain_
         grain_seed: of the noise that makes up for a grainy source's where the edit smooths it away, see `match_grain`; None makes up nothing.
     """
     size_px, part = len(face_crop.image), change.part
-    strongest = largest_channel(cv2.absdiff(change.difference, np.zeros(1)))
-    pooled = cv2.GaussianBlur(cv2.dilate(strongest, np.ones((3, 3), np.uint8)), (0, 0), DETAIL_BLUR * size_px)
+    first, second, third = channels_of(np.abs(change.difference))
+    strongest = cv2.dilate(cv2.max(cv2.max(first, second), third), np.ones((3, 3), np.uint8))
+    pooled = cv2.GaussianBlur(strongest, [2 * _pool_radius(size_px) + 1] * 2, DETAIL_BLUR * size_px)
     replaced = np.minimum(pooled * np.float32(1 / REPLACED_AT), np.float32(1.0))
     replaced *= change.mask  # pooling has carried it beyond the mask's edge
     replaced = np.asarray(cv2.threshold(replaced, _LEAST_REPLACED, 0.0, cv2.THRESH_TOZERO)[1], np.float32)
     signal = _signal_change(face_crop.image[part], change.difference, frame.colour.curve)
-    y, u, v = channels_of(cv2.transform(signal, frame.colour.rgb_to_yuv * frame.unit))
-    crop_y, crop_u, crop_v = channels_of(face_crop.yuv[part])
-    height, width = replaced.shape
-    from_part = as_3x3(invert_affine(face_crop.frame_to_crop)) @ np.array([[1.0, 0, change.left], [0, 1, change.top], [0, 0, 1]])
-    corners = np.array([[-1, -1, 1], [width, -1, 1], [-1, height, 1], [width, height, 1]])
-    luma, chroma = frame.planes[0], frame.planes[1:]
+    changes = channels_of(cv2.transform(signal, frame.colour.rgb_to_yuv * frame.unit))
+    # What is to be seen, resampled together with its weight: the change, and the crop's own samples as far as they replace the frame's.
+    shown_y, shown_u, shown_v = (
+        np.asarray(cv2.add(own_change, cv2.multiply(replaced, own, dtype=cv2.CV_32F)), np.float32)
+        for own_change, own in zip(changes, channels_of(face_crop.yuv[part]), strict=True)
+    )
+    to_part = face_crop.frame_to_crop - [[0, 0, change.left], [0, 0, change.top]]
     grain = None
-    if place := _place(corners, frame.luma_to_plane(0) @ from_part, luma.shape):
-        added, weight, crop_sample = place.warped(y, replaced, crop_y.astype(np.float32))
-        region = luma[place.region]
-        faded = cv2.multiply(weight, cv2.subtract(region, crop_sample, dtype=cv2.CV_32F))
+    if place := _place(replaced.shape, to_part @ frame.plane_to_luma(0), frame.planes[0].shape):
+        region = frame.planes[0][place.region]
         grain = None if grain_seed is None else grain_of(region, frame.unit)
-        _add(region, cv2.subtract(added, faded), frame.bits)
-        if grain is not None and grain_seed is not None:
-            match_grain(grain, region, (weight > 0) | (np.abs(added) >= 0.5), frame.unit, (grain_seed, 0))
-    if place := _place(corners, frame.luma_to_plane(1) @ from_part, chroma[0].shape):
-        # Chroma has little detail of its own, so what replaces it may be resampled together with its weight: both planes in one go.
-        new_u, new_v = (cv2.add(added, cv2.multiply(replaced, own, dtype=cv2.CV_32F)) for added, own in ((u, crop_u), (v, crop_v)))
-        *new, weight = place.warped(new_u, new_v, replaced)
-        for number, (plane, added) in enumerate(zip(chroma, new, strict=True), 1):
+        _blend(frame, region, place.warped(shown_y), place.warped(replaced), grain, (grain_seed or 0, 0))
+    if place := _place(replaced.shape, to_part @ frame.plane_to_luma(1), frame.planes[1].shape):
+        # A fourth channel that nobody reads: OpenCV resamples four in half the time of three.
+        *both, weight = channels_of(place.warped(np.asarray(cv2.merge([shown_u, shown_v, replaced, replaced]), np.float32)))
+        for number, (plane, shown) in enumerate(zip(frame.planes[1:], both, strict=True), 1):
             region = plane[place.region]
             chroma_grain = None if grain is None else grain_of(region, frame.unit, grain)
-            _add(region, cv2.subtract(added, cv2.multiply(weight, region, dtype=cv2.CV_32F)), frame.bits)
-            if chroma_grain is not None and grain_seed is not None:
-                match_grain(chroma_grain, region, weight > 0, frame.unit, (grain_seed, number))
+            _blend(frame, region, shown, weight, chroma_grain, (grain_seed or 0, number))
+
+
+def _blend(
+    frame: YuvImage, region: Plane, shown: NDArray[np.float32], weight: NDArray[np.float32], grain: Grain | None, seed: tuple[int, int]
+) -> None:
+    """Let (h, w) float32 `shown` replace samples of the frame, as far as the weight says, in place and inside their range."""
+    change = cv2.subtract(shown, cv2.multiply(weight, region, dtype=cv2.CV_32F))
+    if frame.bits == 8:
+        np.copyto(region, np.asarray(cv2.add(region, change, dtype=cv2.CV_8U)))
+    else:
+        np.copyto(region, np.minimum(np.asarray(cv2.add(region, change, dtype=cv2.CV_16U)), (1 << frame.bits) - 1))
+    if grain is not None:
+        match_grain(grain, region, (weight > 0) | (np.abs(change) >= 0.5), frame.unit, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,28 +155,21 @@ class _Place:
     to_region: NDArray[np.float64]
     """(2, 3), px of the part to px of the region."""
 
-    def warped(self, *in_part: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Return three (h, w) float32 arrays of the part resampled to the region, 0 outside the part."""
+    def warped(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return values of the part, (h, w) or (h, w, c), resampled to the region, 0 outside the part."""
         rows, columns = self.region
-        # A fourth channel that nobody reads: OpenCV resamples four in half the time of three.
-        merged = np.asarray(cv2.merge([*in_part, in_part[-1]]), np.float32)
-        return channels_of(warp(merged, self.to_region, (columns.stop - columns.start, rows.stop - rows.start), cv2.BORDER_CONSTANT))
+        return warp(values, self.to_region, (columns.stop - columns.start, rows.stop - rows.start), cv2.BORDER_CONSTANT)
 
 
-def _place(corners: NDArray[np.float64], to_plane: NDArray[np.float64], shape_hw: tuple[int, ...]) -> _Place | None:
-    """Find the place of a part with (4, 3) homogeneous corners in a plane; None if it is outside."""
-    points = corners @ to_plane[:2].T
-    x1, y1 = np.maximum(0, np.floor(points.min(0))).astype(int).tolist()
-    x2, y2 = np.minimum(shape_hw[::-1], np.ceil(points.max(0)) + 1).astype(int).tolist()
-    return _Place(np.s_[y1:y2, x1:x2], to_plane[:2] - [[0, 0, x1], [0, 0, y1]]) if x1 < x2 and y1 < y2 else None
-
-
-def _add(region: Plane, change: NDArray[Any], bits: int) -> None:
-    """Add (h, w) float32 to samples, in place, inside their range."""
-    if bits == 8:
-        np.copyto(region, np.asarray(cv2.add(region, change, dtype=cv2.CV_8U)))
-    else:
-        np.copyto(region, np.minimum(np.asarray(cv2.add(region, change, dtype=cv2.CV_16U)), (1 << bits) - 1))
+def _place(part_hw: tuple[int, ...], to_part: NDArray[np.float64], plane_hw: tuple[int, ...]) -> _Place | None:
+    """Find the place of a part of the crop in a plane, whose px a (2, 3) affine takes to those of the part; None if it is outside."""
+    to_plane = invert_affine(to_part)
+    around = [(x, y) for x in (-1, part_hw[1]) for y in (-1, part_hw[0])]
+    (x1, x2), (y1, y2) = (
+        (max(0, math.floor(min(places))), min(size, math.ceil(max(places)) + 1))
+        for places, size in zip(([a * x + b * y + c for x, y in around] for a, b, c in to_plane.tolist()), plane_hw[::-1], strict=True)
+    )
+    return _Place(np.s_[y1:y2, x1:x2], to_plane - [[0, 0, x1], [0, 0, y1]]) if x1 < x2 and y1 < y2 else None
 
 
 def _signal_change(image: NDArray[np.uint8], difference: NDArray[np.float32], curve: SdrCurve | None) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import islice
@@ -35,7 +35,8 @@ log = logging.getLogger("lipsync.triton")
 INTERACTIVE, BATCH = 1, 2
 """Triton's priority levels: a user who waits goes before batches of renders. 0 is the model's default, which is `BATCH`."""
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
+"""By name. Rows of one shape that lie apart are put together where they go."""
 
 _T = TypeVar("_T")
 
@@ -90,6 +91,17 @@ class _Request(Future[NDArray[Any]]):
         return False
 
 
+class _Input:
+    """An input of a request."""
+
+    def __init__(self, rows: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+        first = rows[0]
+        self.rows = list(rows)
+        self.shape = (len(rows), *first.shape)
+        self.dtype: np.dtype[Any] = first.dtype
+        self.size_bytes = prod(self.shape) * self.dtype.itemsize
+
+
 class _Place:
     """A request's tensors in a region: the inputs one behind the other, then the output."""
 
@@ -100,11 +112,11 @@ class _Place:
         self.shape = shape
         """Of the output, batch axis included."""
 
-    def put(self, array: NDArray[Any]) -> int:
+    def put(self, tensor: _Input) -> int:
         """Copy an input into the region; returns where it is."""
         offset = self.used_bytes
-        self.region.view(offset, array.shape, array.dtype)[...] = array
-        self.used_bytes += _aligned(array.nbytes)
+        np.stack(tensor.rows, out=self.region.view(offset, tensor.shape, tensor.dtype))
+        self.used_bytes += _aligned(tensor.size_bytes)
         return offset
 
     def answer(self, described: Any) -> NDArray[Any] | None:
@@ -114,14 +126,14 @@ class _Place:
         return self.region.view(self.used_bytes, tuple(int(size) for size in described.shape), self.dtype).copy()
 
 
-def _placed(pool: SharedMemoryPool, connection: "_Connection", model: str, arrays: Tensors, output: str) -> _Place | None:
+def _placed(pool: SharedMemoryPool, connection: "_Connection", model: str, inputs: Mapping[str, _Input], output: str) -> _Place | None:
     """Return a place for a request, None where it has to travel by gRPC: no room, or an output of unknown size."""
     known = connection.output(model, output)
     if known is None:
         return None
     dtype, shape = known
-    shape = (len(next(iter(arrays.values()))), *shape)
-    region = pool.take(sum(_aligned(array.nbytes) for array in arrays.values()) + prod(shape) * np.dtype(dtype).itemsize)
+    shape = (next(iter(inputs.values())).shape[0], *shape)
+    region = pool.take(sum(_aligned(tensor.size_bytes) for tensor in inputs.values()) + prod(shape) * np.dtype(dtype).itemsize)
     return None if region is None else _Place(region, dtype, shape)
 
 
@@ -289,26 +301,25 @@ class TritonClient:
 
         Args:
             model: name of the model (its role).
-            inputs: arrays by input name, the batch axis first.
+            inputs: arrays by input name, the batch axis first, or their rows; not to be changed before there is an answer.
             output: name of the output wanted.
 
         The future raises an `InferenceError`; cancelling it takes the request out of Triton's queue.
         """
         future = _Request()
-        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        self._send(self._shared[0], model, arrays, output, future, may_share=True)
+        self._send(self._shared[0], model, {name: _Input(rows) for name, rows in inputs.items()}, output, future, may_share=True)
         return future
 
-    def _send(self, connection: _Connection, model: str, arrays: Tensors, output: str, future: _Request, *, may_share: bool) -> None:
+    def _send(self, connection: _Connection, model: str, inputs: Mapping[str, _Input], output: str, future: _Request, *, may_share: bool) -> None:
         pool = connection.pool() if may_share else None
-        place = None if pool is None else _placed(pool, connection, model, arrays, output)
-        tensors = [triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)) for name, array in arrays.items()]
+        place = None if pool is None else _placed(pool, connection, model, inputs, output)
+        tensors = [triton.InferInput(name, own.shape, np_to_triton_dtype(own.dtype)) for name, own in inputs.items()]
         wanted = triton.InferRequestedOutput(output)
-        for tensor, array in zip(tensors, arrays.values(), strict=True):
+        for tensor, own in zip(tensors, inputs.values(), strict=True):
             if place is None:
-                tensor.set_data_from_numpy(array)
+                tensor.set_data_from_numpy(np.stack(own.rows))
             else:
-                tensor.set_shared_memory(place.region.name, array.nbytes, place.put(array))
+                tensor.set_shared_memory(place.region.name, own.size_bytes, place.put(own))
         if place is not None:
             wanted.set_shared_memory(place.region.name, prod(place.shape) * place.dtype.itemsize, place.used_bytes)
 
@@ -320,7 +331,7 @@ class TritonClient:
                     pool.give_up(place.region)
                     if error is not None and _LOST_REGION in str(error.message()):
                         connection.forget(pool)
-                        self._send(connection, model, arrays, output, future, may_share=False)
+                        self._send(connection, model, inputs, output, future, may_share=False)
                         return
                 if error is not None:
                     raise _translated(error, connection.address) from error

@@ -41,4 +41,4 @@ class FaceEnhancer:
         Returns:
             Future (n, S, S, 3) uint8 RGB.
         """
-        return self._client.infer(FACE_ENHANCER, {"face": np.stack(faces)}, "enhanced")
+        return self._client.infer(FACE_ENHANCER, {"face": faces}, "enhanced")

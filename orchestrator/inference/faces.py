@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.audio import AudioEncoder
-from orchestrator.inference.client import TritonClient
+from orchestrator.inference.client import Tensors, TritonClient
 from orchestrator.inference.contract import AUDIO_ENCODER, FACE_DETECTOR, FACE_LANDMARKS, LIP_SYNC, ModelDescription, describe_model
 from orchestrator.inference.landmarks import LandmarkModel
 from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
@@ -137,7 +137,7 @@ class LipModel:
             Future (n, S, S, 3) uint8 RGB.
         """
         audio = np.stack([window.T for window in windows] if self.audio_layout == "channels" else windows)
-        inputs: dict[str, NDArray[Any]] = {"face": np.stack(faces), "audio": audio.reshape(len(audio), *self.audio_dims)}
+        inputs: Tensors = {"face": faces, "audio": audio.reshape(len(audio), *self.audio_dims)}
         return self._client.infer(LIP_SYNC, inputs, "mouth")
 
 

@@ -44,7 +44,7 @@ class LandmarkModel:
         Returns:
             Future (n, P, 2) float32, 0..1 of the crop.
         """
-        return self._client.infer(FACE_LANDMARKS, {"face": np.stack(faces)}, "landmarks")
+        return self._client.infer(FACE_LANDMARKS, {"face": faces}, "landmarks")
 
     def crop(self, image: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Return the crop (S, S, 3) of a face box in an (h, w, 3) picture, and the (2, 3) map from the picture to it."""

@@ -41,4 +41,4 @@ class FaceOccluder:
         Returns:
             Future (n, S, S) float32: 1 for what is face, 0 for what is not or lies before it.
         """
-        return self._client.infer(FACE_OCCLUDER, {"face": np.stack(faces)}, "mask")
+        return self._client.infer(FACE_OCCLUDER, {"face": faces}, "mask")

@@ -87,6 +87,7 @@ class _SegmentMaker:
         self._path = path
         self._info = info
         self._clock = clock
+        self._frame_s = 1 / clock.frame_rate
         self._output = output
         self._speech = speech
         self._first_frame = first_frame
@@ -129,10 +130,10 @@ class _SegmentMaker:
 
     def _mux_video(self, packets: "Sequence[Packet[Any]]") -> None:
         for packet in packets:
-            tick = Fraction(packet.time_base or 0) * self._clock.frame_rate
-            shown, decoded = round((packet.pts or 0) * tick), self._first_frame + self._packet_count
+            # Encoders count pictures, as they are given them.
+            shown, decoded = packet.pts or 0, self._first_frame + self._packet_count
             if self._delay_frames is None:
-                self._delay_frames = shown - round((packet.dts or 0) * tick)
+                self._delay_frames = shown - (packet.dts or 0)
             if self._lag_ticks is None:
                 self._lag_ticks = self._clock.lag_ticks(self._delay_frames)
             packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded) - self._lag_ticks
@@ -154,7 +155,7 @@ class SegmentEncoder(_SegmentMaker):
         """
         picture = _in_format(picture, self._info, self._output)
         picture.pts = self._first_frame + self._frame_count
-        picture.time_base = 1 / self._clock.frame_rate
+        picture.time_base = self._frame_s
         picture.pict_type = av.video.frame.PictureType.NONE  # or the source's key frames become the output's
         with translate_write_errors():
             self._mux_video(self._video.encode(picture))
@@ -219,7 +220,7 @@ class SegmentCopier(_SegmentMaker):
         self._delay_frames = max(decoded - shown for decoded, shown in enumerate(places))
         for packet, shown in zip(packets, places, strict=True):
             copied: Packet[Any] = Packet(bytes(packet))
-            copied.pts, copied.time_base = self._first_frame + shown, 1 / self._clock.frame_rate
+            copied.pts, copied.time_base = self._first_frame + shown, self._frame_s
             copied.is_keyframe = packet.is_keyframe
             copied.stream = self._video
             with translate_write_errors():

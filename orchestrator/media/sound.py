@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 import av
@@ -74,8 +75,9 @@ class SpeechEncoder:
 
     def until(self, time_s: Fraction | None) -> "Iterator[Packet[Any]]":
         """Yield the packets that begin before a time, or all that are left, each once."""
+        stop = None if time_s is None else ceil(time_s * self.rate_hz)
         while (packet := self._peek()) is not None:
-            if time_s is not None and Fraction(packet.pts or 0, self.rate_hz) >= time_s:
+            if stop is not None and (packet.pts or 0) >= stop:
                 return
             self._next = None
             yield packet

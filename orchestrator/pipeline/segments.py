@@ -124,7 +124,7 @@ class SegmentFolder:
     def _place(self, path: Path, content: Mapping[str, Any]) -> None:
         partial = path.with_suffix(".partial")
         with partial.open("w") as file:
-            json.dump(content, file)
+            file.write(json.dumps(content))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -18,6 +18,7 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
+from preprocess.pose import Presence
 from preprocess.yuv import FaceCrop, crop_face
 
 
@@ -64,7 +65,7 @@ def cut_shots(
         speaking = []
         analysis.wait_for(frame.index)
         for track in analysis.tracks if index < shown.speech_frames else ():
-            if track.is_present[frame.index]:
+            if track.presence[frame.index] == Presence.EDITABLE:
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
                 speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
@@ -92,4 +93,5 @@ def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDA
     landmarks5, outline = track.landmarks5[source_index], track.outline[source_index]
     to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
     own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
-    return Face(landmarks5, to_crop, own_mask * track.strength[source_index])
+    strength = track.strength[source_index]
+    return Face(landmarks5, to_crop, own_mask if strength == 1 else own_mask * strength)

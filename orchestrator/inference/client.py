@@ -27,7 +27,7 @@ from orchestrator.errors import (
     InferenceUnavailable,
     without_trace,
 )
-from orchestrator.inference.shared_memory import Region, SharedMemoryPool
+from orchestrator.inference.shared_memory import AWAY, Region, SharedMemoryPool
 from orchestrator.settings import Transport
 
 log = logging.getLogger("lipsync.triton")
@@ -186,7 +186,7 @@ class _Connection:
                 try:
                     self._pool = SharedMemoryPool(self.grpc)
                 except (InferenceServerException, OSError) as exc:
-                    if isinstance(exc, InferenceServerException) and exc.status() in _AWAY:
+                    if isinstance(exc, InferenceServerException) and exc.status() in AWAY:
                         return None  # the request itself says so
                     if self._transport == "shared_memory":
                         raise InferenceRejected(
@@ -209,7 +209,12 @@ class _Connection:
         """Tell whether what came of a request is its answer: no error, nor maybe another request's, see `DISTRUST_S`."""
         if error is not None and _is_held_up(str(error.message())):
             self._distrusted_until_s = time.monotonic() + DISTRUST_S
-        return error is None and time.monotonic() >= self._distrusted_until_s
+        return error is None and self.is_trusted
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether what is answered now is taken, see `DISTRUST_S`."""
+        return time.monotonic() >= self._distrusted_until_s
 
     def output(self, model: str, name: str) -> tuple[Any, tuple[int, ...]] | None:
         """Return dtype and shape of a model's output without its batch axis, None where the shape is not fixed."""
@@ -222,9 +227,6 @@ class _Connection:
         dtype, shape = self._outputs.get((model, name), (None, ()))
         return None if dtype is None or min(shape, default=1) < 1 else (dtype, shape)
 
-
-_AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
-"""Statuses that say nothing about shared memory."""
 
 _LOST_REGION = "Unable to find shared memory region"
 """What a Triton that was started again says of what was registered before."""
@@ -354,9 +356,10 @@ class TritonClient:
         future.is_made_by(call)
 
     def is_server_ready(self) -> bool:
-        """Return whether the server answers and says it is ready."""
+        """Return whether the server answers, says it is ready, and would be believed: see `DISTRUST_S`."""
+        connection = self._shared[0]
         try:
-            return bool(self._shared[0].grpc.is_server_ready(client_timeout=HEALTH_DEADLINE_S))
+            return connection.is_trusted and bool(connection.grpc.is_server_ready(client_timeout=HEALTH_DEADLINE_S))
         except InferenceServerException:
             return False
 

@@ -26,6 +26,12 @@ FAMILY = "lipsync_client_"
 CONTROL_DEADLINE_S = 10.0
 """Deadline of registering and unregistering, s."""
 
+CLOSING_DEADLINE_S = 2.0
+"""Deadline of unregistering when a pool is closed, s: whoever ends does not wait long for a Triton that hangs."""
+
+AWAY = ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED")
+"""Statuses of a Triton that does not answer; what it was asked for comes to nothing next time, too."""
+
 MAX_POOL_BYTES = 256 << 20
 """Memory of a pool. Requests beyond it travel in gRPC messages. Twelve requests of a full batch of 512 px crops fit."""
 
@@ -112,11 +118,12 @@ class SharedMemoryPool:
                 self._free.remove(region)
                 return region
             size_bytes = -(-size_bytes // _PAGE_BYTES) * _PAGE_BYTES
-            while self._size_bytes + size_bytes > MAX_POOL_BYTES:  # too small ones make room
-                if not self._free:
-                    return None
-                self._drop(self._free.pop())
             try:
+                while self._size_bytes + size_bytes > MAX_POOL_BYTES:  # too small ones make room
+                    if not self._free:
+                        return None
+                    self._drop(self._free[-1])
+                    self._free.pop()
                 return self._make(size_bytes)
             except (InferenceServerException, OSError):
                 return None
@@ -132,10 +139,11 @@ class SharedMemoryPool:
             self._given_up.append((time.monotonic(), region))
 
     def close(self) -> None:
-        """Have Triton let go of every region. It keeps those that it is still at until it is done."""
+        """Have Triton let go of every region. It keeps those that it is still at until it is done; one that hangs, all until a later pool comes."""
         with self._lock:
-            for name in self._names:
-                self._unregister(name)
+            with suppress(InferenceServerException):
+                for name in self._names:
+                    self._unregister(name, CLOSING_DEADLINE_S)
             self._names.clear()
             self._free.clear()
         self._release()
@@ -160,9 +168,17 @@ class SharedMemoryPool:
         self._names.discard(region.name)
         self._size_bytes -= region.size_bytes
 
-    def _unregister(self, name: str) -> None:
-        with suppress(InferenceServerException):  # a Triton that is gone has let go
-            self._connection.unregister_system_shared_memory(name, client_timeout=CONTROL_DEADLINE_S)
+    def _unregister(self, name: str, deadline_s: float = CONTROL_DEADLINE_S) -> None:
+        """Have Triton let go of a region.
+
+        Raises:
+            InferenceServerException: Triton does not answer. One that is gone has let go.
+        """
+        try:
+            self._connection.unregister_system_shared_memory(name, client_timeout=deadline_s)
+        except InferenceServerException as exc:
+            if exc.status() in AWAY:
+                raise
 
     def _release(self) -> None:
         guard.remove_regions(self._prefix)

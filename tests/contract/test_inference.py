@@ -154,7 +154,9 @@ def test_no_answer_is_taken_for_a_while_after_a_models_process_was_given_up(clie
         assert not ours._shared[0].has_answered(gone)
         with pytest.raises(errors.InferenceUnavailable, match="not in time"):
             detector.detect(images).result()
+        assert not ours.is_server_ready(), "else a render would use its attempts up meanwhile"
         ours.reconnect(client.address)
+        assert ours.is_server_ready()
         assert detector.detect(images).result().shape == (1, 16, 15), "another Triton"
         monkeypatch.setattr(client_module, "DISTRUST_S", 0.0)
         assert not ours._shared[0].has_answered(gone)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
 
 from deploy.local.server import LocalTriton
 from orchestrator.errors import InferenceRejected
@@ -115,6 +116,25 @@ def test_memory_of_a_request_without_an_answer_is_not_used_again_at_once(triton:
         time.sleep(0.001)
         assert pool.take(100_000) is region
         pool.close()
+
+
+def test_pool_is_closed_without_asking_a_triton_that_hangs_for_every_region(triton: LocalTriton) -> None:
+    """Each question once took its whole deadline: a render under a stopped Triton took two minutes to end."""
+    asked: list[str] = []
+
+    def hang(name: str, client_timeout: float) -> None:
+        asked.append(name)
+        raise InferenceServerException("Deadline Exceeded", status="StatusCode.DEADLINE_EXCEEDED")
+
+    with triton_grpc.InferenceServerClient(triton.grpc_address) as connection:
+        pool = SharedMemoryPool(connection)
+        taken = [pool.take(size_bytes) for size_bytes in (100_000, 200_000, 300_000)]
+        connection.unregister_system_shared_memory = hang
+        pool.close()
+        assert len(asked) == 1 and None not in taken
+    with TritonClient(triton.grpc_address, transport="shared_memory") as client:
+        answers(client, "lip_sync", 1)
+        assert not {region.name for region in taken if region} & registered(triton.grpc_address), "a later pool takes them back"
 
 
 def test_triton_elsewhere_is_spoken_to_by_grpc_unless_shared_memory_was_asked_for(

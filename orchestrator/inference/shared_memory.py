@@ -3,6 +3,9 @@
 A region has a name in /dev/shm only until Triton has opened it, so nothing is left there however either of the two ends. Triton itself keeps
 what was registered, so each pool has a prefix of its own and holds a lock on it (`deploy/local/guard.py`); whoever opens the next pool on
 that Triton takes back what belongs to a lock that nobody holds.
+
+CUDA shared memory is not used: crops are cut from, and mouths put into, pictures in host memory, so this process would make the copy to the GPU
+and back that Triton makes now, and would need a CUDA context of its own for it.
 """
 
 import mmap

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.cores import available_cores
@@ -55,12 +56,16 @@ def tuned_renders(data: Path) -> int | None:
 
 
 def available_bytes(root: Path = Path("/")) -> int:
-    """Return the memory that can be had: the system's, or what the container's limit (cgroup v2) leaves."""
+    """Return the memory that can be had: the system's, or what the container's limit (cgroup v2 or v1) leaves. Cached files make room."""
     meminfo = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines())
     free = int(meminfo["MemAvailable"].split()[0]) << 10
-    try:
-        limit = (root / "sys/fs/cgroup/memory.max").read_text().strip()
-        used = int((root / "sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - used))
+    group = root / "sys/fs/cgroup"
+    for limit, used, stat, total in (
+        ("memory.max", "memory.current", "memory.stat", ""),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
+    ):
+        with suppress(OSError, ValueError):  # other files, or `max`
+            stats = dict(line.split() for line in (group / stat).read_text().splitlines())
+            cached = int(stats[f"{total}active_file"]) + int(stats[f"{total}inactive_file"])
+            free = max(0, min(free, int((group / limit).read_text()) - int((group / used).read_text()) + cached))
+    return free

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deploy.local.install import BACKEND_SOURCE
-from orchestrator.cores import available_cores
+from tests.unit.test_cores import CGROUPS, QUOTAS, with_quota
 
 
 class ModelError(Exception):
@@ -107,14 +107,15 @@ def test_instances_share_the_cores(backend: Any, monkeypatch: pytest.MonkeyPatch
     assert backend.default_thread_count({"instance_group": [{"count": 5}]}) == 1
 
 
-@pytest.mark.parametrize("quota", ["max 100000", "150000 100000", "10000 100000", ""])
-def test_backend_counts_the_same_cores_as_the_orchestrator(backend: Any, quota: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cgroup", CGROUPS)
+@pytest.mark.parametrize(("quota", "expected"), QUOTAS)
+def test_backend_counts_the_same_cores_as_the_orchestrator(
+    backend: Any, quota: str, expected: int, cgroup: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It stands alone, so it has a function of its own."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert backend.available_cores(tmp_path) == available_cores(tmp_path) == 8
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/cpu.max").write_text(quota)
-    assert backend.available_cores(tmp_path) == available_cores(tmp_path)
+    assert backend.available_cores(tmp_path) == 8
+    assert backend.available_cores(with_quota(tmp_path, quota, cgroup)) == expected
 
 
 def test_small_model_on_one_thread_runs_item_by_item(backend: Any, model_file: Path) -> None:

@@ -10,21 +10,28 @@ from orchestrator.media.output import choose_output
 from orchestrator.media.writer import Encoding
 from tests.contract.test_media_writer import info_of
 
-QUOTAS = [("max 100000\n", 8), ("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("1600000 100000\n", 8), ("", 8)]
-"""What a container's `cpu.max` says, us of time in us, and how many of eight cores that leaves."""
+QUOTAS = [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("1600000 100000", 8), ("-1 100000", 8), ("", 8)]
+"""What a container may use, us of time in us, and how many of eight cores that leaves."""
+
+CGROUPS = {"v2": ("cpu.max",), "v1": ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")}
+"""In which files it stands."""
 
 
-def with_quota(root: Path, quota: str) -> Path:
-    (root / "sys/fs/cgroup").mkdir(parents=True)
-    (root / "sys/fs/cgroup/cpu.max").write_text(quota)
+def with_quota(root: Path, quota: str, cgroup: str) -> Path:
+    group = root / "sys/fs/cgroup"
+    numbers = [quota] if cgroup == "v2" else quota.split()
+    for file, number in zip(CGROUPS[cgroup], numbers, strict=False):
+        (group / file).parent.mkdir(parents=True, exist_ok=True)
+        (group / file).write_text(f"{number}\n")
     return root
 
 
+@pytest.mark.parametrize("cgroup", CGROUPS)
 @pytest.mark.parametrize(("quota", "expected"), QUOTAS)
-def test_container_quota_bounds_the_cores(quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_quota_bounds_the_cores(quota: str, expected: int, cgroup: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert available_cores(tmp_path) == 8, "there is no quota"
-    assert available_cores(with_quota(tmp_path, quota)) == expected
+    assert available_cores(with_quota(tmp_path, quota, cgroup)) == expected
 
 
 def test_encoder_has_a_thread_for_each_core_that_it_may_use() -> None:

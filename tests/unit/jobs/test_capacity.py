@@ -64,13 +64,21 @@ def test_log_says_how_many_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
 
 
-def test_container_limit_bounds_the_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limit_file", "used_file", "stat_file", "total", "unlimited"),
+    [
+        ("memory.max", "memory.current", "memory.stat", "", "max"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_", "9223372036854771712"),
+    ],
+)
+def test_container_limit_bounds_the_memory(limit_file: str, used_file: str, stat_file: str, total: str, unlimited: str, tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal:       8000 kB\nMemAvailable:   4000 kB\n")
     assert available_bytes(tmp_path) == 4000 << 10
     group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (group / "memory.current").write_text("1000000\n")
-    for limit, expected in (("max", 4000 << 10), ("3000000", 2_000_000), ("500000", 0)):
-        (group / "memory.max").write_text(f"{limit}\n")
+    (group / used_file).parent.mkdir(parents=True)
+    (group / used_file).write_text("1500000\n")
+    (group / stat_file).write_text(f"{total}active_file 300000\n{total}inactive_file 200000\n")
+    for limit, expected in ((unlimited, 4000 << 10), ("3000000", 2_000_000), ("500000", 0)):
+        (group / limit_file).write_text(f"{limit}\n")
         assert available_bytes(tmp_path) == expected

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,8 @@ from orchestrator.errors import RenderError
 from orchestrator.inference.selftest import RoleStatus, SelfTest, self_test
 from orchestrator.media.encoders import nvenc_problem
 from orchestrator.media.formats import CODECS
-from orchestrator.models.repository import missing_roles
+from orchestrator.models.install import is_outdated
+from orchestrator.models.repository import installed_roles, missing_roles, served_version
 from orchestrator.settings import Settings
 
 PIPED_COLUMNS = 200
@@ -65,10 +67,21 @@ def check_host(settings: Settings) -> list[Check]:
         Check("embedded Triton", True, str(home.root))
         if home
         else Check("embedded Triton", False, f"there is none in {settings.triton_home}; run `make setup`"),
-        Check("model repository", True, str(settings.model_repository))
+        Check("model repository", True, f"{settings.model_repository}{outdated_models(settings.model_repository)}")
         if not missing
         else Check("model repository", False, f"{settings.model_repository} lacks {' and '.join(missing)}; run `lipsync models install`"),
     ]
+
+
+def outdated_models(repository: Path) -> str:
+    """Name the models that this program made and would make differently by now; they work as they did."""
+    served = [version for role in installed_roles(repository) if (version := served_version(repository, role)) is not None]
+    outdated = [version for version in served if is_outdated(version, repository)]
+    if not outdated:
+        return ""
+    packs = " ".join(version.pack for version in outdated)
+    names = " and ".join(map(str, outdated))
+    return f"; outdated, made by another version of this program: {names}; `lipsync models install --missing {packs}` makes them anew"
 
 
 def check_nvenc() -> Check:

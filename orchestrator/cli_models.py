@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models.install import install_pack, is_missing, use_installed, verify_version
+from orchestrator.models.install import install_pack, is_outdated, use_installed, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import DEFAULT_PACKS, PACKS, find_pack
 from orchestrator.models.repository import Version, find_version, installed_roles, read_versions, remove_role, served_version
@@ -37,7 +37,8 @@ def models_install(
     if len(chosen) != 1 and (source is not None or digest is not None):
         raise InvalidOption("A file belongs to one pack; name exactly one with --from or --sha256.")
     for pack in chosen:
-        if missing_only and not is_missing(pack, settings.model_repository):
+        before = served_version(settings.model_repository, pack.role)
+        if missing_only and before is not None and not (before.pack == pack.name and is_outdated(before, settings.model_repository)):
             continue
         options = PackOptions(size_px=size_px, colour=colour, weight=weight)
         for version in install_pack(pack, settings.model_repository, settings.triton_home, source, digest, options):
@@ -45,6 +46,8 @@ def models_install(
             print(f"{version.role}: {version}, {'an ensemble' if proof is None else 'proven in batches of ' + ', '.join(map(str, proof['batches']))}")
             for note in _notes(version.card):
                 print(f"  {note}")
+        if missing_only and before is not None:
+            print(f"  Made anew: {before} is of another version of this program; `lipsync models use {before}` goes back to it.")
 
 
 @models.command("list")
@@ -59,6 +62,8 @@ def models_list() -> None:
         for version in read_versions(repository, role):
             mark = "*" if version.is_served else " "
             print(f"{mark} {version!s:18}{version.card.get('installed', ''):27}{version.card.get('file', '')}")
+            if version.is_served and is_outdated(version, repository):
+                print(f"  Outdated: made by another version of this program; `lipsync models install --missing {version.pack}` makes it anew.")
 
 
 @models.command("verify")

@@ -16,7 +16,7 @@ from orchestrator.errors import InvalidOption, UnsuitableModel
 from orchestrator.models.config import CONFIG_FILES, ModelConfig, Tensor
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
-from orchestrator.models.packs import Fit, Pack, find_pack
+from orchestrator.models.packs import PACKS, Fit, Pack, find_pack
 from orchestrator.models.proof import Proof, prove, prove_batches
 from orchestrator.models.repository import Version, new_version, read_versions, served_version, use_version
 from orchestrator.models.runner import OnnxRunner
@@ -151,16 +151,16 @@ def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Vers
     return versions
 
 
-def is_missing(pack: Pack, repository: Path) -> bool:
-    """Tell whether a pack's role has no model, or one that this pack built, without file or options, and would build differently today.
+def is_outdated(version: Version, repository: Path) -> bool:
+    """Tell whether a version that is served is what this program made itself, without a file or options of anybody, and would make anew today.
 
-    A version that was gone back to on purpose, with today's beside it, is not touched.
+    A version that was gone back to on purpose, with today's behind it, is not outdated.
     """
-    version = served_version(repository, pack.role)
-    if version is None:
-        return True
-    is_plain = version.pack == pack.name and not pack.needs_file and not version.card.get("options")
-    return is_plain and all(other.card.get("built_by") != builder_digest() for other in read_versions(repository, pack.role))
+    pack = PACKS.get(version.pack)
+    if pack is None or pack.needs_file or version.card.get("options"):
+        return False
+    since = [other for other in read_versions(repository, version.role) if other.number >= version.number]
+    return all(other.card.get("built_by") != builder_digest() for other in since)
 
 
 @cache

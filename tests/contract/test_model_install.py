@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from orchestrator import errors
 from orchestrator.cli import app
+from orchestrator.cli_doctor import outdated_models
 from orchestrator.models.config import CONFIG_FILES
-from orchestrator.models.install import install_pack, is_missing, verify_version
+from orchestrator.models.install import install_pack, is_outdated, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
@@ -377,23 +378,49 @@ def test_operator_set_newer_than_the_servers_is_lowered_if_its_operators_exist_t
         install("wav2lip", repository, tmp_path / "newer.onnx")
 
 
-def test_default_model_of_older_code_is_built_again_unless_an_operator_chose_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pack = find_pack("mouth-warp")
-    assert is_missing(pack, repository)
-    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
-    install("mouth-warp", repository)
-    assert not is_missing(pack, repository)
-    monkeypatch.undo()
-    assert is_missing(pack, repository)
+def served_is_outdated(repository: Path, role: str = "lip_sync") -> bool:
+    served = served_version(repository, role)
+    assert served is not None
+    return is_outdated(served, repository)
+
+
+def test_model_of_other_code_is_outdated_unless_an_operator_chose_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as other:
+        other.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
+        install("mouth-warp", repository)
+        assert not served_is_outdated(repository)
+    assert served_is_outdated(repository)
     assert install("mouth-warp", repository).number == 2
-    assert not is_missing(pack, repository)
+    assert not served_is_outdated(repository)
     use_version(repository, "lip_sync", 1)
-    assert not is_missing(pack, repository), "who went back on purpose is left alone"
+    assert not served_is_outdated(repository), "who went back on purpose is left alone"
+    use_version(repository, "lip_sync", 2)
+    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
+    assert served_is_outdated(repository), "so is a newer one's model where the program itself went back"
 
 
-def test_operators_own_model_is_never_missing(repository: Path, tmp_path: Path) -> None:
+def test_operators_own_model_is_never_outdated(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
-    assert not is_missing(find_pack("mouth-warp"), repository)
+    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: "newer code")
+    assert not served_is_outdated(repository)
+
+
+def test_install_missing_makes_outdated_models_anew_and_says_so(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_MODEL_REPOSITORY", str(repository))
+    command = ["models", "install", "--missing", "mouth-warp"]
+    run = CliRunner()
+    with monkeypatch.context() as other:
+        other.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
+        assert "Made anew" not in run.invoke(app, command).stdout
+    assert "Outdated" in run.invoke(app, ["models", "list"]).stdout
+    assert "mouth-warp/1" in outdated_models(repository)
+    renewed = run.invoke(app, command).stdout
+    assert "mouth-warp/2" in renewed and "Made anew: mouth-warp/1 is of another version" in renewed
+    assert run.invoke(app, command).stdout == ""
+    assert "Outdated" not in run.invoke(app, ["models", "list"]).stdout
+    assert outdated_models(repository) == ""
+    install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
+    assert run.invoke(app, command).stdout == "", "an operator's own model stays"
 
 
 @pytest.mark.parametrize(("pack", "save"), [("xseg", save_xseg), ("face-parser", save_face_parser)])

@@ -27,7 +27,7 @@ from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_mo
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, run_load
 from orchestrator.inference.selftest import output_of
-from orchestrator.jobs.capacity import LEAST_RENDERS, TUNED_FILE, available_bytes, within_memory
+from orchestrator.jobs.capacity import LEAST_RENDERS, TUNED_FILE, available_bytes, job_bytes, within_memory
 from orchestrator.models.config import CONFIG_FILES, Device, batching_of, with_batching
 from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 from orchestrator.pipeline.options import RenderOptions
@@ -105,7 +105,7 @@ def tune(settings: Settings, seconds: float, on_trial: Callable[[ModelTrial | Re
             video, speech = _clip(client, Path(folder)), _speech(Path(folder))
             tracks = TrackCache(Path(folder) / "tracks", 1 << 24)
             _render_at_once(client, video, speech, Path(folder), tracks, 1)  # the analysis is kept, and everything is warm
-            most = within_memory(MAX_RENDERS, available_bytes())
+            most = within_memory(MAX_RENDERS, available_bytes(), job_bytes(settings))
             while not renders or (is_worth_more(renders) and 2 * renders[-1].count <= most):
                 count = 2 * renders[-1].count if renders else 1
                 elapsed_s = _render_at_once(client, video, speech, Path(folder), tracks, count)

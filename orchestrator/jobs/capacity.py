@@ -5,15 +5,19 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
+from deploy.local.gpu import gpu_expected
 from orchestrator.cores import available_cores
 from orchestrator.media.writer import Encoding
+from orchestrator.pipeline.frames import CPU_FRAMES_BYTES, GPU_FRAMES_BYTES
+from orchestrator.pipeline.segments import SERIAL_THREADS
 from orchestrator.settings import Settings
 
 log = logging.getLogger("lipsync.jobs")
 
-JOB_MEMORY_BYTES = 700 << 20
-"""What one render up to 1080p takes at most, whatever the encoder: of a new video, which is analysed meanwhile, 440 MB with H.264, 510 with VP9, 630
-with HEVC and 700 with AV1, 130 of which the libraries take once for all renders. A new video of 2160x3240 with H.264 took 790 MB."""
+SERIAL_JOB_BYTES, JOB_BYTES = 700 << 20, 1150 << 20
+"""What one render up to 1080p takes at most, whatever the encoder: where its segments are encoded one after the other (`SERIAL_THREADS`), and where
+two are at a time. Measured of a new video, which is analysed meanwhile, with 2, 4 and 16 threads: 440, 670, 850 MB with H.264, 630, 900, 980 with
+HEVC, 700, 1140, 1130 with AV1, 130 of which the libraries take once for all renders. A new video of 2160x3240 with H.264 took 790 MB with 2."""
 
 TUNED_FILE = "tuned.json"
 """In the data folder: what `lipsync tune` measured on this host."""
@@ -29,7 +33,7 @@ def concurrent_renders(settings: Settings) -> int:
         count, why = settings.max_concurrent_renders, "as LIPSYNC_MAX_CONCURRENT_RENDERS says"
     else:
         wanted, why = (renders_by_cores(available_cores()), "by the cores") if measured is None else (measured, "as `lipsync tune` measured")
-        count = within_memory(wanted, available_bytes())
+        count = within_memory(wanted, available_bytes(), job_bytes(settings))
         if count < wanted:
             why = f"for lack of memory; {wanted} {why}"
     log.info("renders at a time: %d, %s", count, why)
@@ -41,9 +45,16 @@ def renders_by_cores(cores: int) -> int:
     return max(LEAST_RENDERS, cores // Encoding().resolved_thread_count + 1)
 
 
-def within_memory(count: int, memory_bytes: int) -> int:
+def job_bytes(settings: Settings) -> int:
+    """Return what one render up to 1080p takes at most on this host. GPUs want more frames under way; a Triton elsewhere is taken to have one."""
+    own = SERIAL_JOB_BYTES if Encoding().resolved_thread_count <= SERIAL_THREADS else JOB_BYTES
+    may_have_gpu = settings.device != "cpu" and (settings.device != "auto" or settings.triton is not None or gpu_expected() is not None)
+    return own + (GPU_FRAMES_BYTES - CPU_FRAMES_BYTES if may_have_gpu else 0)
+
+
+def within_memory(count: int, memory_bytes: int, each_bytes: int) -> int:
     """Return how many of so many renders have the memory they may take; one always runs."""
-    return max(1, min(count, memory_bytes // JOB_MEMORY_BYTES))
+    return max(1, min(count, memory_bytes // each_bytes))
 
 
 def tuned_renders(data: Path) -> int | None:

@@ -2,16 +2,18 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cores import available_cores
 from orchestrator.jobs import capacity
-from orchestrator.jobs.capacity import JOB_MEMORY_BYTES, TUNED_FILE, available_bytes, concurrent_renders, renders_by_cores, within_memory
+from orchestrator.jobs.capacity import TUNED_FILE, available_bytes, concurrent_renders, job_bytes, renders_by_cores, within_memory
 from orchestrator.settings import Settings
 
 CORES = available_cores()
+JOB_BYTES = job_bytes(Settings())
 
 
 def tuned(data: Path, count: int, cores: int = CORES) -> None:
@@ -20,7 +22,7 @@ def tuned(data: Path, count: int, cores: int = CORES) -> None:
 
 @pytest.fixture(autouse=True)
 def plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "available_bytes", lambda: 64 * JOB_MEMORY_BYTES)
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 64 * JOB_BYTES)
 
 
 def test_what_was_measured_here_is_taken_unless_a_number_is_set(tmp_path: Path) -> None:
@@ -43,9 +45,26 @@ def test_what_was_measured_with_other_cores_does_not_count(tmp_path: Path) -> No
 
 def test_renders_never_take_more_memory_than_there_is_and_one_always_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned(tmp_path, 8)
-    monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_MEMORY_BYTES + 1)
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_BYTES + 1)
     assert concurrent_renders(Settings(data=tmp_path)) == 3
-    assert within_memory(8, 0) == 1
+    assert within_memory(8, 0, JOB_BYTES) == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "settings", "megabytes"),
+    [
+        (2, {"device": "cpu"}, 700),
+        (3, {"device": "cpu"}, 1150),
+        (16, {"device": "cpu"}, 1150),
+        (2, {"device": "gpu"}, 1176),
+        (2, {"triton": "gpu-host:8001"}, 1176),
+    ],
+)
+def test_memory_of_a_render_follows_from_cores_and_device(
+    cores: int, settings: dict[str, str], megabytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert job_bytes(Settings.model_validate(settings)) == megabytes << 20
 
 
 def test_log_says_how_many_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,7 +72,7 @@ def test_log_says_how_many_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     concurrent_renders(Settings(data=tmp_path))
     tuned(tmp_path, 8)
     concurrent_renders(Settings(data=tmp_path))
-    monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_MEMORY_BYTES)
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 3 * JOB_BYTES)
     concurrent_renders(Settings(data=tmp_path))
     concurrent_renders(Settings(data=tmp_path, max_concurrent_renders=4))
     assert caplog.messages == [

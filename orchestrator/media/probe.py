@@ -19,7 +19,7 @@ from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
 from orchestrator.media.orientation import orientation_of
 from orchestrator.media.streams import main_video
-from orchestrator.media.times import MAX_FRAME_RATE
+from orchestrator.media.times import MAX_FRAME_RATE, header_rate
 from preprocess.orientation import UPRIGHT, Orientation
 
 STILL_FRAME_RATE = Fraction(25)
@@ -264,7 +264,7 @@ def _frame_rate(stream: VideoStream, *, is_stamped: bool = True) -> Fraction:
     averaged = (stream.average_rate, stream.guessed_rate) if is_stamped else (stream.guessed_rate, stream.average_rate)
     for rate in (counted, *averaged, stream.base_rate):
         if rate and 0 < rate <= MAX_FRAME_RATE:
-            return Fraction(rate)
+            return header_rate(Fraction(rate))
     return STILL_FRAME_RATE
 
 

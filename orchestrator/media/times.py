@@ -22,6 +22,10 @@ MAX_FRAME_RATE = Fraction(240)
 _DIGITS_HZ = Fraction(6, 1000)
 """How far 29.97, 23.98 or 59.94 are from what they stand for at most, Hz."""
 
+_REDUCED = Fraction(1, 2_000_000)
+"""How far, as a share, a header's rate is at most from the standard one it stands for: FFmpeg brings those of Matroska to numerators up to 30 000,
+which makes 19001/317 of 59.94 Hz. A header that says 29.97 to the letter is twice as far from 30000/1001, and means what it says."""
+
 SNAP = Fraction(1, 100)
 """How far, as a share, a measured rate may be from a standard one to be taken for it."""
 
@@ -152,6 +156,11 @@ def standard_rate(rate: Fraction) -> Fraction:
     """Return the standard rate that a measured one is meant to be, or the measured one in smaller numbers."""
     nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
     return nearest if abs(nearest - rate) <= SNAP * nearest else rate.limit_denominator(1001)
+
+
+def header_rate(rate: Fraction) -> Fraction:
+    """Return the standard rate that FFmpeg's fraction of a header stands for, or else the fraction itself."""
+    return next((standard for standard in STANDARD_RATES if abs(rate / standard - 1) <= _REDUCED), rate)
 
 
 def exact_rate(rate: Fraction) -> Fraction:

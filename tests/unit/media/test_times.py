@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.media.times import MISSING_PTS, STANDARD_RATES, SourceTimes, exact_rate, source_times
+from orchestrator.media.times import MISSING_PTS, STANDARD_RATES, SourceTimes, exact_rate, header_rate, source_times
 
 MS = Fraction(1, 1000)
 
@@ -119,3 +119,16 @@ def test_digits_of_ntsc_rates_mean_those_rates() -> None:
         "12.5": "12.5",
     }
     assert {text: exact_rate(Fraction(text)) for text in given_and_meant} == {text: Fraction(meant) for text, meant in given_and_meant.items()}
+
+
+def test_rate_of_a_header_stands_for_the_standard_one_that_ffmpeg_had_no_numbers_for() -> None:
+    given_and_meant = {
+        "7001/146": "48000/1001",
+        "19001/317": "60000/1001",
+        "29011/242": "120000/1001",
+        "25": "25",
+        "2997/100": "2997/100",
+        "59.94": "59.94",
+        "999/10": "999/10",
+    }
+    assert {text: header_rate(Fraction(text)) for text in given_and_meant} == {text: Fraction(meant) for text, meant in given_and_meant.items()}

@@ -205,6 +205,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
             framesPerSecond=round(view.frames_per_s, 2),
             etaSeconds=round(view.eta_s, 1) if view.eta_s is not None else None,
             queuePosition=view.queue_position,
+            startsInSeconds=round(view.starts_in_s, 1) if view.starts_in_s is not None else None,
             facesFound=view.faces_found,
             framesPassedThrough=view.passed_through,
             segmentsDone=view.segments_done,

@@ -135,6 +135,9 @@ class Progress(BaseModel):
     framesPerSecond: float  # noqa: N815
     etaSeconds: float | None  # noqa: N815
     queuePosition: int | None = Field(description="1 for the next to start.")  # noqa: N815
+    startsInSeconds: float | None = Field(  # noqa: N815
+        description="Time until a job that waits starts, by those before it and how long the last ones took; null where nothing is known."
+    )
     facesFound: int | None = Field(description="Source frames that show the speaker's face.")  # noqa: N815
     framesPassedThrough: int = Field(description="Output frames that are the source's own.")  # noqa: N815
     segmentsDone: int  # noqa: N815

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import IdempotencyConflict, QueueFull, StorageError, StorageFull, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
+from orchestrator.jobs.waiting import AtWork
 
 _metadata = sa.MetaData()
 
@@ -220,6 +221,12 @@ class Ledger:
         columns = (JOBS.c.id, JOBS.c.state, JOBS.c.run, JOBS.c.priority, JOBS.c.changed_at)
         query = sa.select(*columns).where(JOBS.c.state.in_(ACTIVE_STATES)).order_by(JOBS.c.priority, JOBS.c.created_at)
         return self._rows(query)
+
+    def at_work(self) -> list[AtWork]:
+        """Return the jobs that any host is at."""
+        now = time.time()
+        rows = self._rows(sa.select(JOBS.c.started_at, JOBS.c.eta_s).where(JOBS.c.state == "running"))
+        return [AtWork(now - row["started_at"], row["eta_s"]) for row in rows]
 
     def runs(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Return the runs of those jobs among some that are not finished."""

@@ -114,6 +114,8 @@ class JobView(BaseModel):
     """Time left for the whole job, s; None while there is nothing to go by."""
     queue_position: int | None = None
     """1 for the next to start; None when it is not queued."""
+    starts_in_s: float | None = None
+    """Time until it starts, by the jobs before it and by how long the last ones took, s; None when it is not queued, or nothing is known yet."""
     faces_found: int | None = None
     """Source frames that show the speaker's face; None until that is known."""
     passed_through: int = 0

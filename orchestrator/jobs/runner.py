@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -57,6 +58,9 @@ MAX_BACK_OFF_S = 30.0
 REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
 """In Triton's queue, for a job's own priority."""
 
+MEASURED_JOBS = 20
+"""Completed jobs by which the start of those that wait is estimated."""
+
 FIRST_IN_LINE = 1
 """Queue priority of a job that goes on; smaller than that of any new one."""
 
@@ -100,6 +104,8 @@ class Runner:
         self._pulse = threading.Thread(target=self._pulse_until_closed, name="jobs-pulse", daemon=True)
         self.frames_per_s: float | None = None
         """Render speed of the job that ended last; None before the first."""
+        self.took_s: deque[float] = deque(maxlen=MEASURED_JOBS)
+        """How long the last jobs took that were completed at the first attempt, s."""
 
     def start(self) -> None:
         """Begin to write progress down."""
@@ -116,13 +122,15 @@ class Runner:
             if self._is_draining:
                 return {"kind": "interrupted"}
             self._running[job_id] = _Running(run, watch, board)
-        is_completed = False
+        is_completed, began_s = False, time.monotonic()
         try:
             self._begin(row)
             log.info("attempt %d begins", row["attempts"] + 1, extra={"job": job_id})
             await_ready(self._client, self._settings.stall_s, watch.waiting)  # attempts without a Triton would only be used up
             report = self._render(row, watch, board)
             is_completed = True
+            if not row["attempts"]:
+                self.took_s.append(time.monotonic() - began_s)
             return {"kind": "completed", "report": report}
         except RenderCancelled:
             return {"kind": "gone"}

@@ -24,6 +24,7 @@ from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
+from orchestrator.jobs.waiting import expected_s, start_times
 from orchestrator.media.segment import read_init_bytes
 from orchestrator.pipeline.models import check_roles
 from orchestrator.pipeline.segments import finished_segments
@@ -131,7 +132,7 @@ class JobService:
         Raises:
             UnknownJob: there is none with this id.
         """
-        return self._ledger.view(job_id)
+        return self._estimated([self._ledger.view(job_id)])[0]
 
     def find(
         self,
@@ -144,7 +145,8 @@ class JobService:
         before: datetime | None = None,
     ) -> list[JobView]:
         """Return jobs, newest first; `before` (a `created_at`) pages on."""
-        return self._ledger.find(interface=interface, client_code=client_code, owner=owner, state=state, limit=limit, before=before)
+        found = self._ledger.find(interface=interface, client_code=client_code, owner=owner, state=state, limit=limit, before=before)
+        return self._estimated(found)
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job that is not finished; a finished one stays as it is. Triton and the decoder are free within 2 s.
@@ -226,7 +228,7 @@ class JobService:
             view = self._ledger.view(job_id)
             left_s = deadline - time.monotonic()
             if view.revision != seen or left_s <= 0:
-                return view.revision, view
+                return view.revision, self._estimated([view])[0]
             with self._changed:
                 self._changed.wait(min(POLL_S, left_s))
 
@@ -243,6 +245,16 @@ class JobService:
     def frames_per_s(self) -> float | None:
         """Render speed of the job that ended last on this host; None before the first."""
         return self._runner.frames_per_s
+
+    def _estimated(self, views: list[JobView]) -> list[JobView]:
+        """Say of jobs that wait when they start, where that can be told."""
+        last = max((view.queue_position or 0 for view in views), default=0)
+        if not last or not self._is_running:
+            return views
+        at_work = self._ledger.at_work()
+        starts = start_times(last, at_work, self._most_renders, expected_s(list(self._runner.took_s), at_work))
+        known = dict(enumerate(starts, 1))
+        return [view.model_copy(update={"starts_in_s": known.get(view.queue_position or 0)}) for view in views]
 
     def _notify(self) -> None:
         with self._changed:

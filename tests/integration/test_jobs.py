@@ -70,6 +70,19 @@ def test_job_is_what_a_render_is_and_says_how_far_it_is(
         assert 'lipsync_jobs{state="completed"} 2.0' in shown and 'lipsync_stage_seconds_count{stage="render"} 2.0' in shown
 
 
+def test_jobs_that_wait_tell_when_they_start(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    with working(options(tmp_path / "data", max_concurrent_renders=1), client) as service:
+        first = service.submit(spec(1.0))
+        assert first.starts_in_s in (0.0, None), "at once, unless it has started"
+        assert wait_for(service, first.id, is_over).starts_in_s is None
+        second, third = service.submit(spec(6.0)), service.submit(spec(1.0))
+        assert second.starts_in_s in (0.0, None) and third.starts_in_s
+        found = {view.id: view.starts_in_s for view in service.find(state="queued")}
+        assert found[third.id], "by the one before it, and how long the first one took"
+        for job in (third, second):
+            assert service.cancel(job.id).starts_in_s is None
+
+
 def test_same_key_is_the_same_job_and_another_request_a_conflict(database_url: str | None, spec: Callable[..., JobSpec], tmp_path: Path) -> None:
     with closing_unstarted(options(tmp_path / "data", database_url=database_url, max_queued_jobs=3)) as service:
         first = service.submit(spec(1.0), idempotency_key="a")

@@ -70,6 +70,11 @@ class ColourTags:
     transfer: int
     matrix: int
 
+    def or_else(self, others: "ColourTags") -> "ColourTags":
+        """Return these tags, and the others' where these say nothing."""
+        pairs = ((self.primaries, others.primaries), (self.transfer, others.transfer), (self.matrix, others.matrix))
+        return ColourTags(self.range or others.range, *(other if own == _UNSPECIFIED else own for own, other in pairs))
+
 
 BT709 = ColourTags(range=1, primaries=1, transfer=1, matrix=1)
 """What an RGB source is converted to: BT.709, limited range."""
@@ -189,6 +194,7 @@ def probe_video(path: Path) -> VideoInfo:
     with open_media(path) as container:
         stream_index = main_video(container, path)
         stream = video_stream(container, stream_index)
+        declared = _colour_tags(stream)
         frames = decoded(container, stream)
         frame = next(frames, None)
         if frame is None:
@@ -202,7 +208,7 @@ def probe_video(path: Path) -> VideoInfo:
             refuse_truncated_riff(path)
         if not is_still:
             _refuse_truncated(container, stream, path)
-        context = stream.codec_context
+        colour = BT709 if _is_rgb(frame.format.name) else _colour_tags(stream).or_else(declared)
         return VideoInfo(
             path=path,
             stream_index=stream_index,
@@ -212,21 +218,14 @@ def probe_video(path: Path) -> VideoInfo:
             time_base=Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000),
             expected_frame_count=_expected_frame_count(container, stream),
             pix_fmt=frame.format.name,
-            codec=context.name,
-            colour=BT709
-            if _is_rgb(frame.format.name)
-            else ColourTags(
-                range=int(context.color_range),
-                primaries=int(context.color_primaries or _UNSPECIFIED),
-                transfer=int(context.color_trc or _UNSPECIFIED),
-                matrix=int(context.colorspace or _UNSPECIFIED),  # 0 is RGB, which grey pictures claim and 4:2:0 cannot be
-            ),
+            codec=stream.codec_context.name,
+            colour=colour,
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
             container=format_of(container),
             start_s=_start_s(container, frame),
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
-            light=Light.of(described) if int(context.color_trc or _UNSPECIFIED) in _HDR else None,
+            light=Light.of(described) if colour.transfer in _HDR else None,
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
         )
 
@@ -236,6 +235,19 @@ def video_stream(container: InputContainer, index: int) -> VideoStream:
     stream = container.streams[index]
     assert isinstance(stream, VideoStream)
     return stream
+
+
+def _colour_tags(stream: VideoStream) -> ColourTags:
+    """Return what the container says, or once a picture was decoded what that says: the decoders of HEVC and ProRes forget the container's tags."""
+    context = stream.codec_context
+    if context is None:  # FFmpeg has no decoder, which decoding will say
+        return ColourTags(0, _UNSPECIFIED, _UNSPECIFIED, _UNSPECIFIED)
+    return ColourTags(
+        range=int(context.color_range),
+        primaries=int(context.color_primaries or _UNSPECIFIED),
+        transfer=int(context.color_trc or _UNSPECIFIED),
+        matrix=int(context.colorspace or _UNSPECIFIED),  # 0 is RGB, which grey pictures claim and 4:2:0 cannot be
+    )
 
 
 def _described(path: Path, stream_index: int) -> av.VideoFrame:

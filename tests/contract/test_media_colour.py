@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from orchestrator.media.output import choose_output
-from orchestrator.media.probe import probe_video
+from orchestrator.media.probe import ColourTags, probe_video
 from orchestrator.media.reader import VideoReader, plane_views, sample_views, stream_colour
 from orchestrator.media.writer import Encoding
+from tests.clips import Clip, make_clip
 
 RGB = np.array([[200, 40, 60], [30, 160, 90], [50, 70, 210], [128, 128, 128]], np.uint8)
 
@@ -67,3 +68,26 @@ def test_more_than_eight_bits_stay_ten(pix_fmt: str, working: str, tmp_path: Pat
     assert np.abs(y.astype(int) - ramp).max() <= (1 if shift else 0)
     assert (u == 512).all() and (v == 512).all()
     assert choose_output(Encoding(), info).pix_fmt == working and choose_output(Encoding(codec="hevc"), info).pix_fmt == working
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "tags"),
+    [
+        ("clip.mp4", "libx265", "yuv420p10le", (1, 9, 16, 9)),
+        ("clip.mkv", "libx265", "yuv420p10le", (1, 9, 18, 9)),
+        ("clip.mov", "prores_ks", "yuv422p10le", (1, 1, 1, 1)),
+        ("clip.mkv", "libx264", "yuv420p", (1, 1, 13, 1)),
+    ],
+)
+def test_colour_that_only_the_container_names_is_kept(name: str, codec: str, pix_fmt: str, tags: tuple[int, int, int, int], tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    plain = make_clip(tmp_path / "plain.mov", Clip(codec=codec, pix_fmt=pix_fmt, options=options, frame_count=3))
+    with av.open(str(plain)) as source, av.open(str(tmp_path / name), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        context = stream.codec_context
+        context.color_range, context.color_primaries, context.color_trc, context.colorspace = tags
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    assert probe_video(tmp_path / name).colour == ColourTags(*tags)

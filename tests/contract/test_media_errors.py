@@ -64,6 +64,13 @@ def test_folder_is_no_file(tmp_path: Path, read: Read) -> None:
         read(tmp_path)
 
 
+def test_pictures_that_ffmpeg_has_no_decoder_for(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4")
+    clip.write_bytes(clip.read_bytes().replace(b"avc1", b"zzz1"))
+    with refused(UnreadableMedia, "clip.mp4", "Decoder not found"):
+        probe_video(clip)
+
+
 def test_empty_file(tmp_path: Path, read: Read) -> None:
     (tmp_path / "empty.mp4").touch()
     with refused(UnreadableMedia, "empty.mp4", "0 bytes"):

@@ -255,9 +255,13 @@ class SegmentWriter:
     def _submit(self, maker: SegmentEncoder | SegmentCopier, edited: NDArray[np.bool_]) -> None:
         """Have a segment finished, whose pictures are all written, while the next one begins."""
         part, self._started = self._part, self._started + 1
-        if self._started == len(self._parts):
-            maker.write_speech(None)
-        self._wait()
+        try:
+            if self._started == len(self._parts):
+                maker.write_speech(None)
+            self._wait()
+        except BaseException:
+            maker.abandon()
+            raise
         self._finishing = self._finisher.submit(self._finish, maker, part, edited)
         if self._watch.is_leaving or self._is_serial:
             self._wait()

@@ -197,7 +197,7 @@ def test_bit_rate_is_met_and_quality_changes_the_size(tmp_path: Path, speech: Au
                 writer.write(picture_of([np.clip(still + grain[number % 5], 0, 255).astype(np.uint8), chroma, chroma]), is_edited=False)
         return video_bytes(segments)
 
-    base = Encoding(codec=codec, preset="ultrafast")
+    base = Encoding(codec=codec, preset="ultrafast", thread_count=2)
     bits_per_s = 8 * size_bytes(replace(base, bitrate=400_000)) / 2
     assert 360_000 < bits_per_s < 600_000
     assert size_bytes(replace(base, crf=20)) > 1.3 * size_bytes(replace(base, crf=40))
@@ -208,7 +208,7 @@ def test_bit_rate_of_a_face_is_met_in_segments(tmp_path: Path, speech: AudioInfo
     """What moves little is where rate control that learns slowly stays below: at half of what it was given."""
     make_clip(tmp_path / "clip.mp4", 3)
     info, bitrate = info_of(size_wh=(320, 320)), 200_000
-    output = choose_output(Encoding(codec=codec, preset="veryfast", bitrate=bitrate), info)
+    output = choose_output(Encoding(codec=codec, preset="veryfast", bitrate=bitrate, thread_count=2), info)
     segments = SegmentFolder(tmp_path / "segments", {})
     with (
         av.open(str(tmp_path / "clip.mp4")) as source,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
-from orchestrator.errors import RenderInterrupted
+from orchestrator.errors import RenderInterrupted, StorageFull
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.output import choose_output
@@ -31,6 +32,8 @@ FRAMES = 121
 
 B_FRAMES = Encoding(preset="veryfast", thread_count=2)
 NO_B_FRAMES = Encoding(preset="ultrafast", thread_count=1)
+MANY_THREADS = Encoding(preset="veryfast", thread_count=16)
+"""As on a host with many cores: a segment is finished while the next one is written."""
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def stream(segments: Iterable[Path], out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES])
+@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES, MANY_THREADS])
 def test_stream_of_segments_plays_as_the_finished_movie_does(tmp_path: Path, speech: AudioInfo, encoding: Encoding) -> None:
     segments = write(tmp_path / "segments", speech, encoding)
     paths = [segment.file.path for segment in segments.finished]
@@ -108,7 +111,7 @@ def test_scene_cut_inside_a_segment_starts_no_fragment_of_its_own(tmp_path: Path
     assert len(decoded(segments.finished[1].file.path)) == 50
 
 
-@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES])
+@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES, MANY_THREADS])
 @pytest.mark.parametrize("stop_at", [3, 12, 13, 61, 62, 120])
 def test_output_is_the_same_bits_wherever_it_was_begun_again(tmp_path: Path, speech: AudioInfo, encoding: Encoding, stop_at: int) -> None:
     whole = movie(write(tmp_path / "at once", speech, encoding), tmp_path / "at once.mp4")
@@ -165,10 +168,11 @@ def test_speech_shorter_or_longer_than_the_pictures_is_whole_and_in_its_place(tm
         assert len(decoded(path)) == FRAMES
 
 
+@pytest.mark.parametrize("encoding", [B_FRAMES, MANY_THREADS])
 @pytest.mark.parametrize("frame_count", [1, 2, 8, 11, 12, 13, 16, 17, 62, 66, 67, 116])
-def test_any_number_of_frames_gives_segments_that_meet(tmp_path: Path, speech: AudioInfo, frame_count: int) -> None:
+def test_any_number_of_frames_gives_segments_that_meet(tmp_path: Path, speech: AudioInfo, frame_count: int, encoding: Encoding) -> None:
     """A handful of frames at the end would have another delay in x264; they join the segment before."""
-    segments = write(tmp_path / "segments", speech, B_FRAMES, frame_count=frame_count)
+    segments = write(tmp_path / "segments", speech, encoding, frame_count=frame_count)
     counts = [segment.file.frame_count for segment in segments.finished]
     assert sum(counts) == frame_count and max(counts) <= 54 and (len(counts) == 1 or min(counts) > 4)
     live = stream([segment.file.path for segment in segments.finished], tmp_path / "live.mp4")
@@ -190,6 +194,20 @@ def test_leaving_keeps_the_segment_that_was_just_completed(tmp_path: Path, speec
             written += 1
     assert written == 61, "the write that completed the second segment raised"
     assert [segment.file.frame_count for segment in finished_segments(tmp_path / "segments")] == [12, 50]
+
+
+@pytest.mark.parametrize("encoding", [B_FRAMES, MANY_THREADS])
+def test_segment_that_cannot_be_put_in_place_leaves_nothing_open(
+    tmp_path: Path, speech: AudioInfo, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("There is no space left; free some.")
+
+    monkeypatch.setattr(SegmentFolder, "add", full)
+    with pytest.raises(StorageFull) as raised:
+        write(tmp_path / "segments", speech, encoding)
+    assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path / "segments"))], raised.value
+    assert not list((tmp_path / "segments").glob("*.partial"))
 
 
 def test_segments_of_another_plan_and_what_a_crash_left_are_deleted(tmp_path: Path, speech: AudioInfo) -> None:

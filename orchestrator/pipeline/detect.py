@@ -158,8 +158,9 @@ class _Search(Future[list[Rows]]):
         # Runs on a thread of gRPC, which would swallow an error: it has to reach the future.
         self._round = None  # which refers to this search: no cycle is left behind
         try:
-            self._tick()  # a window takes several rounds
-            self._window.put([rows[rows[:, 4] > 0] for batch in answered.result() for rows in batch])
+            batches = answered.result()
+            self._tick()  # a window takes several rounds; one that failed has finished nothing
+            self._window.put([rows[rows[:, 4] > 0] for batch in batches for rows in batch])
             if self._is_cancelled:
                 raise RenderCancelled("The search for faces was given up.")
             if self._window.wanted:

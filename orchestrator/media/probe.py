@@ -133,7 +133,7 @@ class VideoInfo:
     @property
     def is_full_range(self) -> bool:
         """Whether samples use every value, and not the narrower range of television."""
-        return self.colour.range == FULL_RANGE or self.pix_fmt.startswith("yuvj")
+        return self.colour.range == FULL_RANGE or (self.tone_mapped_from is None and self.pix_fmt.startswith("yuvj"))
 
     @property
     def working_pix_fmt(self) -> str:

@@ -91,3 +91,10 @@ def test_colour_that_only_the_container_names_is_kept(name: str, codec: str, pix
                 packet.stream = stream
                 target.mux(packet)
     assert probe_video(tmp_path / name).colour == ColourTags(*tags)
+
+
+def test_hdr_of_eight_bits_in_full_range_becomes_sdr_in_limited_range(tmp_path: Path) -> None:
+    info = probe_video(make_clip(tmp_path / "clip.mp4", Clip(pix_fmt="yuvj420p", colour=(2, 9, 18, 9), frame_count=3)))
+    assert info.hdr == "hlg" and info.is_full_range
+    assert not info.as_sdr.is_full_range
+    assert info.as_sdr.as_hdr == info

@@ -207,6 +207,7 @@ class VideoReader:
                             picture.key_frame = packet.is_keyframe  # type: ignore[misc]  # libvpx does not say, and hands pictures out at once
                         yield picture
                 except UNUSABLE:
+                    # Of a file's last packets PyAV loses with it what the decoder's other threads hold: at most `DECODER_THREADS` - 1 pictures.
                     self.damaged_packet_count += 1
 
     def _progressive(self, pictures: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing
 from typing import TypeVar
 
-from orchestrator.errors import without_trace
+from orchestrator.errors import RenderCancelled, without_trace
 from orchestrator.pipeline.watch import POLL_S, Watch
 
 JOIN_S = 10.0
@@ -74,6 +74,9 @@ def prefetch(source: Iterable[Item], max_items: int, name: str, watch: Watch | N
                         del item  # see `without_trace`
                 return
             yield item
+    except (KeyboardInterrupt, SystemExit):
+        watch.stop(RenderCancelled("The program ends."))  # else the stages wait for a Triton that hangs
+        raise
     finally:
         stopped.set()
         thread.join(JOIN_S)

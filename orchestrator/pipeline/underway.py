@@ -86,6 +86,8 @@ class UnderWay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._watch.stop(RenderCancelled("The render has ended."))  # else the thread waits for a Triton that hangs
         with self._changed:
             self._leave.set()
             self._changed.notify_all()

@@ -9,8 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.errors import InferenceUnavailable
+from orchestrator.errors import InferenceUnavailable, RenderCancelled
 from orchestrator.pipeline.concurrency import Joined, batched, in_flight, prefetch
+from orchestrator.pipeline.watch import Watch
 
 
 class Source:
@@ -35,6 +36,30 @@ class Source:
 
 def test_prefetch_keeps_order_and_ends() -> None:
     assert list(prefetch(range(100), 3, "stage")) == list(range(100))
+
+
+def test_program_that_is_told_to_end_does_not_wait_for_a_stage_that_waits() -> None:
+    """Under a Triton that hung, each stage once took the whole of `JOIN_S` to be left."""
+
+    class Interrupted(Watch):
+        def check(self) -> None:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            super().check()
+
+    watch, ended = Interrupted(), list[BaseException]()
+
+    def source() -> Iterator[int]:
+        try:
+            watch.result(Future[int]())
+        except BaseException as exc:
+            ended.append(exc)
+            raise
+        yield 0
+
+    with pytest.raises(KeyboardInterrupt):
+        next(prefetch(source(), 1, "stage", watch))
+    assert [type(error) for error in ended] == [RenderCancelled]
 
 
 def test_prefetch_is_never_further_ahead_than_it_may() -> None:

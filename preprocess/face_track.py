@@ -38,6 +38,10 @@ class FaceTrack:
         """(N,) whether the face can be edited in that frame."""
         return np.asarray(self.presence == Presence.EDITABLE)
 
+    def is_present_in(self, frame: int) -> bool:
+        """Tell the same of one frame, without looking at all the others."""
+        return bool(self.presence[frame] == Presence.EDITABLE)
+
 
 @dataclass(frozen=True, slots=True)
 class Followed:

@@ -18,7 +18,6 @@ from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
-from preprocess.pose import Presence
 from preprocess.yuv import FaceCrop, crop_face
 
 
@@ -65,7 +64,7 @@ def cut_shots(
         speaking = []
         analysis.wait_for(frame.index)
         for track in analysis.tracks if index < shown.speech_frames else ():
-            if track.presence[frame.index] == Presence.EDITABLE:
+            if track.is_present_in(frame.index):
                 face = _face_of(track, frame.index, lip_model, mask)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
                 speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))

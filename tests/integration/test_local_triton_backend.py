@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deploy.local.install import BACKEND_SOURCE
+from orchestrator.cores import available_cores
 from tests.unit.test_cores import CGROUPS, QUOTAS, with_quota
 
 
@@ -114,8 +115,9 @@ def test_backend_counts_the_same_cores_as_the_orchestrator(
 ) -> None:
     """It stands alone, so it has a function of its own."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert backend.available_cores(tmp_path) == 8
-    assert backend.available_cores(with_quota(tmp_path, quota, cgroup)) == expected
+    assert backend.available_cores(tmp_path) == available_cores(tmp_path) == 8
+    limited = with_quota(tmp_path, quota, cgroup)
+    assert backend.available_cores(limited) == available_cores(limited) == expected
 
 
 def test_small_model_on_one_thread_runs_item_by_item(backend: Any, model_file: Path) -> None:

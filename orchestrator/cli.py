@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -33,7 +33,14 @@ from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.session import refuse_unfit_models, render
 from orchestrator.settings import Settings
 
-app = typer.Typer(help="Lip-sync rendering on NVIDIA Triton.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# Without Rich's boxes: they cut the names of long options short and take [x1, y1] for markup.
+app = typer.Typer(
+    help="Lip-sync rendering on NVIDIA Triton.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor_command)
@@ -93,7 +100,7 @@ def serve(
     triton: TritonOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Serve renders over HTTP: /v2 (sync.so), /easy (HeyGem), POST /render, and a page to try it."""
+    """Serve renders over HTTP. /v2 is sync.so's API, /easy HeyGem's, POST /render one for curl, and / a page to try it."""
     # A render need not wait for the web framework to load.
     from orchestrator.logs import set_up_logging  # noqa: PLC0415
     from orchestrator.main import open_listener, run_service  # noqa: PLC0415
@@ -155,7 +162,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _progress_bar() -> Iterator[OnProgress]:
-    """Show stage, frames, speed and time left on standard error."""
+    """Show the stage, its frames, speed and time left on a terminal while it lasts."""
     bar = ProgressBar(
         TextColumn("{task.description:8}"),
         BarColumn(),
@@ -163,13 +170,15 @@ def _progress_bar() -> Iterator[OnProgress]:
         TextColumn("{task.fields[speed]:>6.1f} frames/s"),
         TimeRemainingColumn(),
         console=_stderr,
+        transient=True,
+        disable=not _stderr.is_terminal,
     )
-    tasks: dict[str, Any] = {}
+    task = bar.add_task("read", total=None, speed=0.0)
 
     def on_progress(progress: Progress) -> None:
-        if progress.stage not in tasks:
-            tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total or None, speed=0.0)
-        bar.update(tasks[progress.stage], completed=progress.done, speed=progress.frames_per_s)
+        if bar.tasks[task].description != progress.stage:
+            bar.reset(task, description=progress.stage)
+        bar.update(task, completed=progress.done, total=progress.total or None, speed=progress.frames_per_s)
 
     with bar:
         yield on_progress

@@ -41,7 +41,7 @@ def doctor_command(
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON on standard output.")] = False,
 ) -> None:
-    """Check this installation: GPU, Triton, every model; show where each runs and how fast. Exit status 1 if something is wrong."""
+    """Check GPU, Triton and every model. Shows where each runs and how fast; the exit status is 1 if something is wrong."""
     settings = read_settings(triton, device)
     checks = [*check_host(settings), check_nvenc()]
     found: SelfTest | None = None

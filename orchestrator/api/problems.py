@@ -46,6 +46,8 @@ RETRY_AFTER_S = 5
 
 _RETRYABLE = (408, 429, 503)
 
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
 
 class Problem(Exception):
     """A request that the HTTP layer itself turns away."""
@@ -138,10 +140,14 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> Response:
-        response = problem(request.url.path, exc.status_code, str(exc.detail).lower().replace(" ", "_"), f"{exc.detail}: {request.method}.")
-        response.headers.update(exc.headers or {})
+        detail, headers = f"{exc.detail}: {request.method}.", dict(exc.headers or {})
+        if exc.status_code == 404:
+            detail = "Nothing is at this path; /docs shows what there is."
         if exc.status_code == 405:
-            response.headers["Allow"] = ", ".join(_allowed_methods(request))
+            headers["Allow"] = ", ".join(_allowed_methods(request))
+            detail = f"This path does not take {request.method}; it takes {headers['Allow']}."
+        response = problem(request.url.path, exc.status_code, str(exc.detail).lower().replace(" ", "_"), detail)
+        response.headers.update(headers)
         return response
 
     @app.exception_handler(Exception)
@@ -152,8 +158,5 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 def _allowed_methods(request: Request) -> list[str]:
     """Return what a path can be asked by: all of its routes, where Starlette names the first one's methods."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return sorted(methods)
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)]

@@ -190,7 +190,9 @@ class _FormReader:
         is_file = name in self._file_names
         if not is_file and name not in self._field_names:
             known = ", ".join(sorted((*self._file_names, *self._field_names)))
-            raise Problem(422, "invalid_option", f"The form has a field that is not known; the fields are {known}.")
+            raise Problem(422, "invalid_option", f"The form has a field {name[:64]!r}, which is not known; the fields are {known}.")
+        if is_file and b"filename" not in options:
+            raise Problem(422, "invalid_request", f"The form's {name} is text; send it as a file, with curl as -F {name}=@FILE.")
         if name in self._seen or len(self._seen) >= MAX_FIELDS:
             raise Problem(422, "invalid_request", f"The form has {name} more than once; send it once.")
         self._seen.add(name)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.media.audio import read_speech
-from orchestrator.media.formats import container_of
+from orchestrator.media.formats import CONTAINERS, container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
@@ -85,7 +85,8 @@ def plan_render(
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
-        InvalidOption: the output is one of the inputs, options do not go together, or a speaker's point is not in the picture.
+        InvalidOption: the output is one of the inputs or ends in no container's suffix, options do not go together, or a speaker's point is not in
+            the picture.
         StorageError: the output's folder cannot be written.
     """
     options = options or RenderOptions()
@@ -93,6 +94,9 @@ def plan_render(
     check_speakers(options.speaker, [other.speaker for other in others])
     if speaker_image is not None:
         check_speaker_image(options.speaker, options.speaker_boxes, len(others))
+    if out.suffix and container_of(out) is None and options.container is None:
+        suffixes = ", ".join(suffix for container in CONTAINERS.values() for suffix in container.suffixes)
+        raise InvalidOption(f"No result is written as {out.suffix}; let the output's name end in one of {suffixes}, or give a container.")
     encoding = options.encoding(container_of(out))
     if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others), speaker_image and speaker_image.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")

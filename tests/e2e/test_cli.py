@@ -10,6 +10,7 @@ import pytest
 import tritonclient.grpc
 
 from deploy.local.server import LocalTriton
+from orchestrator.pipeline.options import RenderOptions
 from tests.clips import write_wav
 from tests.e2e.conftest import has_descendant, lipsync, running, wait_until
 
@@ -23,6 +24,14 @@ def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: Loca
     assert report["models"]["lip_sync"]["execution_count"] < report["models"]["lip_sync"]["inference_count"] == 62
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 62
+
+
+def test_help_has_every_option_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = " ".join(lipsync("render", "--help").stdout.split())
+    for name, field in RenderOptions.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in words
+        assert field.description and field.description in words.replace("- ", "-")
 
 
 def bad_inputs(folder: Path, clip: Path) -> dict[str, Path]:
@@ -69,10 +78,14 @@ def test_bad_input_is_a_code_and_a_sentence_and_leaves_nothing(
         "render", "--video", files[video] if video else clip, "--audio", files[audio] if audio else speech, "-o", out, "--triton", triton.grpc_address
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"{code}: ")
-    assert done.stderr.rstrip().endswith(".")
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"{code}: ")
+    assert done.stderr.endswith(".\n") and done.stderr.count("\n") == 1
     assert not list(out.parent.iterdir())
+
+
+def test_name_that_ends_in_no_container_is_refused(clip: Path, speech: Path, tmp_path: Path) -> None:
+    done = lipsync("render", "--video", clip, "--audio", speech, "-o", tmp_path / "out.avi")
+    assert (done.returncode, done.stderr.startswith("invalid_option: No result is written as .avi; ")) == (1, True), done.stderr
 
 
 def test_triton_that_is_not_there_is_said_so(clip: Path, speech: Path, tmp_path: Path) -> None:

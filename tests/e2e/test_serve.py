@@ -107,6 +107,8 @@ def test_bad_input_is_a_problem_with_a_stable_code(service: Service, clip: Path,
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["detail"].endswith(".")
+    assert cases[-1][0].json()["detail"] == "This path does not take GET; it takes POST."
+    assert service.http.put("/v2/generate/some").headers["allow"] == "DELETE, GET"
     assert not jobs_left(service)
 
 

@@ -131,6 +131,15 @@ def test_whatever_arrives_is_a_form_or_a_refusal_and_leaves_nothing_half_done(bo
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "data", "sentence"),
+    [({"video": b"1"}, {"colour": "red"}, "a field 'colour'"), ({"video": (None, b"person.mp4")}, {}, "-F video=@FILE")],
+)
+def test_form_with_a_slip_is_told_what_it_is(files: dict[str, Any], data: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=sentence):
+        form_of(tmp_path, files, data)
+
+
 def test_file_that_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LimitExceeded):
         form_of(tmp_path, {"video": b"x" * (MAX_BYTES + 1)}, {}, 65536)

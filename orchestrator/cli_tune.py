@@ -8,24 +8,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli_options import DeviceOption, read_settings
-from orchestrator.tuning import ModelTrial, RenderTrial, Tuning, apply, tune
+from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
+from orchestrator.tuning import ModelTrial, Trial, Tuning, apply, tune
 
 
 def tune_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, and write nothing.")] = False,
     seconds: Annotated[float, typer.Option(min=0.2, max=60, help="How long each configuration of the lip model is called, s.")] = 3.0,
+    triton: TritonOption = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured and chosen as JSON on standard output.")] = False,
 ) -> None:
-    """Measure on this host, with a Triton of its own, and choose: the lip model's instances and queue delay, and how many renders run at a time.
+    """Measure on this host, and choose: the lip model's batching, TensorRT, the encoder's threads, and how many renders run at a time.
 
-    Run it with nothing else on the machine, and again after another lip model was installed.
+    Run it with nothing else on the machine, and again after another lip model was installed. With a Triton that runs by itself, its models stay as
+    they are.
     """
-    settings = read_settings(None, device)
+    settings = read_settings(triton, device)
     tuning = tune(settings, seconds, _show)
     if as_json:
-        print(json.dumps(asdict(tuning), indent=1))
+        print(json.dumps({**asdict(tuning), "chosen": tuning.chosen.model_dump()}, indent=1))
     else:
         _print(tuning)
     if dry_run:
@@ -34,23 +36,33 @@ def tune_command(
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"written: {path}", markup=False)
 
 
-def _show(trial: ModelTrial | RenderTrial) -> None:
-    what = f"{trial.instance_count} instances, {trial.queue_delay_us} us" if isinstance(trial, ModelTrial) else f"{trial.count} renders at a time"
+def _show(trial: Trial) -> None:
+    if isinstance(trial, ModelTrial):
+        batching = trial.batching
+        what = f"{trial.device}, {batching.instance_count} instances, batches of {_size(trial)}, {batching.queue_delay_us} us"
+    else:
+        what = f"{trial.encoder_threads} encoder threads, {trial.count} renders at a time"
     Console(stderr=True, highlight=False).print(f"{what}: {trial.frames_per_s:.1f} frames/s", markup=False)
+
+
+def _size(trial: ModelTrial) -> str:
+    return str(trial.batching.preferred_size or "any size")
 
 
 def _print(tuning: Tuning) -> None:
     console = Console(highlight=False)
     if tuning.model_trials:
-        table = Table("instances", "queue delay us", "frames/s", "batch formed", "", show_edge=False, title=f"lip_sync on {tuning.device}")
+        table = Table("on", "instances", "batches of", "queue delay us", "frames/s", "batch formed", "", show_edge=False, title="lip_sync")
         for trial in tuning.model_trials:
-            mark = "chosen" if trial == tuning.model else ""
-            table.add_row(str(trial.instance_count), str(trial.queue_delay_us), f"{trial.frames_per_s:.1f}", f"{trial.mean_batch:.1f}", mark)
+            batching, mark = trial.batching, "chosen" if trial == tuning.model else ""
+            figures = [f"{trial.frames_per_s:.1f}", f"{trial.mean_batch:.1f}"]
+            table.add_row(trial.device, str(batching.instance_count), _size(trial), str(batching.queue_delay_us), *figures, mark)
         console.print(table)
     else:
-        console.print("The lip model is an ensemble: its members keep their configurations.")
-    table = Table("renders at a time", "frames/s in all", show_edge=False, title=f"720p on {tuning.cores} cores")
+        console.print("The lip model keeps its configuration: it is an ensemble, or Triton runs by itself.")
+    chosen = tuning.chosen
+    table = Table("encoder threads", "renders at a time", "frames/s in all", show_edge=False, title=f"720p on {chosen.cores} cores")
     for render in tuning.render_trials:
-        table.add_row(str(render.count), f"{render.frames_per_s:.1f}")
+        table.add_row(str(render.encoder_threads), str(render.count), f"{render.frames_per_s:.1f}")
     console.print(table)
-    console.print(f"chosen: {tuning.concurrent_renders} renders at a time")
+    console.print(f"chosen: {chosen.concurrent_renders} renders at a time, with {chosen.encoder_threads} encoder threads each")

@@ -15,6 +15,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import check_ready
 from orchestrator.models.repository import missing_roles
 from orchestrator.settings import Settings
+from orchestrator.tuned import read_tuned
 
 log = logging.getLogger("lipsync.triton")
 
@@ -161,11 +162,14 @@ def device_config(settings: Settings) -> str | None:
     sign = gpu_expected()
     if settings.device == "auto" and sign is None:
         return "cpu"
+    tuned = read_tuned(settings.data) if settings.device == "auto" else None
+    with_tensorrt = settings.device == "tensorrt" or (tuned is not None and tuned.device == "tensorrt")
     home = open_home(settings.triton_home)
     if home is not None:  # without one there is nothing to check, and starting Triton says so
         try:
-            check_gpu(home.python, home.environment(), tensorrt=settings.device == "tensorrt")
+            check_gpu(home.python, home.environment(), tensorrt=with_tensorrt)
         except GpuError as exc:
             expected = f" A GPU is expected here because of {sign}." if settings.device == "auto" else ""
-            raise GpuUnavailable(f"{exc}{expected}") from exc
-    return "tensorrt" if settings.device == "tensorrt" else None
+            chosen = " TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu." if tuned and with_tensorrt else ""
+            raise GpuUnavailable(f"{exc}{expected}{chosen}") from exc
+    return "tensorrt" if with_tensorrt else None

@@ -19,6 +19,7 @@ from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
+from orchestrator.tuned import encoder_threads
 
 log = logging.getLogger("lipsync.session")
 
@@ -51,7 +52,8 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
     settings = settings or Settings()
-    plan = plan_render(video, audio, out, options, on_progress, others=others, speaker_image=speaker_image)
+    threads = encoder_threads(settings)
+    plan = plan_render(video, audio, out, options, on_progress, others=others, speaker_image=speaker_image, encoder_threads=threads)
     tracks = TrackCache(settings.data / "tracks", settings.track_cache_bytes)
     with open_triton(settings) as client, scratch_folder(out) as segments:
         check_ready(client)  # a Triton that was never there is not waited for

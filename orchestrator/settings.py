@@ -55,6 +55,9 @@ class Settings(BaseSettings):
         le=64,
         description="renders the service runs at a time, further ones wait; unset is what `lipsync tune` measured, else by cores and memory",
     )
+    encoder_threads: int | None = Field(
+        None, ge=1, le=64, description="threads of a render's encoder; unset is what `lipsync tune` measured, else one per core, at most 16"
+    )
     host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
     port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
     public_url: str | None = Field(

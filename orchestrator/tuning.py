@@ -1,40 +1,43 @@
-"""What fits this host, by measuring: the lip model's instances and queue delay, and how many renders run at a time."""
+"""What fits this host, by measuring: the lip model's batching, TensorRT, the encoder's threads, and how many renders run at a time."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
-import threading
 import time
 import uuid
 import wave
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
 
 from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.cores import available_cores
-from orchestrator.embedded import check_repository, device_config
-from orchestrator.errors import InferenceUnavailable, RenderError, StorageError
+from orchestrator.embedded import check_repository, device_config, open_triton
+from orchestrator.errors import GpuUnavailable, InferenceUnavailable, StorageError
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, run_load
 from orchestrator.inference.selftest import output_of
-from orchestrator.jobs.capacity import LEAST_RENDERS, TUNED_FILE, available_bytes, job_bytes, within_memory
-from orchestrator.models.config import CONFIG_FILES, Device, batching_of, with_batching
+from orchestrator.jobs.capacity import LEAST_RENDERS, available_bytes, job_bytes, within_memory
+from orchestrator.media.writer import Encoding
+from orchestrator.models.config import CONFIG_FILES, Batching, Device, batching_of, max_batch_size_of, with_batching
 from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
-from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.settings import Settings
+from orchestrator.tuned import TUNED_FILE, Tuned
+
+log = logging.getLogger("lipsync.tuning")
 
 QUEUE_DELAYS_US = (0, 500, 2000)
 """How long Triton may wait for a batch to fill: not at all, about a request's way, and about a cheap batch's time on a GPU."""
@@ -46,72 +49,66 @@ MAX_RENDERS = 8
 
 _CLIP_S, _FRAME_RATE, _SIZE_WH = 3, 25, (1280, 720)
 
+_LONE_RUNS = 2
+"""Runs of a render that is alone, of which the faster counts: it is short, and what chooses between numbers of threads are small differences."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelTrial:
     """The lip model in one configuration, called as a render calls it."""
 
-    instance_count: int
-    queue_delay_us: int
+    device: Device
+    batching: Batching
     frames_per_s: float
     mean_batch: float
 
 
 @dataclass(frozen=True, slots=True)
 class RenderTrial:
-    """So many renders at a time."""
+    """So many renders at a time, each with an encoder of so many threads."""
 
+    encoder_threads: int
     count: int
     frames_per_s: float
     """Of all together."""
+
+
+Trial = ModelTrial | RenderTrial
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """What was measured and chosen."""
 
-    device: Device
-    cores: int
     model_trials: tuple[ModelTrial, ...]
-    """Empty where the lip model is an ensemble, which has no instances of its own."""
+    """Empty where the lip model is an ensemble, which has no batching of its own, and where Triton runs by itself."""
     model: ModelTrial | None
     render_trials: tuple[RenderTrial, ...]
-    concurrent_renders: int
+    chosen: Tuned
 
 
-def tune(settings: Settings, seconds: float, on_trial: Callable[[ModelTrial | RenderTrial], None] = lambda trial: None) -> Tuning:
-    """Measure on copies of the model repository; nothing is changed.
+def tune(settings: Settings, seconds: float, on_trial: Callable[[Trial], None] = lambda trial: None) -> Tuning:
+    """Measure on copies of the model repository; nothing is changed. On a Triton that runs by itself, only renders are measured.
 
     Args:
-        settings: name the repository and the device.
+        settings: name the repository and the device, or the Triton.
         seconds: how long each configuration of the model is called.
         on_trial: called with each result.
 
     Raises:
         ContractMismatch, GpuUnavailable, InferenceError: the models cannot be used here.
     """
-    check_repository(settings)
-    name = device_config(settings)
-    device = cast(Device, name or "gpu")
     with tempfile.TemporaryDirectory(prefix="lipsync-tune-") as folder:
-        trials: list[ModelTrial] = []
-        for instance_count, delay_us in candidates(settings, device):
-            with _serving(settings, Path(folder), device, (instance_count, delay_us)) as client:
-                trials.append(_try_model(client, instance_count, delay_us, seconds))
-                on_trial(trials[-1])
+        if settings.triton is not None:
+            with open_triton(settings) as client:
+                return _tuned(settings, client, Path(folder), [], None, on_trial)
+        check_repository(settings)
+        devices = _devices(settings)
+        trials = [trial for device in devices for trial in _try_batchings(settings, Path(folder), device, seconds, on_trial)]
         model = best_model(trials)
-        renders: list[RenderTrial] = []
-        with _serving(settings, Path(folder), device, None if model is None else (model.instance_count, model.queue_delay_us)) as client:
-            video, speech = _clip(client, Path(folder)), _speech(Path(folder))
-            tracks = TrackCache(Path(folder) / "tracks", 1 << 24)
-            _render_at_once(client, video, speech, Path(folder), tracks, 1)  # the analysis is kept, and everything is warm
-            most = within_memory(MAX_RENDERS, available_bytes(), job_bytes(settings))
-            while not renders or (is_worth_more(renders) and 2 * renders[-1].count <= most):
-                count = 2 * renders[-1].count if renders else 1
-                elapsed_s = _render_at_once(client, video, speech, Path(folder), tracks, count)
-                renders.append(RenderTrial(count, round(count * _CLIP_S * _FRAME_RATE / elapsed_s, 1)))
-                on_trial(renders[-1])
-    return Tuning(device, available_cores(), tuple(trials), model, tuple(renders), best_count(renders))
+        device = devices[0] if model is None else model.device
+        with _serving(settings, Path(folder), device, None if model is None else model.batching) as client:
+            return _tuned(settings, client, Path(folder), trials, device, on_trial)
 
 
 def apply(settings: Settings, tuning: Tuning) -> list[Path]:
@@ -123,40 +120,46 @@ def apply(settings: Settings, tuning: Tuning) -> list[Path]:
         StorageError: a file cannot be written.
     """
     written = []
+    measured = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "models": tuning.model_trials, "renders": tuning.render_trials}
     try:
         if tuning.model is not None:
-            config = settings.model_repository / LIP_SYNC / CONFIG_FILES[tuning.device]
-            _place(config, with_batching(config.read_text(), tuning.model.instance_count, tuning.model.queue_delay_us))
+            config = settings.model_repository / LIP_SYNC / CONFIG_FILES[tuning.model.device]
+            _place(config, with_batching(config.read_text(), tuning.model.batching))
             written.append(config)
         settings.data.mkdir(parents=True, exist_ok=True)
-        _place(settings.data / TUNED_FILE, json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(tuning)}, indent=1) + "\n")
+        _place(settings.data / TUNED_FILE, json.dumps({**tuning.chosen.model_dump(), **measured}, default=asdict, indent=1) + "\n")
         written.append(settings.data / TUNED_FILE)
     except OSError as exc:
         raise StorageError(f"The choice cannot be written to {exc.filename} ({exc.strerror}); check the folder and its owner.") from exc
     return written
 
 
-def candidates(settings: Settings, device: Device) -> Iterator[tuple[int, int]]:
-    """Yield the instance counts and queue delays, us, that are tried; none for an ensemble.
+def batchings(device: Device, max_batch_size: int, cores: int) -> list[Callable[[Batching], Iterator[Batching]]]:
+    """Return what is tried, one thing after the other, each with the best of those before: instances, size of batches, queue delay.
 
-    Never one instance where there is a queue policy, and only one with TensorRT: see `INSTANCE_COUNT` and the configurations' writer.
+    Never one instance where there is a queue policy, and only one with TensorRT: see `INSTANCE_COUNT` and the configurations' writer. On a CPU the
+    largest size is another thing than none, with which the embedded Triton may take apart what one thread computes.
     """
-    if batching_of((settings.model_repository / LIP_SYNC / CONFIG_FILES[device]).read_text()) is None:
-        return
-    cores = available_cores()
     counts = {"tensorrt": {1}, "gpu": {2, 3, 4}, "cpu": {2, max(2, cores // 2), min(16, max(2, cores))}}[device]
-    for instance_count in sorted(counts):
-        for delay_us in QUEUE_DELAYS_US:
-            yield instance_count, delay_us
+    sizes = [size for size in (max_batch_size, max_batch_size // 2, max_batch_size // 4) if size > 1 and (device == "cpu" or size < max_batch_size)]
+    return [
+        lambda best: (replace(best, instance_count=count) for count in sorted(counts)),
+        lambda best: (replace(best, preferred_size=size) for size in sizes),
+        lambda best: (replace(best, queue_delay_us=delay_us) for delay_us in QUEUE_DELAYS_US if delay_us != best.queue_delay_us),
+    ]
 
 
 def best_model(trials: Sequence[ModelTrial]) -> ModelTrial | None:
-    """Return the fastest; among those as fast, the one with the fewest instances, then the shortest delay."""
+    """Return the fastest; among those as fast, CUDA before TensorRT, the one with the fewest instances, no size, then the shortest delay."""
     if not trials:
         return None
+
+    def cost(trial: ModelTrial) -> tuple[bool, int, int, int]:
+        batching = trial.batching
+        return trial.device == "tensorrt", batching.instance_count, batching.preferred_size or 0, batching.queue_delay_us
+
     fastest = max(trial.frames_per_s for trial in trials)
-    as_fast = [trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest]
-    return min(as_fast, key=lambda trial: (trial.instance_count, trial.queue_delay_us))
+    return min((trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest), key=cost)
 
 
 def is_worth_more(trials: Sequence[RenderTrial]) -> bool:
@@ -170,14 +173,87 @@ def best_count(trials: Sequence[RenderTrial]) -> int:
     return max(LEAST_RENDERS, min(trial.count for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest))
 
 
+def best_threads(trials: Sequence[RenderTrial]) -> RenderTrial:
+    """Return the lone render that is as fast as any with the fewest threads: more would take memory, and cores from other renders, for nothing."""
+    fastest = max(trial.frames_per_s for trial in trials)
+    return min((trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest), key=lambda trial: trial.encoder_threads)
+
+
+def _devices(settings: Settings) -> list[Device]:
+    """Return what the models may run on: what the settings say; where they leave it open and there is a GPU, both of its ways that work here."""
+    if settings.device != "auto":
+        return [_device(settings)]
+    if device_config(settings) == "cpu":
+        return ["cpu"]
+    devices = []
+    for device in ("gpu", "tensorrt"):
+        try:
+            devices.append(_device(settings.model_copy(update={"device": device})))
+        except GpuUnavailable as exc:
+            if device == "gpu":
+                raise
+            log.info("TensorRT is left out: %s", exc)
+    return devices
+
+
+def _device(settings: Settings) -> Device:
+    name = device_config(settings)
+    return "gpu" if name is None else "tensorrt" if name == "tensorrt" else "cpu"
+
+
+def _try_batchings(settings: Settings, folder: Path, device: Device, seconds: float, on_trial: Callable[[Trial], None]) -> list[ModelTrial]:
+    """Measure the lip model on a device; nothing where it is an ensemble."""
+    config = (settings.model_repository / LIP_SYNC / CONFIG_FILES[device]).read_text()
+    before = batching_of(config)
+    trials: list[ModelTrial] = []
+    if before is None:
+        return trials
+    best = Batching(before.instance_count, QUEUE_DELAYS_US[0])
+    for choices in batchings(device, max_batch_size_of(config), available_cores()):
+        for batching in choices(best):
+            with _serving(settings, folder, device, batching) as client:
+                trials.append(_try_model(client, device, batching, seconds))
+            on_trial(trials[-1])
+        chosen = best_model(trials)
+        best = best if chosen is None else chosen.batching
+    return trials
+
+
+def _tuned(
+    settings: Settings, client: TritonClient, folder: Path, models: Sequence[ModelTrial], device: Device | None, on_trial: Callable[[Trial], None]
+) -> Tuning:
+    """Measure renders with the models as they are served, and put together what was chosen."""
+    video, speech = _clip(client, folder), _speech(folder)
+    tracks = TrackCache(folder / "tracks", 1 << 24)
+
+    def measure(threads: int, count: int, runs: int) -> RenderTrial:
+        elapsed_s = min(_render_at_once(client, video, speech, folder, tracks, count, threads) for _ in range(runs))
+        trial = RenderTrial(threads, count, round(count * _CLIP_S * _FRAME_RATE / elapsed_s, 1))
+        on_trial(trial)
+        return trial
+
+    threads = Encoding().resolved_thread_count
+    _render_at_once(client, video, speech, folder, tracks, 1, threads)  # the analysis is kept, and everything is warm
+    alone = [measure(threads, 1, _LONE_RUNS)]
+    while best_threads(alone) == alone[-1] and alone[-1].encoder_threads > 1:
+        alone.append(measure(alone[-1].encoder_threads // 2, 1, _LONE_RUNS))
+    together = [best_threads(alone)]
+    threads = together[0].encoder_threads
+    most = within_memory(MAX_RENDERS, available_bytes(), job_bytes(settings.model_copy(update={"encoder_threads": threads})))
+    while is_worth_more(together) and 2 * together[-1].count <= most:
+        together.append(measure(threads, 2 * together[-1].count, 1))
+    chosen = Tuned(cores=available_cores(), device=device, encoder_threads=threads, concurrent_renders=best_count(together))
+    return Tuning(tuple(models), best_model(models), (*alone, *together[1:]), chosen)
+
+
 @contextmanager
-def _serving(settings: Settings, folder: Path, device: Device, batching: tuple[int, int] | None) -> Iterator[TritonClient]:
-    """Serve a copy of the repository in which the lip model has another instance count and queue delay."""
+def _serving(settings: Settings, folder: Path, device: Device, batching: Batching | None) -> Iterator[TritonClient]:
+    """Serve a copy of the repository in which the lip model has another batching."""
     repository = folder / uuid.uuid4().hex
     shutil.copytree(settings.model_repository, repository, copy_function=_linked, ignore=shutil.ignore_patterns(".*"))
     if batching is not None:
         config = repository / LIP_SYNC / CONFIG_FILES[device]
-        _place(config, with_batching(config.read_text(), *batching))
+        _place(config, with_batching(config.read_text(), batching))
     try:
         name = None if device == "gpu" else device
         with LocalTriton.start(settings.triton_home, repository, config_name=name) as server, TritonClient(server.grpc_address) as client:
@@ -188,32 +264,23 @@ def _serving(settings: Settings, folder: Path, device: Device, batching: tuple[i
         shutil.rmtree(repository)
 
 
-def _try_model(client: TritonClient, instance_count: int, delay_us: int, seconds: float) -> ModelTrial:
+def _try_model(client: TritonClient, device: Device, batching: Batching, seconds: float) -> ModelTrial:
     description = describe_model(client, LIP_SYNC)
     samples = golden_inputs(description, description.request_batch_size)
     load = Load(description.request_batch_size, REQUESTS_IN_FLIGHT, client.transport == "shared_memory", seconds)
     result = run_load(client, description, output_of(LIP_SYNC), samples, load)
-    return ModelTrial(instance_count, delay_us, result.items_per_s, result.mean_batch)
+    return ModelTrial(device, batching, result.items_per_s, result.mean_batch)
 
 
-def _render_at_once(client: TritonClient, video: Path, speech: Path, folder: Path, tracks: TrackCache, count: int) -> float:
-    """Render so many times at the same time; returns how long it took, s."""
-    errors: list[RenderError] = []
+def _render_at_once(client: TritonClient, video: Path, speech: Path, folder: Path, tracks: TrackCache, count: int, threads: int) -> float:
+    """Render so many times at the same time, each with so many encoder threads; returns how long it took, s."""
 
     def run(index: int) -> None:
-        try:
-            render(plan_render(video, speech, folder / f"{index}.mp4", RenderOptions()), client, tracks=tracks)
-        except RenderError as exc:
-            errors.append(exc)
+        render(plan_render(video, speech, folder / f"{index}.mp4", encoder_threads=threads), client, tracks=tracks)
 
-    threads = [threading.Thread(target=run, args=(index,), name=f"tune-{index}") for index in range(count)]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(count, "tune") as pool:
+        list(pool.map(run, range(count)))
     return time.perf_counter() - began
 
 

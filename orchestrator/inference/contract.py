@@ -121,6 +121,8 @@ class ModelDescription:
     is_open: bool
     """Whether an input's sizes are open, up to `input_dims`."""
     max_batch_size: int
+    preferred_batch_size: int
+    """What Triton is told to make batches of; `max_batch_size` where it is told nothing."""
     parameters: Mapping[str, str]
     instance_kinds: tuple[str, ...]
     """Triton's KIND_CPU or KIND_GPU for each instance group."""
@@ -129,9 +131,9 @@ class ModelDescription:
 
     @property
     def request_batch_size(self) -> int:
-        """The largest batch that one request carries."""
+        """Items that one request of many carries."""
         item_bytes = max(prod(dims) for dims in self.input_dims.values())  # pictures, one byte a sample, outweigh the speech beside them
-        return max(1, min(self.max_batch_size, MAX_REQUEST_BYTES // item_bytes))
+        return max(1, min(self.preferred_batch_size, MAX_REQUEST_BYTES // item_bytes))
 
 
 def contract_of(role: str) -> RoleContract:
@@ -171,6 +173,7 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
         input_dims=MappingProxyType({tensor["name"]: _closed(_dims(tensor, batched=True), largest) for tensor in metadata["inputs"]}),
         is_open=any(-1 in _dims(tensor, batched=True) for tensor in metadata["inputs"]),
         max_batch_size=max_batch_size,
+        preferred_batch_size=max(map(int, config.get("dynamic_batching", {}).get("preferred_batch_size", ())), default=max_batch_size),
         parameters=MappingProxyType(parameters),
         instance_kinds=instance_kinds(config),
         identity=hashlib.sha256(json.dumps([versions, config], sort_keys=True).encode()).hexdigest(),

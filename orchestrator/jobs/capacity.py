@@ -1,6 +1,5 @@
 """How many renders this host runs at a time: what was set, else what `lipsync tune` measured, else what cores and memory allow."""
 
-import json
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.frames import CPU_FRAMES_BYTES, GPU_FRAMES_BYTES
 from orchestrator.pipeline.segments import SERIAL_THREADS
 from orchestrator.settings import Settings
+from orchestrator.tuned import encoder_threads, read_tuned
 
 log = logging.getLogger("lipsync.jobs")
 
@@ -19,20 +19,18 @@ SERIAL_JOB_BYTES, JOB_BYTES = 700 << 20, 1150 << 20
 two are at a time. Measured of a new video, which is analysed meanwhile, with 2, 4 and 16 threads: 440, 670, 850 MB with H.264, 630, 900, 980 with
 HEVC, 700, 1140, 1130 with AV1, 130 of which the libraries take once for all renders. A new video of 2160x3240 with H.264 took 790 MB with 2."""
 
-TUNED_FILE = "tuned.json"
-"""In the data folder: what `lipsync tune` measured on this host."""
-
 LEAST_RENDERS = 2
 """So that a short job need not wait until a long one is done, where there is memory for both."""
 
 
 def concurrent_renders(settings: Settings) -> int:
     """Return how many renders run at a time; the setting wins. The log says why."""
-    measured = tuned_renders(settings.data)
+    tuned = read_tuned(settings.data)
     if settings.max_concurrent_renders is not None:
         count, why = settings.max_concurrent_renders, "as LIPSYNC_MAX_CONCURRENT_RENDERS says"
     else:
-        wanted, why = (renders_by_cores(available_cores()), "by the cores") if measured is None else (measured, "as `lipsync tune` measured")
+        by_cores = renders_by_cores(available_cores(), _encoder_threads(settings))
+        wanted, why = (by_cores, "by the cores") if tuned is None else (tuned.concurrent_renders, "as `lipsync tune` measured")
         count = within_memory(wanted, available_bytes(), job_bytes(settings))
         if count < wanted:
             why = f"for lack of memory; {wanted} {why}"
@@ -40,14 +38,14 @@ def concurrent_renders(settings: Settings) -> int:
     return count
 
 
-def renders_by_cores(cores: int) -> int:
+def renders_by_cores(cores: int, threads: int) -> int:
     """Return how many renders fill so many cores: an encoder fills as many as it has threads, and one more render fills the gaps."""
-    return max(LEAST_RENDERS, cores // Encoding().resolved_thread_count + 1)
+    return max(LEAST_RENDERS, cores // threads + 1)
 
 
 def job_bytes(settings: Settings) -> int:
     """Return what one render up to 1080p takes at most on this host. GPUs want more frames under way; a Triton elsewhere is taken to have one."""
-    own = SERIAL_JOB_BYTES if Encoding().resolved_thread_count <= SERIAL_THREADS else JOB_BYTES
+    own = SERIAL_JOB_BYTES if _encoder_threads(settings) <= SERIAL_THREADS else JOB_BYTES
     may_have_gpu = settings.device != "cpu" and (settings.device != "auto" or settings.triton is not None or gpu_expected() is not None)
     return own + (GPU_FRAMES_BYTES - CPU_FRAMES_BYTES if may_have_gpu else 0)
 
@@ -55,15 +53,6 @@ def job_bytes(settings: Settings) -> int:
 def within_memory(count: int, memory_bytes: int, each_bytes: int) -> int:
     """Return how many of so many renders have the memory they may take; one always runs."""
     return max(1, min(count, memory_bytes // each_bytes))
-
-
-def tuned_renders(data: Path) -> int | None:
-    """Return what was measured on a machine with as many cores, None if nothing was."""
-    try:
-        tuned = json.loads((data / TUNED_FILE).read_text())
-        return int(tuned["concurrent_renders"]) if tuned["cores"] == available_cores() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def available_bytes(root: Path = Path("/")) -> int:
@@ -80,3 +69,7 @@ def available_bytes(root: Path = Path("/")) -> int:
             cached = int(stats[f"{total}active_file"]) + int(stats[f"{total}inactive_file"])
             free = max(0, min(free, int((group / limit).read_text()) - int((group / used).read_text()) + cached))
     return free
+
+
+def _encoder_threads(settings: Settings) -> int:
+    return Encoding(thread_count=encoder_threads(settings)).resolved_thread_count

@@ -43,6 +43,7 @@ from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
+from orchestrator.tuned import encoder_threads
 
 log = logging.getLogger("lipsync.jobs")
 
@@ -97,6 +98,7 @@ class Runner:
         self._metrics = metrics
         self._on_change = on_change
         self._tracks = TrackCache(storage.tracks, settings.track_cache_bytes)
+        self._encoder_threads = encoder_threads(settings)
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._is_draining = False
@@ -285,7 +287,7 @@ class Runner:
                 check_video(portrait, limits)
         result = self._storage.result(row["id"], spec.container)
         speakers = [SpeakerAudio(path, other.speaker) for path, other in zip(others, spec.others, strict=True)]
-        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait)
+        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait, self._encoder_threads)
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,

@@ -189,25 +189,45 @@ class ModelConfig:
         return ",".join(f"{name}:{'x'.join(map(str, (batch, *dims)))}" for name, dims in inputs.items())
 
 
-def batching_of(config: str) -> tuple[int, int] | None:
-    """Return the instance count and the queue delay, us, of a configuration that was written here; None for one without, as of an ensemble."""
-    count, delay = _COUNT.search(config), _DELAY.search(config)
-    return (int(count[2]), int(delay[2])) if count and delay else None
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How Triton makes batches for a model: what is chosen by measuring."""
+
+    instance_count: int
+    queue_delay_us: int
+    """How long Triton waits for a batch to fill while an instance is free."""
+    preferred_size: int | None = None
+    """Items of the batches that it makes when it can, and of a render's requests; None for as many as the model takes."""
 
 
-def with_batching(config: str, instance_count: int, queue_delay_us: int) -> str:
-    """Return a configuration that was written here with another instance count and queue delay.
+def batching_of(config: str) -> Batching | None:
+    """Return the batching of a configuration that was written here; None for one without, as of an ensemble."""
+    count, delay, size = _COUNT.search(config), _DELAY.search(config), _PREFERRED.search(config)
+    return Batching(int(count[2]), int(delay[2]), int(size[1]) if size else None) if count and delay else None
+
+
+def with_batching(config: str, batching: Batching) -> str:
+    """Return a configuration that was written here with another batching.
 
     Raises:
         ValueError: it has none.
     """
     if batching_of(config) is None:
         raise ValueError("expected a configuration with an instance group and dynamic batching")
-    return _DELAY.sub(rf"\g<1>{queue_delay_us}", _COUNT.sub(rf"\g<1>{instance_count}", config))
+    config = _DELAY.sub(rf"\g<1>{batching.queue_delay_us}", _COUNT.sub(rf"\g<1>{batching.instance_count}", _PREFERRED.sub("", config)))
+    preferred = "" if batching.preferred_size is None else f"\n  preferred_batch_size: [ {batching.preferred_size} ]"
+    return config.replace("dynamic_batching {", f"dynamic_batching {{{preferred}", 1)
+
+
+def max_batch_size_of(config: str) -> int:
+    """Return the largest batch of a configuration that was written here."""
+    return int(_MAX_BATCH.findall(config)[0])
 
 
 _COUNT = re.compile(r"(instance_group \[ \{ count: )(\d+)")
 _DELAY = re.compile(r"(max_queue_delay_microseconds: )(\d+)")
+_PREFERRED = re.compile(r"\n  preferred_batch_size: \[ (\d+) \]")
+_MAX_BATCH = re.compile(r"^max_batch_size: (\d+)$", re.MULTILINE)
 
 
 def _quoted(text: str) -> str:

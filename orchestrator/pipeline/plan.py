@@ -69,6 +69,7 @@ def plan_render(
     limits: MediaLimits = UNLIMITED,
     others: Sequence[SpeakerAudio] = (),
     speaker_image: Path | None = None,
+    encoder_threads: int = 0,
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -82,6 +83,7 @@ def plan_render(
         limits: how long and large the inputs and the output may be, by what is in them and not by their headers.
         others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
         speaker_image: a picture of the one speaker, in place of the options' choice.
+        encoder_threads: see `Encoding.thread_count`.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
@@ -97,7 +99,7 @@ def plan_render(
     if out.suffix and container_of(out) is None and options.container is None:
         suffixes = ", ".join(suffix for container in CONTAINERS.values() for suffix in container.suffixes)
         raise InvalidOption(f"No result is written as {out.suffix}; let the output's name end in one of {suffixes}, or give a container.")
-    encoding = options.encoding(container_of(out))
+    encoding = replace(options.encoding(container_of(out)), thread_count=encoder_threads)
     if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others), speaker_image and speaker_image.resolve()):
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if out.is_dir():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.cores import available_cores
 from orchestrator.inference.usage import model_use
 from orchestrator.jobs.capacity import renders_by_cores
+from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.options import RenderOptions
 from tests.bench.media import FRAME_RATE
 from tests.bench.scores import Figure
@@ -34,7 +35,7 @@ def measure(bench: Workbench) -> Iterator[Figure]:
     effort = bench.effort
     size, duration_s = effort.sizes[-1], max(1, effort.clip_s // 2)
     bench.render(bench.client, bench.media.video(size, duration_s), bench.media.speech(duration_s), RenderOptions(preset="ultrafast"))
-    at_a_time, most = renders_by_cores(available_cores()), effort.jobs[-1]
+    at_a_time, most = renders_by_cores(available_cores(), Encoding().resolved_thread_count), effort.jobs[-1]
     loads = {f"{count}-jobs": (count, at_a_time) for count in effort.jobs}
     at_once = f"{most}-at-once"
     loads[at_once] = most, most

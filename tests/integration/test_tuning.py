@@ -1,54 +1,134 @@
 """`lipsync tune`: measured on the real Triton, written where it is read."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import tuning
-from orchestrator.jobs.capacity import tuned_renders
-from orchestrator.models.config import batching_of, with_batching
+from deploy.local.gpu import GpuError
+from deploy.local.server import LocalTriton
+from orchestrator import embedded, tuning
+from orchestrator.cores import available_cores
+from orchestrator.embedded import device_config, start_embedded
+from orchestrator.errors import GpuUnavailable, InferenceUnavailable
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import LIP_SYNC, describe_model
+from orchestrator.models.config import Batching, batching_of, with_batching
+from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 from orchestrator.settings import Settings
-from orchestrator.tuning import ModelTrial, RenderTrial, apply, best_count, best_model, is_worth_more, tune
+from orchestrator.tuned import TUNED_FILE, Tuned, read_tuned
+from orchestrator.tuning import ModelTrial, RenderTrial, Trial, apply, batchings, best_count, best_model, best_threads, is_worth_more, tune
 
 
-def test_choice_is_measured_on_a_copy_and_written_only_when_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "QUEUE_DELAYS_US", (700,))
     monkeypatch.setattr(tuning, "MAX_RENDERS", 1)
     monkeypatch.setattr(tuning, "_CLIP_S", 1)
+    monkeypatch.setattr(tuning, "_LONE_RUNS", 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_choice_is_measured_on_a_copy_and_written_only_when_applied(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     shutil.copytree(Settings().model_repository, repository)
     settings = Settings(model_repository=repository, data=tmp_path / "data", device="cpu")
     config = repository / "lip_sync" / "configs" / "cpu.pbtxt"
     before = config.read_text()
-    seen: list[ModelTrial | RenderTrial] = []
+    seen: list[Trial] = []
     tuned = tune(settings, 0.2, seen.append)
     assert config.read_text() == before and not settings.data.exists()
-    assert [type(trial) for trial in seen] == [ModelTrial] * len(tuned.model_trials) + [RenderTrial]
-    assert tuned.model is not None and tuned.model.frames_per_s > 0 and tuned.model.queue_delay_us == 700
-    assert set(apply(settings, tuned)) == {config, settings.data / "tuned.json"}
-    assert batching_of(config.read_text()) == (tuned.model.instance_count, 700)
-    assert with_batching(config.read_text(), *batching_of(before) or (0, 0)) == before, "nothing else was changed"
-    assert tuned_renders(settings.data) == tuned.concurrent_renders == 2
+    assert seen == [*tuned.model_trials, *tuned.render_trials]
+    assert {trial.batching.preferred_size for trial in tuned.model_trials} == {None, 2, 4, 8}
+    for trial in tuned.model_trials:
+        size = trial.batching.preferred_size or 8
+        assert size <= trial.mean_batch <= min(8, REQUESTS_IN_FLIGHT * size), "requests of that size were sent"
+    assert tuned.model is not None and tuned.model.frames_per_s > 0 and tuned.model.batching.queue_delay_us == 700
+    tuned = replace(tuned, model=replace(tuned.model, batching=Batching(3, 700, 4)))
+    assert set(apply(settings, tuned)) == {config, settings.data / TUNED_FILE}
+    was = batching_of(before)
+    assert was is not None and with_batching(config.read_text(), was) == before, "nothing else was changed"
+    assert read_tuned(settings.data) == tuned.chosen
+    assert len(json.loads((settings.data / TUNED_FILE).read_text())["models"]) == len(tuned.model_trials)
+    with start_embedded(settings) as server, TritonClient(server.grpc_address) as client:
+        description = describe_model(client, LIP_SYNC)
+        assert (description.preferred_batch_size, description.request_batch_size, description.max_batch_size) == (4, 4, 8)
+
+
+@pytest.mark.usefixtures("quick")
+def test_on_a_triton_that_runs_by_itself_only_renders_are_measured(triton: LocalTriton, tmp_path: Path) -> None:
+    settings = Settings(triton=triton.grpc_address, data=tmp_path / "data", triton_home=tmp_path / "none", model_repository=tmp_path / "none")
+    tuned = tune(settings, 0.2)
+    assert tuned.model is None and tuned.model_trials == () and tuned.chosen.device is None
+    assert {trial.count for trial in tuned.render_trials} == {1} and all(trial.frames_per_s > 0 for trial in tuned.render_trials)
+    assert apply(settings, tuned) == [settings.data / TUNED_FILE]
+    assert read_tuned(settings.data) == tuned.chosen
+    with pytest.raises(InferenceUnavailable):
+        tune(settings.model_copy(update={"triton": "127.0.0.1:1"}), 0.2)
 
 
 def test_fastest_is_chosen_and_what_is_as_fast_with_less() -> None:
-    trials = [ModelTrial(2, 0, 100, 8), ModelTrial(2, 500, 99, 8), ModelTrial(4, 0, 102, 8), ModelTrial(4, 500, 90, 8)]
+    def trial(frames_per_s: float, *batching: int, device: str = "gpu") -> ModelTrial:
+        return ModelTrial("tensorrt" if device == "tensorrt" else "gpu", Batching(*batching), frames_per_s, 8)
+
+    trials = [trial(100, 2, 0), trial(99, 2, 500), trial(102, 4, 0), trial(90, 4, 500), trial(101, 2, 0, 4)]
     assert best_model(trials) == trials[0]
-    assert best_model([*trials, ModelTrial(8, 500, 120, 8)]) == ModelTrial(8, 500, 120, 8)
+    assert best_model([*trials, trial(120, 8, 500, 4)]) == trial(120, 8, 500, 4)
+    assert best_model([*trials, trial(104, 1, 0, device="tensorrt")]) == trials[4], "CUDA where TensorRT is hardly faster"
+    assert best_model([*trials, trial(200, 1, 0, device="tensorrt")]) == trial(200, 1, 0, device="tensorrt")
     assert best_model([]) is None
 
 
+def test_one_thing_is_tried_after_the_other_with_the_best_of_those_before() -> None:
+    instances, sizes, delays = batchings("gpu", 32, 16)
+    assert list(instances(Batching(2, 0))) == [Batching(2, 0), Batching(3, 0), Batching(4, 0)]
+    assert list(sizes(Batching(3, 0))) == [Batching(3, 0, 16), Batching(3, 0, 8)], "the largest is what goes without saying"
+    assert list(delays(Batching(3, 0, 8))) == [Batching(3, 500, 8), Batching(3, 2000, 8)]
+    assert list(batchings("tensorrt", 32, 16)[0](Batching(1, 0))) == [Batching(1, 0)]
+    assert [list(choices(Batching(2, 0)))[-1] for choices in batchings("cpu", 8, 16)[:2]] == [Batching(16, 0), Batching(2, 0, 2)]
+
+
+def test_encoder_gets_the_fewest_threads_that_are_as_fast() -> None:
+    alone = [RenderTrial(16, 1, 99), RenderTrial(8, 1, 101), RenderTrial(4, 1, 100), RenderTrial(2, 1, 60)]
+    assert best_threads(alone) == alone[2]
+
+
 def test_renders_are_added_while_that_makes_the_host_faster() -> None:
-    rising = [RenderTrial(1, 50), RenderTrial(2, 80), RenderTrial(4, 100)]
+    rising = [RenderTrial(2, 1, 50), RenderTrial(2, 2, 80), RenderTrial(2, 4, 100)]
     assert is_worth_more(rising[:1]) and is_worth_more(rising)
-    flat = [*rising, RenderTrial(8, 101)]
+    flat = [*rising, RenderTrial(2, 8, 101)]
     assert not is_worth_more(flat)
     assert best_count(flat) == 4
-    assert best_count([RenderTrial(1, 50), RenderTrial(2, 49)]) == 2, "a short job need not wait for a long one"
+    assert best_count([RenderTrial(2, 1, 50), RenderTrial(2, 2, 49)]) == 2, "a short job need not wait for a long one"
 
 
 def test_configuration_without_batching_is_left_alone() -> None:
     assert batching_of('name: "lip_sync"\nplatform: "ensemble"\n') is None
     with pytest.raises(ValueError, match="instance group"):
-        with_batching("", 2, 0)
+        with_batching("", Batching(2, 0))
+
+
+def test_tensorrt_that_was_chosen_is_what_auto_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU, which this one is made to look like."""
+    asked: list[bool] = []
+
+    def check_gpu(*_: object, tensorrt: bool) -> None:
+        asked.append(tensorrt)
+        if tensorrt and len(asked) > 2:
+            raise GpuError("The libraries of TensorRT are not there.")
+
+    monkeypatch.setattr(embedded, "gpu_expected", lambda: "/dev/nvidiactl")
+    monkeypatch.setattr(embedded, "open_home", lambda _: SimpleNamespace(python=Path("python"), environment=dict))
+    monkeypatch.setattr(embedded, "check_gpu", check_gpu)
+    settings = Settings(data=tmp_path)
+    assert device_config(settings) is None
+    chosen = Tuned(cores=available_cores(), device="tensorrt", encoder_threads=1, concurrent_renders=2)
+    (tmp_path / TUNED_FILE).write_text(chosen.model_dump_json())
+    assert device_config(settings) == "tensorrt" and asked == [False, True]
+    assert device_config(settings.model_copy(update={"device": "gpu"})) is None, "a setting wins"
+    assert tuning._devices(settings.model_copy(update={"device": "gpu"})) == ["gpu"]
+    with pytest.raises(GpuUnavailable, match=r"TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu"):
+        device_config(settings)

@@ -107,7 +107,8 @@ class TritonPythonModel:
             options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
             self.session = open_session(file, options, providers)
             self._check_config(config, file)
-            self.runs_item_by_item = self.batches and runs_best_item_by_item(file, providers, options)
+            has_preference = bool(config.get("dynamic_batching", {}).get("preferred_batch_size"))  # which was measured
+            self.runs_item_by_item = self.batches and not has_preference and runs_best_item_by_item(file, providers, options)
             placement = try_out(self.session, config)
         if problem := misplaced(placement, [name for name, _ in providers], config):
             raise pb_utils.TritonModelException(f"{file} {problem}.")

@@ -70,6 +70,12 @@ def test_job_is_what_a_render_is_and_says_how_far_it_is(
         assert 'lipsync_jobs{state="completed"} 2.0' in shown and 'lipsync_stage_seconds_count{stage="render"} 2.0' in shown
 
 
+def test_encoder_of_a_job_has_as_many_threads_as_this_host_is_to_give_it(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    with working(options(tmp_path / "data", encoder_threads=3), client) as service:
+        job = wait_for(service, service.submit(spec(0.5)).id, is_over)
+        assert b" threads=3 " in service.result(job.id).read_bytes(), "as x264 says in its stream"
+
+
 def test_jobs_that_wait_tell_when_they_start(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
     with working(options(tmp_path / "data", max_concurrent_renders=1), client) as service:
         first = service.submit(spec(1.0))

@@ -14,7 +14,7 @@ from orchestrator.tuning import ModelTrial, Trial, Tuning, apply, tune
 
 def tune_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, and write nothing.")] = False,
-    seconds: Annotated[float, typer.Option(min=0.2, max=60, help="How long each configuration of the lip model is called, s.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.2, max=60, help="How long each configuration of the lip model is called, twice, s.")] = 2.0,
     triton: TritonOption = None,
     device: DeviceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured and chosen as JSON on standard output.")] = False,

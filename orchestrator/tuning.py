@@ -49,8 +49,9 @@ MAX_RENDERS = 8
 
 _CLIP_S, _FRAME_RATE, _SIZE_WH = 3, 25, (1280, 720)
 
-_LONE_RUNS = 2
-"""Runs of a render that is alone, of which the faster counts: it is short, and what chooses between numbers of threads are small differences."""
+_RUNS = 2
+"""Runs of each configuration of the model, in turns, and of each lone render, of which the faster counts: what else the machine does only makes
+them slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def tune(settings: Settings, seconds: float, on_trial: Callable[[Trial], None] =
     Args:
         settings: name the repository and the device, or the Triton.
         seconds: how long each configuration of the model is called.
-        on_trial: called with each result.
+        on_trial: called with each run.
 
     Raises:
         ContractMismatch, GpuUnavailable, InferenceError: the models cannot be used here.
@@ -210,10 +211,14 @@ def _try_batchings(settings: Settings, folder: Path, device: Device, seconds: fl
         return trials
     best = Batching(before.instance_count, QUEUE_DELAYS_US[0])
     for choices in batchings(device, max_batch_size_of(config), available_cores()):
-        for batching in choices(best):
-            with _serving(settings, folder, device, batching) as client:
-                trials.append(_try_model(client, device, batching, seconds))
-            on_trial(trials[-1])
+        tried = list(choices(best))
+        runs: list[list[ModelTrial]] = [[] for _ in tried]
+        for _ in range(_RUNS):
+            for batching, results in zip(tried, runs, strict=True):
+                with _serving(settings, folder, device, batching) as client:
+                    results.append(_try_model(client, device, batching, seconds))
+                on_trial(results[-1])
+        trials += [max(results, key=lambda trial: trial.frames_per_s) for results in runs]
         chosen = best_model(trials)
         best = best if chosen is None else chosen.batching
     return trials
@@ -234,9 +239,9 @@ def _tuned(
 
     threads = Encoding().resolved_thread_count
     _render_at_once(client, video, speech, folder, tracks, 1, threads)  # the analysis is kept, and everything is warm
-    alone = [measure(threads, 1, _LONE_RUNS)]
+    alone = [measure(threads, 1, _RUNS)]
     while best_threads(alone) == alone[-1] and alone[-1].encoder_threads > 1:
-        alone.append(measure(alone[-1].encoder_threads // 2, 1, _LONE_RUNS))
+        alone.append(measure(alone[-1].encoder_threads // 2, 1, _RUNS))
     together = [best_threads(alone)]
     threads = together[0].encoder_threads
     most = within_memory(MAX_RENDERS, available_bytes(), job_bytes(settings.model_copy(update={"encoder_threads": threads})))

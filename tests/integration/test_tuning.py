@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "QUEUE_DELAYS_US", (700,))
     monkeypatch.setattr(tuning, "MAX_RENDERS", 1)
     monkeypatch.setattr(tuning, "_CLIP_S", 1)
-    monkeypatch.setattr(tuning, "_LONE_RUNS", 1)
+    monkeypatch.setattr(tuning, "_RUNS", 1)
 
 
 @pytest.mark.usefixtures("quick")

@@ -6,9 +6,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient, sent_ahead
-from orchestrator.inference.contract import AUDIO_ENCODER, ModelDescription, describe_model
+from orchestrator.inference.contract import AUDIO_ENCODER, ModelDescription, describe_model, mismatch
 from preprocess.speech_features import HOP, SAMPLE_RATE_HZ, WHISPER_SEGMENT_COLUMNS, kaldi_fbank, whisper_log_mel
 
 FRONT_ENDS = ("whisper_log_mel", "wenet_fbank")
@@ -30,15 +29,17 @@ class AudioEncoder:
         self.front_end = parameters["audio_frontend"]
         wanted = {"whisper_log_mel": (80, WHISPER_SEGMENT_COLUMNS), "wenet_fbank": (dims[0], 80)}.get(self.front_end)
         if wanted != dims:
-            raise _mismatch(f"audio_frontend one of {', '.join(FRONT_ENDS)} with its input shape", f"{self.front_end!r} with {list(dims)}")
+            raise mismatch(
+                AUDIO_ENCODER, f"audio_frontend one of {', '.join(FRONT_ENDS)} with its input shape", f"{self.front_end!r} with {list(dims)}"
+            )
         try:
             self.features_per_s = Fraction(parameters["features_per_s"])
             self.context = int(parameters.get("context_features", "0"))
         except ValueError:
-            raise _mismatch("features_per_s and context_features numbers", str(dict(parameters))) from None
+            raise mismatch(AUDIO_ENCODER, "features_per_s and context_features numbers", str(dict(parameters))) from None
         self.feature_count, self.feature_size = self.description.sizes["F"], self.description.sizes["D"]
         if self.features_per_s <= 0 or not 0 <= 2 * self.context < self.feature_count:
-            raise _mismatch("features_per_s above 0 and context_features below half a segment", str(dict(parameters)))
+            raise mismatch(AUDIO_ENCODER, "features_per_s above 0 and context_features below half a segment", str(dict(parameters)))
 
     def encode(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the (T, D) features of a whole track, (n,) mono 16 kHz samples.
@@ -68,7 +69,3 @@ class AudioEncoder:
 
     def _request(self, segment: NDArray[np.float32]) -> Future[NDArray[np.float32]]:
         return self._client.infer(AUDIO_ENCODER, {"audio": segment[None]}, "features")
-
-
-def _mismatch(expected: str, found: str) -> ContractMismatch:
-    return ContractMismatch(f"Model {AUDIO_ENCODER} does not fit its role: expected {expected}, found {found}. Install a model for this role again.")

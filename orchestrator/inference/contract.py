@@ -180,6 +180,11 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
     )
 
 
+def mismatch(role: str, expected: str, found: str) -> ContractMismatch:
+    """Return the error of a role's model that says of itself what cannot be used."""
+    return ContractMismatch(f"Model {role} does not fit its role: expected {expected}, found {found}. Install a model for this role again.")
+
+
 def instance_kinds(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return Triton's KIND_CPU or KIND_GPU for each instance group of a model's configuration."""
     return tuple(str(group.get("kind", "KIND_AUTO")) for group in config.get("instance_group", ()))

@@ -6,10 +6,9 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_EMBEDDER, ModelDescription, describe_model
-from preprocess.align import CROP_TEMPLATES, crop_template
+from orchestrator.inference.contract import FACE_EMBEDDER, mismatch
+from orchestrator.inference.crops import CropModel
 
 DEFAULT_MIN_SIMILARITY = "0.3"
 """Cosine from which on two faces are one person's, for models that do not say."""
@@ -25,32 +24,20 @@ def min_similarity(parameters: Mapping[str, str]) -> float:
     with suppress(ValueError):
         if -1.0 <= float(said) <= 1.0:
             return float(said)
-    raise ContractMismatch(
-        f"Model {FACE_EMBEDDER} does not fit its role: expected min_similarity of -1 to 1, found {said!r}. Install a model for this role again."
-    )
+    raise mismatch(FACE_EMBEDDER, "min_similarity of -1 to 1", repr(said))
 
 
-class FaceEmbedder:
+class FaceEmbedder(CropModel):
     """The `face_embedder` role."""
 
     def __init__(self, client: TritonClient) -> None:
         """Check the model on Triton.
 
         Raises:
-            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known, or a similarity that is none.
+            InferenceUnavailable, ContractMismatch: see `CropModel`; also a similarity that is none.
         """
-        self._client = client
-        self.description: ModelDescription = describe_model(client, FACE_EMBEDDER)
-        self.size_px = self.description.sizes["S"]
-        self.batch_size = self.description.request_batch_size
-        template = self.description.parameters["crop_template"]
-        if template not in CROP_TEMPLATES:
-            raise ContractMismatch(
-                f"Model {FACE_EMBEDDER} does not fit its role: expected crop_template one of {', '.join(CROP_TEMPLATES)}, found {template!r}. "
-                "Install a model for this role again."
-            )
+        super().__init__(client, FACE_EMBEDDER)
         self.min_similarity = min_similarity(self.description.parameters)
-        self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
 
     def embed(self, faces: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return (n, D) float32, each of length 1, for n crops (S, S, 3) RGB. Each face is asked about alone, so that no answer hangs on others.

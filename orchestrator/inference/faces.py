@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from orchestrator.errors import ContractMismatch
 from orchestrator.inference.audio import AudioEncoder
 from orchestrator.inference.client import Tensors, TritonClient
-from orchestrator.inference.contract import AUDIO_ENCODER, FACE_DETECTOR, FACE_LANDMARKS, LIP_SYNC, ModelDescription, describe_model
+from orchestrator.inference.contract import AUDIO_ENCODER, FACE_DETECTOR, FACE_LANDMARKS, LIP_SYNC, ModelDescription, describe_model, mismatch
+from orchestrator.inference.crops import CropModel
 from orchestrator.inference.landmarks import LandmarkModel
-from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 from preprocess.letterbox import Letterbox
 from preprocess.mel import N_MELS, WINDOW_COLUMNS
 from preprocess.orientation import Orientation
@@ -79,23 +79,18 @@ class FaceDetector:
         return "+".join(description.identity for description in self.descriptions)
 
 
-class LipModel:
+class LipModel(CropModel):
     """The `lip_sync` role."""
 
     def __init__(self, client: TritonClient) -> None:
         """Check the model on Triton and read what its config says about crops and audio.
 
         Raises:
-            InferenceUnavailable, ContractMismatch: see `describe_model`; also an unknown template, audio front end or paste region.
+            InferenceUnavailable, ContractMismatch: see `CropModel`; also an unknown audio front end or paste region.
         """
-        self._client = client
-        self.description: ModelDescription = describe_model(client, LIP_SYNC)
-        self.size_px = self.description.sizes["S"]
-        self.batch_size = self.description.request_batch_size
+        super().__init__(client, LIP_SYNC)
         parameters = self.description.parameters
-        template, frontend = parameters["crop_template"], parameters["audio_frontend"]
-        if template not in CROP_TEMPLATES:
-            raise _parameter_mismatch("crop_template", f"one of {', '.join(CROP_TEMPLATES)}", template)
+        frontend = parameters["audio_frontend"]
         self.audio_dims = self.description.input_dims["audio"]
         self.encoder: AudioEncoder | None = None
         """The network whose features the model reads; None for a model that reads mel windows."""
@@ -109,9 +104,6 @@ class LipModel:
         """Of a window of encoded features: `time` [features, size], or `channels` [size, features]."""
         if self.audio_layout not in ("time", "channels"):
             raise _parameter_mismatch("audio_layout", "time or channels", self.audio_layout)
-        self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
-        self.stretch = CROP_STRETCH.get(template, 1.0)
-        """How many times wider than high the crop shows the frame's pixels."""
         self.paste_region = _region(parameters["paste_region"])
         self.window_start_s = _number(parameters, "audio_window_start_s", Fraction(0))
         """Where a frame's mel window begins, relative to the frame, s."""
@@ -159,6 +151,4 @@ def _number(parameters: Any, name: str, default: Fraction | None) -> Fraction:
 
 
 def _parameter_mismatch(name: str, expected: str, found: str) -> ContractMismatch:
-    return ContractMismatch(
-        f"Model {LIP_SYNC} does not fit its role: expected {name} {expected}, found {found!r}. Install a model for this role again."
-    )
+    return mismatch(LIP_SYNC, f"{name} {expected}", repr(found))

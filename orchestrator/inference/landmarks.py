@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import ContractMismatch, without_trace
+from orchestrator.errors import without_trace
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model
+from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model, mismatch
 from preprocess.align import invert_affine, warp
 from preprocess.landmarks import FIVE_OF, LOWER_FACE_OF, box_to_crop_matrix, five_points, lower_face
 
@@ -32,11 +32,13 @@ class LandmarkModel:
         self.size_px = self.description.sizes["S"]
         self.scheme = self.description.parameters["scheme"]
         if self.scheme not in FIVE_OF or self.description.sizes["P"] != int(self.scheme):
-            raise _mismatch(f"scheme one of {', '.join(FIVE_OF)} with as many points", f"{self.scheme!r} with {self.description.sizes['P']}")
+            raise mismatch(
+                FACE_LANDMARKS, f"scheme one of {', '.join(FIVE_OF)} with as many points", f"{self.scheme!r} with {self.description.sizes['P']}"
+            )
         try:
             self.crop_scale = float(self.description.parameters["crop_scale"])
         except ValueError:
-            raise _mismatch("crop_scale a number", repr(self.description.parameters["crop_scale"])) from None
+            raise mismatch(FACE_LANDMARKS, "crop_scale a number", repr(self.description.parameters["crop_scale"])) from None
 
     def find(self, faces: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float32]]:
         """Find the points on n crops (S, S, 3) RGB, at most the model's largest batch.
@@ -123,7 +125,3 @@ def _when_all_done(futures: Sequence[Future[NDArray[np.float32]]], then: Callabl
 
     for future in futures:
         future.add_done_callback(count)
-
-
-def _mismatch(expected: str, found: str) -> ContractMismatch:
-    return ContractMismatch(f"Model {FACE_LANDMARKS} does not fit its role: expected {expected}, found {found}. Install a model for this role again.")

@@ -6,34 +6,17 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_OCCLUDER, ModelDescription, describe_model
-from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
+from orchestrator.inference.contract import FACE_OCCLUDER
+from orchestrator.inference.crops import CropModel
 
 
-class FaceOccluder:
+class FaceOccluder(CropModel):
     """The `face_occluder` role."""
 
     def __init__(self, client: TritonClient) -> None:
-        """Check the model on Triton.
-
-        Raises:
-            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known.
-        """
-        self._client = client
-        self.description: ModelDescription = describe_model(client, FACE_OCCLUDER)
-        self.size_px = self.description.sizes["S"]
-        self.batch_size = self.description.request_batch_size
-        template = self.description.parameters["crop_template"]
-        if template not in CROP_TEMPLATES:
-            raise ContractMismatch(
-                f"Model {FACE_OCCLUDER} does not fit its role: expected crop_template one of {', '.join(CROP_TEMPLATES)}, found {template!r}. "
-                "Install a model for this role again."
-            )
-        self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
-        self.stretch = CROP_STRETCH.get(template, 1.0)
-        """See `LipModel.stretch`."""
+        """Check the model on Triton; see `CropModel`."""
+        super().__init__(client, FACE_OCCLUDER)
 
     def find(self, faces: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float32]]:
         """Look at n crops (S, S, 3) RGB, at most `batch_size`.

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
-from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient, sent_ahead
-from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model
+from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model, mismatch
 from orchestrator.inference.windows import Counted, Samples, cut_windows
 
 
@@ -29,10 +28,7 @@ class VoiceSeparator:
         self._heard, self._answered = self.description.sizes["A"], self.description.sizes["V"]
         if self.sample_rate_hz <= 0 or self._heard != self._answered + 2 * self._context:
             found = ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
-            raise ContractMismatch(
-                f"Model {VOICE_SEPARATOR} does not fit its role: expected {self._answered} + 2 * context_samples = {self._heard} "
-                f"and a rate, found {found}. Install a model for this role again."
-            )
+            raise mismatch(VOICE_SEPARATOR, f"{self._answered} + 2 * context_samples = {self._heard} and a rate", found)
 
     def separate(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Iterator[Samples]:
         """Yield the voice of a track in pieces, as many samples as the track has.

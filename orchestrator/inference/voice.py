@@ -5,9 +5,8 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from orchestrator.errors import ContractMismatch
 from orchestrator.inference.client import TritonClient, sent_ahead
-from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model
+from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model, mismatch
 from orchestrator.inference.windows import Counted, Samples, cut_windows
 
 WINDOWS_IN_FLIGHT = 4
@@ -38,9 +37,7 @@ class VoiceActivity:
         if not fits or not 0 <= self._warm_up < self._chunks:
             wanted = f"{self._chunks} * chunk_samples + context_samples = {self._window_samples} and warm_up_chunks below {self._chunks}"
             found = ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
-            raise ContractMismatch(
-                f"Model {VOICE_ACTIVITY} does not fit its role: expected {wanted}, found {found}. Install a model for this role again."
-            )
+            raise mismatch(VOICE_ACTIVITY, wanted, found)
 
     def listen(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Samples:
         """Return the probability of speech, 0..1, of every chunk of a track.

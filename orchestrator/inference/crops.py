@@ -1,0 +1,29 @@
+"""What the roles have in common that read crops of faces, turned and scaled to a template."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import ModelDescription, describe_model, mismatch
+from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
+
+
+class CropModel:
+    """A role that reads square crops of faces."""
+
+    def __init__(self, client: TritonClient, role: str) -> None:
+        """Check the model on Triton and read how its crops are cut out.
+
+        Raises:
+            InferenceUnavailable, ContractMismatch: see `describe_model`; also a crop template that is not known.
+        """
+        self._client = client
+        self.description: ModelDescription = describe_model(client, role)
+        self.size_px = self.description.sizes["S"]
+        self.batch_size = self.description.request_batch_size
+        template = self.description.parameters["crop_template"]
+        if template not in CROP_TEMPLATES:
+            raise mismatch(role, f"crop_template one of {', '.join(CROP_TEMPLATES)}", repr(template))
+        self.template5: NDArray[np.float32] = crop_template(template, self.size_px)
+        self.stretch = CROP_STRETCH.get(template, 1.0)
+        """How many times wider than high the crop shows the frame's pixels."""

@@ -62,8 +62,7 @@ class WhisperEncoder:
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "WhisperEncoder":
         """Raises UnsuitableModel when the network is another."""
-        shape = network.inputs[0].shape if len(network.inputs) == 1 else ()
-        if len(shape) != 3 or any(isinstance(size, int) and size not in (0, wanted) for size, wanted in zip(shape[1:], WHISPER_INPUT, strict=True)):
+        if len(network.inputs) != 1 or not network.inputs[0].fits(*WHISPER_INPUT):
             raise network.mismatch("musetalk (audio encoder)", _WHISPER_EXPECTED)
         check_floats(network, "musetalk (audio encoder)", _WHISPER_EXPECTED)
         network = resolve_outputs(network, {network.inputs[0].name: (1, *WHISPER_INPUT)})
@@ -109,9 +108,7 @@ class WenetEncoder:
     def fit(network: Network, options: PackOptions) -> "WenetEncoder":
         """Raises UnsuitableModel when the network is another."""
         speech, lengths = network.find_input("speech"), network.find_input("speech_lengths")
-        fits = (speech is not None and len(speech.shape) == 3 and speech.shape[2] == 80 and speech.shape[1] in (0, WENET_COLUMNS)) or (
-            speech is not None and len(speech.shape) == 3 and isinstance(speech.shape[1], str) and speech.shape[2] == 80
-        )
+        fits = speech is not None and speech.fits(WENET_COLUMNS, None) and speech.shape[2] == 80
         output = network.outputs[0]
         if not fits or len(network.inputs) != 1 + (lengths is not None) or len(output.shape) != 3 or output.shape[2] != 256:
             raise network.mismatch("dinet (audio encoder)", _WENET_EXPECTED)

@@ -255,9 +255,9 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name), default)
 
 
-def _only_first(axes: _Axes, what: str = "its parameters") -> _Axis:
+def _only_first(axes: _Axes) -> _Axis:
     if axes[0] is None or any(axes[1:]):
-        raise NotBatchable(f"{what} depend on the item")
+        raise NotBatchable("its parameters depend on the item")
     return axes[0]
 
 

@@ -22,7 +22,7 @@ MIN_SCORE = "min_score"
 """Name, in the graph, of the constant below which candidates are left out."""
 
 
-def detector_config(size_px: int, has_landmarks: bool, max_batch_size: int = 16, *, is_square: bool = True) -> ModelConfig:
+def detector_config(size_px: int, has_landmarks: bool, *, is_square: bool = True) -> ModelConfig:
     """Return Triton's view of a detector for pictures of `size_px`, or of that on their longer side."""
     image = Tensor("image", "TYPE_UINT8", (size_px, size_px, 3))
     if not is_square:
@@ -33,7 +33,7 @@ def detector_config(size_px: int, has_landmarks: bool, max_batch_size: int = 16,
         role="face_detector",
         inputs=(image,),
         outputs=(Tensor("faces", "TYPE_FP32", (FACE_COUNT, 15)),),
-        max_batch_size=max_batch_size,
+        max_batch_size=16,
         queue_delay_us=1000,
         parameters={"landmarks": "5" if has_landmarks else "none", **({} if is_square else {"largest_px": str(size_px)})},
     )

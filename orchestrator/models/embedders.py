@@ -95,10 +95,7 @@ class _Embedder:
 def _fit(network: Network, family: _Family) -> _Embedder:
     size_px = family.size_px
     expected = [f"input FLOAT [N, 3, {size_px}, {size_px}]", f"output FLOAT [N, {family.numbers}]"]
-    shape = network.inputs[0].shape if len(network.inputs) == 1 else ()
-    if len(shape) != 4 or any(
-        isinstance(given, int) and given > 0 and given != side for given, side in zip(shape[1:], family.shape[1:], strict=True)
-    ):
+    if len(network.inputs) != 1 or not network.inputs[0].fits(*family.shape[1:]):
         raise network.mismatch(family.pack, expected)
     network = resolve_outputs(network, {network.inputs[0].name: family.shape})
     if len(network.outputs) != 1 or network.outputs[0].shape[1:] != (family.numbers,):

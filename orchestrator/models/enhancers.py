@@ -58,11 +58,10 @@ class Enhancer:
 
     @property
     def config(self) -> ModelConfig:
-        tensor = Tensor("face", "TYPE_UINT8", (self.size_px, self.size_px, 3))
         return ModelConfig(
             role="face_enhancer",
-            inputs=(tensor,),
-            outputs=(tensor_named(tensor, "enhanced"),),
+            inputs=(Tensor("face", "TYPE_UINT8", (self.size_px, self.size_px, 3)),),
+            outputs=(Tensor("enhanced", "TYPE_UINT8", (self.size_px, self.size_px, 3)),),
             max_batch_size=4,
             queue_delay_us=1000,
             parameters={"crop_template": "ffhq_512"},
@@ -89,8 +88,3 @@ class Enhancer:
     def read(self, outputs: Arrays) -> Arrays:
         planar = (outputs[self.output] + np.float32(1)) * np.float32(127.5)
         return {"enhanced": read_uint8(planar, self.size_px, bgr=False)}
-
-
-def tensor_named(tensor: Tensor, name: str) -> Tensor:
-    """Return a tensor under another name."""
-    return Tensor(name, tensor.data_type, tensor.dims)

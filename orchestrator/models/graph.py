@@ -185,15 +185,15 @@ class Graph:
         self._nodes.append(helper.make_node(kind, names, outputs, **attributes))
         return tuple(Value(self, output) for output in outputs)
 
-    def include(self, network: onnx.GraphProto, inputs: "Mapping[str, Value]", prefix: str = "network") -> "dict[str, Value]":
+    def include(self, network: onnx.GraphProto, inputs: "Mapping[str, Value]") -> "dict[str, Value]":
         """Append a published network that reads `inputs` in place of its own, and return its outputs by name.
 
-        Every name in it gets the prefix.
+        Every name in it gets a prefix.
         """
         outside = {name: value.name for name, value in inputs.items()}
 
         def renamed(name: str) -> str:
-            return outside.get(name, f"{prefix}.{name}" if name else "")
+            return outside.get(name, f"network.{name}" if name else "")
 
         for node in network.node:
             self._nodes.append(_renamed(node, renamed))

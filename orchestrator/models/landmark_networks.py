@@ -61,8 +61,7 @@ class LandmarkNetwork:
         """Raises UnsuitableModel when the network is another."""
         count = family.point_count * family.coordinates
         side = family.size_px
-        image = network.inputs[0].shape if len(network.inputs) == 1 else ()
-        layouts = [layout for layout in ((3, side, side), (side, side, 3)) if len(image) == 4 and _may_be(image[1:], layout)]
+        layouts = [layout for layout in ((3, side, side), (side, side, 3)) if len(network.inputs) == 1 and network.inputs[0].fits(*layout)]
         if not layouts:
             raise network.mismatch(family.pack, family.expected)
         network = resolve_outputs(network, {network.inputs[0].name: (1, *layouts[0])})
@@ -109,8 +108,3 @@ class LandmarkNetwork:
     def read(self, outputs: Arrays) -> Arrays:
         points = outputs[self.output].reshape(self.family.point_count, self.family.coordinates)[:, :2]
         return {"landmarks": np.asarray(points / self.family.size_px if self.family.in_pixels else points, np.float32)}
-
-
-def _may_be(shape: tuple[int | str, ...], wanted: tuple[int, ...]) -> bool:
-    """Tell whether a declared shape may be the wanted one, free axes being any size."""
-    return all(not isinstance(size, int) or size in (0, side) for size, side in zip(shape, wanted, strict=True))

@@ -65,16 +65,9 @@ def is_rgb(options: PackOptions, usual: str) -> bool:
     return order == "rgb"
 
 
-def _fits(tensor: TensorInfo, *tail: int | None) -> bool:
-    """Return whether a tensor is [any, *tail], where None takes any size and a free axis may become what is wanted."""
-    if len(tensor.shape) != len(tail) + 1:
-        return False
-    return all(wanted is None or not isinstance(size, int) or size in (0, wanted) for size, wanted in zip(tensor.shape[1:], tail, strict=True))
-
-
 def _find(network: Network, names: tuple[str, ...], *tail: int | None) -> TensorInfo | None:
     """Return the one input of a shape; where free axes leave several, the one with a known name."""
-    fitting = [tensor for tensor in network.inputs if _fits(tensor, *tail)]
+    fitting = [tensor for tensor in network.inputs if tensor.fits(*tail)]
     return next((tensor for tensor in fitting if tensor.name in names), fitting[0] if len(fitting) == 1 else None)
 
 
@@ -83,7 +76,7 @@ def _with_picture(network: Network) -> Network | None:
 
     The only output may also have no declared shape, or have lost its batch axis.
     """
-    fitting = [tensor for tensor in network.outputs if _fits(tensor, 3, None, None)]
+    fitting = [tensor for tensor in network.outputs if tensor.fits(3, None, None)]
     if len(network.outputs) == 1 and len(network.outputs[0].shape) in (0, 3):
         fitting = list(network.outputs)
     named = [tensor for tensor in fitting if tensor.name in _MOUTH_NAMES]
@@ -176,7 +169,7 @@ class EdTalk:
         known = _with_picture(network)
         if source is None or target is None or weight is None or len(network.inputs) != 3 or known is None:
             raise network.mismatch("edtalk", _EDTALK_EXPECTED)
-        if not (_fits(source, *MEL_SHAPE) and _fits(target, 3, 256, 256) and len(weight.shape) <= 1):
+        if not (source.fits(*MEL_SHAPE) and target.fits(3, 256, 256) and len(weight.shape) <= 1):
             raise network.mismatch("edtalk", _EDTALK_EXPECTED)
         check_floats(known, "edtalk", _EDTALK_EXPECTED, shared=("weight",))
         strength = EDTALK_WEIGHT if options.weight is None else options.weight

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.ensemble import Ensemble, EnsembleStep
 from orchestrator.models.graph import FLOAT, Graph
-from orchestrator.models.network import Network, TensorInfo
+from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8
 from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
@@ -50,11 +50,11 @@ class VaeEncoder:
     def fit(network: Network, options: PackOptions) -> "VaeEncoder":
         """Raises UnsuitableModel when the network is another."""
         expected = ["input FLOAT [N, 3, 256, 256]", "output FLOAT [N, 4, 32, 32] or [N, 8, 32, 32]"]
-        if len(network.inputs) != 1 or not _is(network.inputs[0], 3, SIZE_PX, SIZE_PX):
+        if len(network.inputs) != 1 or not network.inputs[0].fits(3, SIZE_PX, SIZE_PX):
             raise network.mismatch("musetalk (VAE encoder)", expected)
         network = resolve_outputs(network, {network.inputs[0].name: (1, 3, SIZE_PX, SIZE_PX)})
         output = network.outputs[0]
-        if not (_is(output, 4, 32, 32) or _is(output, 8, 32, 32)):
+        if not (output.fits(4, 32, 32) or output.fits(8, 32, 32)):
             raise network.mismatch("musetalk (VAE encoder)", expected)
         check_floats(network, "musetalk (VAE encoder)", expected)
         return VaeEncoder(network, output.shape[1] == 4)
@@ -117,12 +117,12 @@ class UNet:
             "input audio FLOAT [N, 50, 384]",
             "output FLOAT [N, 4, 32, 32]",
         ]
-        latent = [tensor for tensor in network.inputs if _is(tensor, 8, 32, 32)]
-        audio = [tensor for tensor in network.inputs if _is(tensor, *AUDIO_SHAPE)]
+        latent = [tensor for tensor in network.inputs if tensor.fits(8, 32, 32)]
+        audio = [tensor for tensor in network.inputs if tensor.fits(*AUDIO_SHAPE)]
         steps = [tensor for tensor in network.inputs if tensor.shape in ((), (1,))]
         if len(latent) != 1 or len(audio) != 1 or len(network.inputs) != 2 + len(steps) or len(steps) > 1:
             raise network.mismatch("musetalk (UNet)", expected)
-        if not _is(network.outputs[0], *LATENT_SHAPE):
+        if not network.outputs[0].fits(*LATENT_SHAPE):
             raise network.mismatch("musetalk (UNet)", expected)
         return UNet(network, latent[0].name, audio[0].name, tuple(tensor.name for tensor in steps))
 
@@ -162,7 +162,7 @@ class VaeDecoder:
     def fit(network: Network, options: PackOptions) -> "VaeDecoder":
         """Raises UnsuitableModel when the network is another."""
         expected = ["input FLOAT [N, 4, 32, 32]", "output FLOAT [N, 3, 256, 256]"]
-        if len(network.inputs) != 1 or not _is(network.inputs[0], *LATENT_SHAPE) or not _is(network.outputs[0], 3, SIZE_PX, SIZE_PX):
+        if len(network.inputs) != 1 or not network.inputs[0].fits(*LATENT_SHAPE) or not network.outputs[0].fits(3, SIZE_PX, SIZE_PX):
             raise network.mismatch("musetalk (VAE decoder)", expected)
         check_floats(network, "musetalk (VAE decoder)", expected)
         return VaeDecoder(network)
@@ -191,13 +191,6 @@ class VaeDecoder:
 
 def _member(name: str, inputs: list[Tensor], output: Tensor) -> ModelConfig:
     return ModelConfig(role=name, inputs=tuple(inputs), outputs=(output,), max_batch_size=MAX_BATCH, queue_delay_us=1000)
-
-
-def _is(tensor: TensorInfo, *tail: int) -> bool:
-    """Return whether a tensor is [any, *tail], axes of any size included."""
-    if len(tensor.shape) != len(tail) + 1:
-        return False
-    return all(not isinstance(size, int) or size == wanted for size, wanted in zip(tensor.shape[1:], tail, strict=True))
 
 
 ENSEMBLE = Ensemble(

@@ -30,6 +30,13 @@ class TensorInfo:
     shape: tuple[int | str, ...]
     """Sizes as declared; a string names an axis of any size."""
 
+    def fits(self, *tail: int | None) -> bool:
+        """Tell whether it is [any, *tail], where None takes any size and a free axis may become what is wanted."""
+        sizes = self.shape[1:]
+        return len(self.shape) == len(tail) + 1 and all(
+            wanted is None or not isinstance(size, int) or size <= 0 or size == wanted for size, wanted in zip(sizes, tail, strict=True)
+        )
+
     def __str__(self) -> str:
         return f"{self.name} {TensorProto.DataType.Name(self.dtype)} [{', '.join(map(str, self.shape))}]"
 

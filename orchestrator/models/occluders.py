@@ -36,11 +36,6 @@ def _config(size_px: int) -> ModelConfig:
     )
 
 
-def _has_shape(shape: tuple[int | str, ...], wanted: tuple[int, ...]) -> bool:
-    """Tell whether a declared shape, its batch axis aside, may be the wanted one."""
-    return len(shape) == len(wanted) + 1 and all(isinstance(size, str) or size in (0, side) for size, side in zip(shape[1:], wanted, strict=True))
-
-
 @dataclass(frozen=True, slots=True)
 class XSeg:
     """DeepFaceLab's XSeg as it is exported for face swapping: pixels last, BGR / 255; one number a pixel, 1 for the face."""
@@ -53,10 +48,10 @@ class XSeg:
     def fit(network: Network, options: PackOptions) -> "XSeg":
         """Raises UnsuitableModel when the network is another."""
         wanted = (XSEG_SIZE_PX, XSEG_SIZE_PX)
-        if len(network.inputs) != 1 or not _has_shape(network.inputs[0].shape, (*wanted, 3)) or isinstance(network.inputs[0].shape[3], str):
+        if len(network.inputs) != 1 or not network.inputs[0].fits(*wanted, 3) or isinstance(network.inputs[0].shape[3], str):
             raise network.mismatch("xseg", _XSEG_EXPECTED)
         network = resolve_outputs(network, {network.inputs[0].name: (1, *wanted, 3)})
-        if not _has_shape(network.outputs[0].shape, (*wanted, 1)):
+        if not network.outputs[0].fits(*wanted, 1):
             raise network.mismatch("xseg", _XSEG_EXPECTED)
         check_floats(network, "xseg", _XSEG_EXPECTED)
         return XSeg(network.with_outputs(network.outputs[0].name), network.outputs[0].name)
@@ -95,7 +90,7 @@ class FaceParser:
     def fit(network: Network, options: PackOptions) -> "FaceParser":
         """Raises UnsuitableModel when the network is another."""
         wanted = (PARSER_SIZE_PX, PARSER_SIZE_PX)
-        if len(network.inputs) != 1 or not _has_shape(network.inputs[0].shape, (3, *wanted)):
+        if len(network.inputs) != 1 or not network.inputs[0].fits(3, *wanted):
             raise network.mismatch("face-parser", _PARSER_EXPECTED)
         network = resolve_outputs(network, {network.inputs[0].name: (1, 3, *wanted)})
         # The network's further outputs are for training.

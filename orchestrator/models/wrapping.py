@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -223,8 +222,3 @@ def _assembled(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as exc:
         reason = str(exc).strip().splitlines()[0]
         raise UnsuitableModel(f"{wrapping.network.file} is not a valid network ({reason}); export it again.") from exc
-
-
-def as_float(item: NDArray[Any]) -> NDArray[np.float32]:
-    """Return a picture (h, w, 3) uint8 as (1, 3, h, w) float32."""
-    return np.asarray(item.astype(np.float32).transpose(2, 0, 1)[None])

@@ -378,8 +378,8 @@ def test_operator_set_newer_than_the_servers_is_lowered_if_its_operators_exist_t
         install("wav2lip", repository, tmp_path / "newer.onnx")
 
 
-def served_is_outdated(repository: Path, role: str = "lip_sync") -> bool:
-    served = served_version(repository, role)
+def served_is_outdated(repository: Path) -> bool:
+    served = served_version(repository, "lip_sync")
     assert served is not None
     return is_outdated(served, repository)
 

@@ -59,15 +59,15 @@ def _session(model: onnx.ModelProto) -> Warp:
     return run
 
 
-def _face(size: int = SIZE, gap: int = 0, seam_row: float = 135.0, seam_column: float = 128.5) -> Image:
+def _face(gap: int = 0, seam_row: float = 135.0, seam_column: float = 128.5) -> Image:
     """Draw an aligned face: skin, nostrils, two red lips with a dark seam between, or teeth where the mouth is open by `gap` units."""
-    scale, shift = size / 256 * 16, 4
+    scale, shift = SIZE / 256 * 16, 4
 
     def ellipse(x: float, y: float, half_width: float, half_height: float, colour: tuple[int, int, int], start: int = 0, end: int = 360) -> None:
         centre = round(x * scale), round(y * scale)
         cv2.ellipse(image, centre, (round(half_width * scale), round(half_height * scale)), 0, start, end, colour, -1, cv2.LINE_AA, shift)
 
-    image = np.full((size, size, 3), (96, 98, 104), np.uint8)
+    image = np.full((SIZE, SIZE, 3), (96, 98, 104), np.uint8)
     ellipse(128, 110, 74, 92, (206, 165, 144))
     for side in (-1, 1):
         ellipse(128 + side * 38, 58, 12, 5, (60, 40, 34))
@@ -77,7 +77,7 @@ def _face(size: int = SIZE, gap: int = 0, seam_row: float = 135.0, seam_column: 
     ellipse(seam_column, seam_row, 32, 1.3, (84, 38, 36))
     if gap:
         ellipse(seam_column, seam_row, 31, gap, (205, 196, 184), 0, 180)
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.9 * size / 256), np.uint8)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.9 * SIZE / 256), np.uint8)
 
 
 def _speech(decibels: float, count: int = 1) -> Mel:
@@ -85,8 +85,8 @@ def _speech(decibels: float, count: int = 1) -> Mel:
     return np.full((count, 1, 80, 16), (decibels - 30 + 50) / 12.5, np.float32).clip(-4, 4)
 
 
-def _silence(count: int = 1) -> Mel:
-    return np.full((count, 1, 80, 16), -4, np.float32)
+def _silence() -> Mel:
+    return np.full((1, 1, 80, 16), -4, np.float32)
 
 
 def _dark_area(image: Image) -> int:

@@ -32,17 +32,19 @@ def paste_mask(size_px: int, region: tuple[float, float, float, float], feather:
     return mask
 
 
+_OUTLINE_FEATHER = 0.04
+"""Width of the soft edge, in 0..1 of the crop."""
+
 _ROOM = 1.12
 """How much larger than the outline the mask is: a jaw that opens goes beyond its own line."""
 
 
-def outline_mask(mask: NDArray[np.float32], outline: NDArray[np.float32], feather: float = 0.04) -> NDArray[np.float32]:
+def outline_mask(mask: NDArray[np.float32], outline: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a mask that also ends, softly, where the lower face ends.
 
     Args:
         mask: (S, S) float32, from `paste_mask`.
         outline: (M, 2) px of the crop; its convex hull is the lower face.
-        feather: width of the soft edge, in 0..1 of the crop.
     """
     size_px = len(mask)
     hull = cv2.convexHull(np.asarray(outline, np.float32))[:, 0]
@@ -51,7 +53,7 @@ def outline_mask(mask: NDArray[np.float32], outline: NDArray[np.float32], feathe
     shift = 4  # fillConvexPoly's fixed point: sixteenths of a pixel
     inside = np.zeros((size_px, size_px), np.float32)
     cv2.fillConvexPoly(inside, np.round(room * 2**shift).astype(np.int32), (1.0,), cv2.LINE_AA, shift)
-    soft = cv2.GaussianBlur(inside, (0, 0), feather * size_px / 2)
+    soft = cv2.GaussianBlur(inside, (0, 0), _OUTLINE_FEATHER * size_px / 2)
     return np.asarray(mask * soft, np.float32)
 
 

@@ -98,6 +98,12 @@ def planes_of(picture: av.VideoFrame) -> tuple[NDArray[np.uint8], ...]:
     return tuple((samples >> 2).astype(np.uint8) for samples in wide)
 
 
+def pictures_in(path: Path) -> NDArray[np.uint8]:
+    """Return all frames of a file as I420 arrays, (N, h * 3 / 2, w)."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+
+
 def numbered_picture(number: int, clip: Clip) -> av.VideoFrame:
     """Return the picture with a number in a clip's size and pixel format."""
     if clip.pix_fmt in _SUBSAMPLING_SHIFT:

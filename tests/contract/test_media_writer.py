@@ -4,7 +4,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -253,10 +253,9 @@ class Stop(Exception):
     """Something fails in the middle of a render."""
 
 
-def fail_inside(out: Path, error: BaseException, write: Callable[[Path], None] = lambda partial: None) -> None:
+def fail_inside(out: Path, error: BaseException) -> None:
     with placed_when_complete(out) as partial:
         partial.write_bytes(b"half")
-        write(partial)
         raise error
 
 

@@ -1,4 +1,4 @@
-"""What tests of jobs need: databases, and requests for small renders."""
+"""What several of these tests need: databases, requests for small renders, and the installed Triton."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,6 +8,8 @@ from typing import Any
 import av
 import pytest
 
+from deploy.local.home import DEFAULT_HOME
+from deploy.local.install import install
 from orchestrator.jobs.model import JobSpec
 from orchestrator.pipeline.options import RenderOptions
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
@@ -53,6 +55,12 @@ def small_clip(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
     return path
+
+
+@pytest.fixture(scope="session")
+def home() -> Path:
+    """The repository's own Triton home, installed if it is not."""
+    return install(DEFAULT_HOME).root
 
 
 @pytest.fixture(scope="session")

@@ -19,18 +19,10 @@ import tritonclient.utils.shared_memory as shm
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from deploy.local.home import DEFAULT_HOME
-from deploy.local.install import install
 from deploy.local.server import LocalTriton, TritonStartError
 
 GPU = "instance_group [{ kind: KIND_GPU count: 1 }]"
 CPU = "instance_group [{ kind: KIND_CPU count: 1 }]"
-
-
-@pytest.fixture(scope="session")
-def home() -> Path:
-    """The repository's own Triton home, installed if it is not."""
-    return install(DEFAULT_HOME).root
 
 
 @pytest.fixture(scope="module")

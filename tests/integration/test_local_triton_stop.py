@@ -17,8 +17,6 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from deploy.local.guard import FAMILY, STUB_DIED, sweep
-from deploy.local.home import DEFAULT_HOME
-from deploy.local.install import install
 from deploy.local.server import LocalTriton
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -37,12 +35,6 @@ print(triton.shared_memory_prefix, triton.http_address, flush=True)
 time.sleep(600)
 """
 """A program that owns a Triton, to be killed."""
-
-
-@pytest.fixture(scope="session")
-def home() -> Path:
-    """The repository's own Triton home, installed if it is not."""
-    return install(DEFAULT_HOME).root
 
 
 @pytest.fixture(scope="session")

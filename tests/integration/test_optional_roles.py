@@ -30,7 +30,7 @@ from orchestrator.pipeline.speech import heard_speech
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
 from tests.jobs import is_over, wait_for, working
 from tests.jobs import options as job_settings
 from tests.networks import save_embedder, save_enhancer, save_mdx
@@ -64,8 +64,7 @@ def short_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def luma(path: Path) -> NDArray[np.uint8]:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray()[:640] for frame in container.decode(video=0)])
+    return pictures_in(path)[:, :640]
 
 
 def test_landmarks_find_the_face_where_the_detector_does_and_tell_its_outline(full: TritonClient, clip: Path) -> None:
@@ -212,9 +211,9 @@ def test_picture_of_the_speaker_needs_a_model(client: TritonClient, pair: Path, 
         render(plan_render(pair, short_speech, tmp_path / "x.mp4", PLAIN, speaker_image=pair), client)
 
 
-def voice_and_music(duration_s: float, rate_hz: int = 44_100) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def voice_and_music(duration_s: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what sounds below 4 kHz, which is voice to the stand-in, and above, as loud."""
-    time = np.arange(int(duration_s * rate_hz)) / rate_hz
+    time = np.arange(int(duration_s * 44_100)) / 44_100
     syllables = np.clip(np.sin(2 * np.pi * 3 * time), 0, 1)
     voice = 0.15 * syllables * sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 20))
     return np.asarray(voice, np.float32), np.asarray(0.4 * np.sin(2 * np.pi * 6000 * time), np.float32)

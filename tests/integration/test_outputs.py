@@ -7,7 +7,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, MissingStream
 from orchestrator.inference.client import TritonClient
@@ -16,7 +15,7 @@ from orchestrator.media.reader import VideoReader, plane_view
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, planes_of, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, pictures_in, planes_of, speech_like, write_wav
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +41,6 @@ def sounding_clip(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "clip.mp4"
 
 
-def pictures(path: Path) -> NDArray[np.uint8]:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
-
-
 def test_pictures_handed_to_every_lossless_encoder_are_the_same(small_clip: Path, short_speech: Path, client: TritonClient, tmp_path: Path) -> None:
     found = []
     for name in ("h264.mp4", "hevc.mov", "vp9.webm", "ffv1.mkv"):
@@ -54,9 +48,9 @@ def test_pictures_handed_to_every_lossless_encoder_are_the_same(small_clip: Path
         options = RenderOptions.model_validate({"codec": codec, "lossless": True, "preset": None if codec == "ffv1" else "ultrafast"})
         report = render(plan_render(small_clip, short_speech, tmp_path / name, options), client)
         assert report.encoding.endswith(f"in {name.partition('.')[2]}")
-        found.append(pictures(tmp_path / name))
+        found.append(pictures_in(tmp_path / name))
     assert all(np.array_equal(found[0], other) for other in found[1:])
-    edited, source = found[0], pictures(small_clip)[: len(found[0])]
+    edited, source = found[0], pictures_in(small_clip)[: len(found[0])]
     changed = (edited != source).any(0)
     assert 0 < changed.mean() < 0.2, "a part of the face, and nothing else"
 
@@ -107,7 +101,7 @@ def test_what_nobody_says_anything_in_is_copied(small_clip: Path, short_speech: 
         reports[smart] = render(plan_render(tmp_path / "clip.mp4", short_speech, out, options), client)
     assert (reports[True].copied, reports[False].copied) == (((16, 25),), ())
     assert reports[True].frame_count == 25 and reports[True].passed_through[-1][1] == 25
-    copied, encoded, source_pictures = pictures(tmp_path / "True.mp4"), pictures(tmp_path / "False.mp4"), pictures(tmp_path / "clip.mp4")
+    copied, encoded, source_pictures = pictures_in(tmp_path / "True.mp4"), pictures_in(tmp_path / "False.mp4"), pictures_in(tmp_path / "clip.mp4")
     assert np.array_equal(copied[16:], source_pictures[16:])
     assert not np.array_equal(encoded[16:], source_pictures[16:])
     assert np.abs(copied[:16].astype(int) - encoded[:16]).mean() < 1, "the rest is rendered as it would be"

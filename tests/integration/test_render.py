@@ -21,18 +21,12 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 
 SILENCE = range(29, 39)
 """Output frames whose mel window lies in the speech fixture's silence, with the model's smoothing to spare."""
-
-
-def planes(path: Path) -> NDArray[np.uint8]:
-    """Return all frames as I420 arrays, (N, h * 3 / 2, w)."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
 def bounced(source: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
@@ -78,8 +72,8 @@ def test_output_has_the_exact_number_of_frames_and_the_speech_from_its_first_sam
 
 
 def test_samples_far_from_the_mouth_are_the_sources_own(rendered: tuple[Path, RenderReport], clip: Path) -> None:
-    result = planes(rendered[0])
-    changed = result != bounced(planes(clip), len(result))
+    result = pictures_in(rendered[0])
+    changed = result != bounced(pictures_in(clip), len(result))
     assert_within_lower_face(changed[:, :640])
 
 
@@ -107,7 +101,7 @@ def test_still_image_speaks(clip: Path, speech: Path, client: TritonClient, tmp_
     with av.open(str(clip)) as container:
         next(container.decode(video=0)).save(str(tmp_path / "face.png"))
     report = render(plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4", LOSSLESS), client)
-    result = planes(tmp_path / "out.mp4")
+    result = pictures_in(tmp_path / "out.mp4")
     assert len(result) == report.frame_count == 62
     assert report.source_frame_count == 1
     assert (result[SILENCE[0]] == result[SILENCE[-1]]).all(), "in silence a still image is still"
@@ -135,10 +129,10 @@ def test_frames_without_a_face_pass_through_untouched(clip: Path, speech: Path, 
     blank_in_the_middle(clip, tmp_path / "gap.mp4", blank)
     report = render(plan_render(tmp_path / "gap.mp4", speech, tmp_path / "out.mp4", LOSSLESS), client)
     assert report.face_frame_count == 25 - len(blank)
-    result = planes(tmp_path / "out.mp4")
+    result = pictures_in(tmp_path / "out.mp4")
     assert (result[blank.start : blank.stop] == 128).all()
     assert any(first <= blank.start and stop >= blank.stop for first, stop in report.passed_through)
-    assert (result[:7] != planes(tmp_path / "gap.mp4")[:7]).any(), "the frames with a face are rendered"
+    assert (result[:7] != pictures_in(tmp_path / "gap.mp4")[:7]).any(), "the frames with a face are rendered"
 
 
 def test_video_without_a_face_fails_before_any_lip_sync_call(
@@ -174,7 +168,7 @@ def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(
         frames = list(container.decode(video=0))
     assert frames[0].rotation == 90
     upright = np.stack([np.rot90(frame.to_ndarray()[0], 1) for frame in frames])
-    assert_within_lower_face(upright != bounced(planes(clip)[:, :640], len(upright)))
+    assert_within_lower_face(upright != bounced(pictures_in(clip)[:, :640], len(upright)))
 
 
 def test_cancelled_render_leaves_nothing_behind(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
@@ -206,7 +200,7 @@ def test_progress_names_the_stages_and_ends_complete(clip: Path, speech: Path, c
 def test_speech_shorter_than_a_frame_gives_one_frame(clip: Path, client: TritonClient, tmp_path: Path) -> None:
     write_wav(tmp_path / "blip.wav", speech_like(0.01), SPEECH_RATE_HZ)
     report = render(plan_render(clip, tmp_path / "blip.wav", tmp_path / "out.mp4"), client)
-    assert report.frame_count == len(planes(tmp_path / "out.mp4")) == 1
+    assert report.frame_count == len(pictures_in(tmp_path / "out.mp4")) == 1
 
 
 @pytest.fixture

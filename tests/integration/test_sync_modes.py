@@ -13,21 +13,14 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.timeline import SyncMode
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
-SOURCE_FRAMES = 25
 SHORT, LONG = Fraction(3, 5), Fraction(12, 5)
 """Speech of 15 and of 60 frames beside a video of 25, s."""
 
 HEADROOM = slice(0, 150)
 """Rows above the face, which no lip model edits: they tell which source frame is shown."""
-
-
-def frames_of(path: Path) -> NDArray[np.uint8]:
-    """Return all frames as I420 arrays, (N, h * 3 / 2, w)."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
 def sound_of(path: Path) -> NDArray[np.float32]:
@@ -37,7 +30,7 @@ def sound_of(path: Path) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def source(clip: Path) -> NDArray[np.uint8]:
-    return frames_of(clip)
+    return pictures_in(clip)
 
 
 def shown(source: NDArray[np.uint8], output: NDArray[np.uint8]) -> list[int]:
@@ -68,7 +61,7 @@ def test_each_mode_shows_its_frames_and_lasts_as_long_as_it_says(
     speech = write_wav(tmp_path / "speech.wav", speech_like(float(speech_s)), SPEECH_RATE_HZ)
     out = tmp_path / "out.mp4"
     report = render(plan_render(clip, speech, out, LOSSLESS.model_copy(update={"sync_mode": mode})), client)
-    output = frames_of(out)
+    output = pictures_in(out)
     assert shown(source, output) == expected
     assert report.frame_count == len(expected)
     assert abs(len(sound_of(out)) / SPEECH_RATE_HZ - len(expected) / 25) <= 1024 / SPEECH_RATE_HZ, "sound and pictures end together"
@@ -81,7 +74,7 @@ def test_what_lies_behind_the_speech_is_the_source_s_own_and_silent(
     speech = write_wav(tmp_path / "speech.wav", speech_like(float(SHORT)), SPEECH_RATE_HZ)
     out = tmp_path / "out.mp4"
     report = render(plan_render(clip, speech, out, LOSSLESS.model_copy(update={"sync_mode": "silence"})), client)
-    assert np.array_equal(frames_of(out)[15:], source[15:])
+    assert np.array_equal(pictures_in(out)[15:], source[15:])
     assert report.passed_through[-1] == (15, 25)
     behind = sound_of(out)[int(SHORT * SPEECH_RATE_HZ) + 2048 :]
     assert len(behind) and abs(behind).max() < 1e-3

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from preprocess.voice import SPEECH_BEGINS_AT, SPEECH_ENDS_BELOW
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
 
 RATE = 25
 """Frames a second of the clip."""
@@ -54,8 +53,7 @@ def mouths(client: TritonClient, clip: Path, track: NDArray[np.float32], out: Pa
     """Render the clip to a track; return the report and the luma of every frame, losslessly."""
     speech = write_wav(out.with_suffix(".wav"), track, SPEECH_RATE_HZ)
     report = render(plan_render(clip, speech, out, RenderOptions(lossless=True, preset="ultrafast", **options)), client)
-    with av.open(str(out)) as container:
-        return report, np.stack([frame.to_ndarray()[:640] for frame in container.decode(video=0)])
+    return report, pictures_in(out)[:, :640]
 
 
 def test_mouth_rests_in_music_and_follows_the_speech_behind_it(client: TritonClient, clip: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ DeviceOption = Annotated[
 ]
 
 
-def read_settings(triton: str | None = None, device: Device | None = None) -> Settings:
+def read_settings(triton: str | None, device: Device | None) -> Settings:
     """Return the settings of the environment, with what the command line says in their place."""
     given: dict[str, Any] = {name: value for name, value in (("triton", triton), ("device", device)) if value}
     return Settings(**given)

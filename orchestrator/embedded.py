@@ -47,7 +47,6 @@ class SupervisedTriton:
         self._settings = settings
         self._server: LocalTriton = start_embedded(settings)
         self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address, settings.transport)
-        self.restart_count = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name="triton-supervisor", daemon=True)
         self._thread.start()
@@ -77,7 +76,6 @@ class SupervisedTriton:
                     back_off_s = min(MAX_BACK_OFF_S, 2 * back_off_s)
                     continue
                 self.client.reconnect(self._server.grpc_address, self._server.metrics_address)
-                self.restart_count += 1
                 log.info("Triton is back")
                 break
 

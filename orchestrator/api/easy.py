@@ -22,6 +22,7 @@ from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
 from orchestrator.inference.contract import FACE_ENHANCER
+from orchestrator.jobs.ledger import is_url
 from orchestrator.jobs.model import JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
 from orchestrator.media.reach import check_url
@@ -252,7 +253,7 @@ def _switch(body: Mapping[str, Any], name: str, default: int) -> int:
 
 def _named(value: str, name: str, context: Context) -> str | Path:
     """Return an input's URL, or its file in the shared folder."""
-    if value.startswith(("http://", "https://")):
+    if is_url(value):
         check_url(value, context.fetch_policy)
         return value
     folder = context.easy_data

@@ -99,6 +99,17 @@ def error_responses(body: type[BaseModel], *statuses: int) -> dict[int | str, di
     return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
 
 
+def file_responses(what: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says about a route that answers with a file or, for a Range, a part of one."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
+    return {
+        200: {"description": what, "content": content},
+        206: {"description": "A part of it.", "content": content},
+        400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
+        416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
+    }
+
+
 def validation_sentence(error: RequestValidationError | ValidationError, skip: int = 0) -> str:
     """Return one sentence about what is wrong with a request, without repeating what was sent."""
     details = []

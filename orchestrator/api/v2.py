@@ -1,7 +1,7 @@
 """`/v2/generate`: jobs as sync.so has them, so that its SDK works here; and cancel, events, result and live video, which it does not have."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Security
@@ -12,7 +12,7 @@ from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
+from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import idempotency_key, parse_json, read_json
 from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
 from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
@@ -49,8 +49,7 @@ _FORM_SCHEMA: dict[str, Any] = {
 }
 
 _ANY: tuple[JobState | None, ...] = (None,)
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_VIDEO = {"content": {container.media_type: _BINARY for container in CONTAINERS.values()}}
+_VIDEO_TYPES = [container.media_type for container in CONTAINERS.values()]
 
 
 def v2_router(context: Context) -> APIRouter:
@@ -115,7 +114,10 @@ def v2_router(context: Context) -> APIRouter:
 
         def find() -> list[JobView]:
             if wanted:
-                views = [view for job_id in dict.fromkeys(wanted) if (view := _known(context, job_id, owner)) is not None]
+                views = []
+                for job_id in dict.fromkeys(wanted):
+                    with suppress(UnknownJob):
+                        views.append(context.service.get(job_id, owner))
                 views = [view for view in views if view.state in (states or (view.state,))]
             else:
                 views = [
@@ -159,13 +161,7 @@ def v2_router(context: Context) -> APIRouter:
     @router.get(
         "/generate/{job_id}/result",
         response_class=Response,
-        responses={
-            200: {"description": "The video.", **_VIDEO},
-            206: {"description": "A part of it.", **_VIDEO},
-            400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
-            416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
-            **error_responses(V2Error, 401, 404, 409, 422),
-        },
+        responses={**file_responses("The video.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409, 422)},
     )
     @router.head("/generate/{job_id}/result", include_in_schema=False)
     async def result(job_id: JobId, request: Request) -> Response:
@@ -192,13 +188,7 @@ def v2_router(context: Context) -> APIRouter:
     @router.get(
         "/generate/{job_id}/segments/{index}.mp4",
         response_class=Response,
-        responses={
-            200: {"description": "A segment: initialisation, then one fragment.", **_VIDEO},
-            206: {"description": "A part of it.", **_VIDEO},
-            400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
-            416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
-            **error_responses(V2Error, 401, 404, 409, 422),
-        },
+        responses={**file_responses("A segment: initialisation, then one fragment.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409, 422)},
     )
     async def segment(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], request: Request) -> Response:
         """Return one finished segment of the live video."""
@@ -228,11 +218,3 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
                 fields[name] = parse_json(form.fields[name])
         video, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)
         yield await context.run(build_spec, parse_request(fields), context, owner, video=video, audio=audio, portrait=portrait)
-
-
-def _known(context: Context, job_id: str, owner: str | None) -> JobView | None:
-    try:
-        view = context.service.get(job_id)
-    except UnknownJob:
-        return None
-    return view if owner in (None, view.spec.owner) else None

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from orchestrator.api.answers import PLAYABLE
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
+from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import StoredFile, form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView, listed, split
@@ -125,13 +125,7 @@ def assets_router(context: Context) -> APIRouter:
     @router.get(
         "/{asset_id}/content",
         response_class=Response,
-        responses={
-            200: {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-            206: {"description": "A part of it.", "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-            400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
-            416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
-            **error_responses(V2Error, 401, 404, 422),
-        },
+        responses={**file_responses("The file.", "application/octet-stream"), **error_responses(V2Error, 401, 404, 422)},
     )
     async def content(asset_id: AssetId, request: Request) -> Response:
         """Return an asset's file, or a range of it."""
@@ -158,7 +152,6 @@ def _store(stored: StoredFile, name: str | None, context: Context, owner: str) -
             kind=summary.kind,
             format=summary.format,
             duration_s=float(summary.duration_s) if summary.duration_s is not None else None,
-            frame_rate=float(summary.frame_rate) if summary.frame_rate is not None else None,
             width=summary.size_wh[0] if summary.size_wh else None,
             height=summary.size_wh[1] if summary.size_wh else None,
         )

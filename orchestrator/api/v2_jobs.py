@@ -38,11 +38,6 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 }
 """sync.so's status of each of our states."""
 
-_AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
-    "model_mode": ("lips",),
-}
-"""Values of options that ask for nothing but what is done anyway."""
-
 
 def parse_request(value: Any) -> GenerateRequest:
     """Check the shape of a request.
@@ -64,6 +59,8 @@ def render_options(options: Options | None) -> RenderOptions:
     """
     given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
     given.pop("active_speaker_detection", None)
+    if given.get("model_mode") == "lips":
+        del given["model_mode"]  # it is what is done anyway
     if "occlusion_detection_enabled" in given:
         is_wanted = given.pop("occlusion_detection_enabled")
         if given.setdefault("face_occluder", is_wanted) is not is_wanted:
@@ -72,8 +69,6 @@ def render_options(options: Options | None) -> RenderOptions:
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")
     for name, value in given.items():
-        if value in _AS_IT_IS.get(name, ()):
-            continue
         if name not in RenderOptions.model_fields:
             raise InvalidOption(f"options.{name} is not supported here with this value; leave it out.")
         chosen[name] = value

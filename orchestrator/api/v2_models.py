@@ -12,6 +12,7 @@ from orchestrator.api.uploads import read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_jobs import build_spec, parse_request
 from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
+from orchestrator.jobs.ledger import is_url
 from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import check_audio, check_inputs, check_video
 
@@ -64,7 +65,7 @@ def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
 
 def _local(source: str, context: Context, hold: Hold) -> Path:
     """Return an input's file; fetched and held if it is a URL."""
-    if not source.startswith(("http://", "https://")):
+    if not is_url(source):
         return Path(source)
     with context.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
         fetch(source, sink.write, context.fetch_policy)

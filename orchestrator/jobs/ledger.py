@@ -160,15 +160,15 @@ class Ledger:
             found = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().one_or_none()
         return None if found is None else dict(found)
 
-    def view(self, job_id: str) -> JobView:
+    def view(self, job_id: str, owner: str | None = None) -> JobView:
         """Return a job as a poll sees it.
 
         Raises:
-            UnknownJob: there is none with this id.
+            UnknownJob: the owner (None: anybody) has none with this id.
         """
         with self._read() as connection:
             row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).mappings().one_or_none()
-            if row is None:
+            if row is None or owner not in (None, row["owner"]):
                 raise UnknownJob("There is no job with this id; check it, or submit the request again.")
             position = None
             if row["state"] == "queued":

@@ -143,7 +143,6 @@ class Asset(Document):
     kind: MediaKind
     format: str
     duration_s: float | None = None
-    frame_rate: float | None = None
     width: int | None = None
     height: int | None = None
 

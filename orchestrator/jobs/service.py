@@ -126,13 +126,13 @@ class JobService:
         except RenderError:
             return True
 
-    def get(self, job_id: str) -> JobView:
+    def get(self, job_id: str, owner: str | None = None) -> JobView:
         """Return a job.
 
         Raises:
-            UnknownJob: there is none with this id.
+            UnknownJob: the owner (None: anybody) has none with this id.
         """
-        return self._estimated([self._ledger.view(job_id)])[0]
+        return self._estimated([self._ledger.view(job_id, owner)])[0]
 
     def find(
         self,

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -68,13 +68,13 @@ class Storage:
         with _translated(self.root):
             return shutil.disk_usage(self.root).free
 
-    def check_space(self, coming_bytes: int = 0) -> None:
-        """Refuse work early while less than the floor would be left.
+    def check_space(self) -> None:
+        """Refuse work early while less than the floor is left.
 
         Raises:
-            StorageFull: it would.
+            StorageFull: it is.
         """
-        if self.free_bytes() - coming_bytes < self._floor_bytes:
+        if self.free_bytes() < self._floor_bytes:
             raise StorageFull("The service's disk is nearly full, so it takes no new work; free some space, or try again later.")
 
     @property
@@ -86,19 +86,6 @@ class Storage:
         """Open a file to be written piece by piece; nothing is kept of it unless it is committed."""
         self.check_space()
         return Incoming(self.root, name, max_bytes)
-
-    def store_stream(self, chunks: Iterable[bytes], name: str, max_bytes: int) -> Path:
-        """Store a stream of bytes under `inputs/`, hashed while it arrives, and return its path.
-
-        Raises:
-            LimitExceeded: it has more than `max_bytes`.
-            StorageFull: there is no space for it.
-            StorageError: it cannot be written for another reason.
-        """
-        with self.incoming(name, max_bytes) as sink:
-            for chunk in chunks:
-                sink.write(chunk)
-            return sink.commit()
 
     def holds(self, path: Path) -> bool:
         """Tell whether a path leads to a file inside the data folder, links followed."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import av
 
@@ -12,9 +12,6 @@ EncoderChoice = Literal["software", "nvenc", "auto"]
 AlphaChoice = Literal["auto", "keep", "flatten"]
 SoundName = Literal["aac", "libopus", "pcm_s24le"]
 SegmentKind = Literal["mp4", "matroska"]
-
-CODEC_NAMES: tuple[CodecName, ...] = get_args(CodecName)
-CONTAINER_NAMES: tuple[ContainerName, ...] = get_args(ContainerName)
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 """Speeds, fastest first, by libx264's names; the other encoders' own steps stand beside them in `Encoder.presets`."""

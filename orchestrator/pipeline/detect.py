@@ -61,7 +61,7 @@ def find_faces(
     detector: FaceDetector,
     is_enough: Callable[[int, int], bool],
     watch: Watch,
-    pace: Pace = lambda index, is_left: None,
+    pace: Pace,
 ) -> Generator[FoundFrame]:
     """Yield the first frames of a video, in order; a few more than asked for where there are more, to whole windows.
 

@@ -43,16 +43,15 @@ def render_frames(
     models: Models,
     heard: Sequence[Speech],
     spans: Sequence[Spans | None],
-    places: NDArray[np.int64] | None = None,
-    watch: Watch | None = None,
+    places: NDArray[np.int64],
+    watch: Watch,
 ) -> Generator[Shown]:
-    """Yield the output's frames at (n,) rising `places`, or all. Of each track, lips follow what is `heard`, and rest outside its `spans`.
+    """Yield the output's frames at (n,) rising `places`. Of each track, lips follow what is `heard`, and rest outside its `spans`.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches; another puts the mouths in place while the
     consumer encodes; the number of frames under way is bounded.
     """
-    watch, colour = watch or Watch(), stream_colour(plan.info)
-    places = np.arange(shown.frame_count) if places is None else places
+    colour = stream_colour(plan.info)
     with ExitStack() as opened:
         windows = [
             opened.enter_context(speech_windows(speech, models.lip_model, said, plan.options.temperature))

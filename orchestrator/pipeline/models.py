@@ -51,7 +51,7 @@ class Models:
         return (*self.detector.descriptions, self.lip_model.description, *optional)
 
 
-def open_models(client: TritonClient, options: RenderOptions, by_default: frozenset[str], *, knows_speaker: bool | None = False) -> Models:
+def open_models(client: TritonClient, options: RenderOptions, by_default: frozenset[str], *, knows_speaker: bool | None) -> Models:
     """Return what takes part in a render.
 
     Args:

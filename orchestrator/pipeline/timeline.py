@@ -93,7 +93,7 @@ def lay_out(
 
 
 def constant_timeline(
-    mode: SyncMode, times: SourceTimes, frame_rate: Fraction, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction = Fraction(0)
+    mode: SyncMode, times: SourceTimes, frame_rate: Fraction, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction
 ) -> Timeline:
     """Lay out an output of constant rate.
 

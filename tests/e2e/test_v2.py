@@ -150,11 +150,12 @@ def test_wrong_keys_and_ids_are_the_sdks_own_errors(service: Service, finished: 
     with pytest.raises(UnauthorizedError) as unauthorized:
         service.sdk("wrong").generations.list()
     assert unauthorized.value.status_code == 401
-    for job_id in ("nowhere", "6533643b-aceb-4c40-967e-d9ba9baac39e"):
-        with pytest.raises(NotFoundError):
-            service.sdk().generations.get(job_id)
-    with pytest.raises(NotFoundError):
-        service.sdk(OTHER_KEY).generations.get(finished)  # another key's job counts as not there
+    answers = []
+    for key, job_id in ((KEY, "nowhere"), (KEY, "6533643b-aceb-4c40-967e-d9ba9baac39e"), (OTHER_KEY, finished)):
+        with pytest.raises(NotFoundError) as unknown:
+            service.sdk(key).generations.get(job_id)
+        answers.append(str(unknown.value))
+    assert len(set(answers)) == 1, "another key's job counts as not there, to the letter"
     assert finished in [generation.id for generation in service.sdk().generations.list()]
     assert finished not in [generation.id for generation in service.sdk(OTHER_KEY).generations.list()]
 

@@ -33,6 +33,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.jobs.model import JobSpec, JobView
 from orchestrator.jobs.service import Hooks, JobService
+from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.webhooks import sign
 from orchestrator.settings import Settings
 from tests.e2e.conftest import wait_until, wait_until_idle
@@ -165,7 +166,7 @@ def test_nearly_full_disk_takes_no_new_work_until_there_is_space_again(spec: Cal
             service.submit(spec())
         assert full.value.code == "storage_full"
         with pytest.raises(StorageFull):
-            service.storage.store_stream([b"data"], "a.mp4", 100)
+            service.storage.incoming("a.mp4", 100)
     with closing_unstarted(options(tmp_path / "data")) as service:
         assert service.submit(spec()).state == "queued"
 
@@ -289,13 +290,19 @@ def test_receiver_that_does_not_answer_holds_up_no_end_and_is_called_again_after
         wait_until(lambda: posted == [job.id], "the webhook is called again")
 
 
+def stored(storage: Storage, content: bytes) -> Path:
+    with storage.incoming("clip.mp4", len(content)) as sink:
+        sink.write(content)
+        return sink.commit()
+
+
 def test_results_and_inputs_go_when_their_time_is_over_and_the_job_stays_known(
     spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:
     kept = list[Path]()
     with working(options(tmp_path / "data", retention_s=0.1), client, Hooks(is_kept=lambda path: path in kept)) as service:
-        video = service.storage.store_stream([small_clip.read_bytes()], "clip.mp4", 1 << 30)
-        asset = service.storage.store_stream([b"an asset"], "asset.mp4", 1 << 30)
+        video = stored(service.storage, small_clip.read_bytes())
+        asset = stored(service.storage, b"an asset")
         kept.append(asset)
         job = service.submit(spec(0.2, video=video))
         assert wait_for(service, job.id, is_over).has_result
@@ -329,7 +336,7 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
         monkeypatch.setattr(embedded, "HUNG_S", 3.0)  # not before: the render, too, is to see that Triton hangs
         done = wait_for(service, job.id, is_over)
         assert (done.state, done.error_code) == ("completed", None) and done.attempts >= 2, done.error
-        assert triton.restart_count == 1
+        assert triton.client.reconnect_count == 1
         assert service.result(job.id).read_bytes() == reference
 
 

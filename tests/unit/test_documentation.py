@@ -33,6 +33,14 @@ def test_each_error_code_is_explained_in_both_readmes_and_in_the_tree() -> None:
         assert not {code for code in codes() if code not in text}
 
 
+def test_each_code_of_a_request_that_is_turned_away_is_explained_in_both_readmes() -> None:
+    refusal = re.compile(r'(?:Problem|problem)\(\s*(?:request\.url\.path, )?\d{3}, "([a-z_]+)"')
+    codes = {code for path in (ROOT / "orchestrator" / "api").glob("*.py") for code in refusal.findall(path.read_text())}
+    assert {"unsupported_media_type", "internal_error", "wrong_origin"} <= codes
+    for text in ((ROOT / "README.md").read_text(), (ROOT / "README.zh-CN.md").read_text()):
+        assert not {code for code in codes if f"`{code}`" not in text}
+
+
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_table_of_output_formats_has_every_codec_with_its_containers(name: str) -> None:
     rows = {line.split("|")[1].strip(" `"): line.split("|")[3] for line in (ROOT / name).read_text().splitlines() if line.startswith("| `")}

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,25 +24,32 @@ def files(storage: Storage) -> list[str]:
     return sorted(str(path.relative_to(storage.root)) for path in storage.root.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
+def stored(storage: Storage, chunks: Iterable[bytes], max_bytes: int = 100, name: str = "a.mp4") -> Path:
+    with storage.incoming(name, max_bytes) as sink:
+        for chunk in chunks:
+            sink.write(chunk)
+        return sink.commit()
+
+
 def test_stream_is_stored_under_its_digest_and_only_once(storage: Storage) -> None:
     digest = hashlib.sha256(b"abcdef").hexdigest()
-    path = storage.store_stream([b"abc", b"def"], "a.mp4", 6)
+    path = stored(storage, [b"abc", b"def"], 6)
     assert path == storage.root / "inputs" / digest / "a.mp4"
     assert path.read_bytes() == b"abcdef"
-    assert storage.store_stream([b"abcdef"], "other.mp4", 6) == path
+    assert stored(storage, [b"abcdef"], name="other.mp4") == path
     assert files(storage) == [f"inputs/{digest}/a.mp4"]
 
 
 def test_upload_that_is_too_large_or_breaks_off_leaves_nothing(storage: Storage) -> None:
     with pytest.raises(LimitExceeded, match="5 bytes"):
-        storage.store_stream([b"abc", b"def"], "a.mp4", 5)
+        stored(storage, [b"abc", b"def"], 5)
 
     def broken() -> Iterator[bytes]:
         yield b"abc"
         raise ConnectionError("the client is gone")
 
     with pytest.raises(ConnectionError):
-        storage.store_stream(broken(), "a.mp4", 100)
+        stored(storage, broken())
     with storage.incoming("a.mp4", 100) as sink:
         sink.write(b"abc")
     assert files(storage) == []
@@ -81,7 +88,7 @@ def test_folder_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -> None:
 def test_only_what_lies_in_inputs_is_removed_as_an_input(storage: Storage, tmp_path: Path) -> None:
     outside = tmp_path / "mine.mp4"
     outside.touch()
-    inside = storage.store_stream([b"abc"], "a.mp4", 100)
+    inside = stored(storage, [b"abc"])
     for path in (outside, inside):
         storage.remove_input(path, lambda: False)
     assert outside.exists() and not inside.exists()

@@ -14,9 +14,9 @@ Frames = list[NDArray[np.float32]]
 CALM = 0.001
 
 
-def searched(truth: Frames, changes: list[float] | None = None, step: int = 4) -> tuple[Frames, list[int]]:
+def searched(truth: Frames, changes: list[float] | None = None) -> tuple[Frames, list[int]]:
     """Return the faces of each frame of a window, and the frames that were asked about."""
-    window = SparseWindow(changes or [CALM] * len(truth), step)
+    window = SparseWindow(changes or [CALM] * len(truth), 4)
     asked: list[int] = []
     while window.wanted:
         assert not set(window.wanted) & set(asked), "no frame is asked about twice"

@@ -1,6 +1,6 @@
 """The error tree: everything a render can fail with, each with a stable code.
 
-RenderError(code, retryable)
+RenderError(code, retryable)        render_failed: a mistake in the program
  x InputError                    the request cannot be rendered as it is
    - MissingFile                 missing_file
    - UnreadableMedia             unreadable_media

@@ -1,8 +1,8 @@
 """The `face_landmarks` role: dense points on faces, and the five points of detectors that find none themselves."""
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import without_trace
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model, mismatch
+from orchestrator.inference.joined import Joined
 from preprocess.align import invert_affine, warp
 from preprocess.landmarks import FIVE_OF, LOWER_FACE_OF, box_to_crop_matrix, five_points, lower_face
 
@@ -76,13 +77,12 @@ class LandmarkModel:
                     completed.set_result(faces)
                     return
                 crops = [self.crop(images[index], faces[index, row, :4]) for index, row in places]
-                size = max(1, self.description.max_batch_size)
-                parts = [range(start, min(start + size, len(crops))) for start in range(0, len(crops), size)]
-                futures = [self.find([crops[place][0] for place in part]) for part in parts]
+                images_of_faces = [crop for crop, _ in crops]
+                size = self.description.max_batch_size
 
-                def end() -> None:
+                def end(answers: Future[list[NDArray[np.float32]]]) -> None:
                     with _failing(completed):
-                        found_landmarks = np.concatenate([future.result() for future in futures])
+                        found_landmarks = np.concatenate(answers.result())
                         for (index, row), (_, to_crop), landmarks in zip(places, crops, found_landmarks, strict=True):
                             from_crop = invert_affine(to_crop)
                             points = np.concatenate([five_points(landmarks, self.scheme), lower_face(landmarks, self.scheme)])
@@ -90,38 +90,16 @@ class LandmarkModel:
                             faces[index, row, 5:] = (in_crop @ from_crop[:, :2].T + from_crop[:, 2]).ravel()
                         completed.set_result(faces)
 
-                _when_all_done(futures, end)
+                Joined([self.find(images_of_faces[start : start + size]) for start in range(0, len(crops), size)]).add_done_callback(end)
 
         boxes.add_done_callback(begin)
         return completed
 
 
-class _failing:  # noqa: N801 - reads as a statement
-    """A block whose exception goes to a future: it runs on a thread of gRPC, which would swallow it."""
-
-    def __init__(self, future: Future[Faces]) -> None:
-        self._future = future
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: object) -> bool:
-        if value is not None:
-            self._future.set_exception(without_trace(value))
-        return value is not None
-
-
-def _when_all_done(futures: Sequence[Future[NDArray[np.float32]]], then: Callable[[], None]) -> None:
-    left = len(futures)
-    lock = threading.Lock()
-
-    def count(_: Future[NDArray[np.float32]]) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            is_last = left == 0
-        if is_last:
-            then()
-
-    for future in futures:
-        future.add_done_callback(count)
+@contextmanager
+def _failing(future: Future[Faces]) -> Iterator[None]:
+    """Give a block's exception to a future: it runs on a thread of gRPC, which would swallow it."""
+    try:
+        yield
+    except BaseException as exc:  # noqa: BLE001 (raised again where the future is waited for)
+        future.set_exception(without_trace(exc))

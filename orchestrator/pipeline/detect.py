@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import RenderCancelled, without_trace
 from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.joined import Joined
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.times import MISSING_PTS
-from orchestrator.pipeline.concurrency import Joined, in_flight, prefetch
+from orchestrator.pipeline.concurrency import in_flight, prefetch
 from orchestrator.pipeline.watch import Watch
 from preprocess.cuts import ChangeMeter, change, thumbnail
 from preprocess.letterbox import Letterbox

@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.inference.joined import Joined
 from orchestrator.media.reader import Picture, plane_views
-from orchestrator.pipeline.concurrency import Joined
 from postprocess.match import matched_patch
 from postprocess.paste import mouth_change, paste_back
 from preprocess.yuv import ColourMatrix, FaceCrop

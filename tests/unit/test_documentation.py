@@ -18,8 +18,8 @@ def test_readme_has_the_current_table_of_settings() -> None:
 
 
 def codes() -> set[str]:
-    """Return the codes of all errors that a user can meet: the leaves of the tree."""
-    kinds, leaves = [errors.RenderError], set[str]()
+    """Return the codes of all errors that a user can meet: the leaves of the tree, and its root for mistakes in the program."""
+    kinds, leaves = [errors.RenderError], {errors.RenderError.code}
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()

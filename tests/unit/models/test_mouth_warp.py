@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.errors import InputError
+from orchestrator.errors import UnsuitableModel
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.lip_lines import SOURCE_MEMBER, SOURCE_PACKAGE, Roi, lip_network
 from orchestrator.models.mouth_warp import PASTE_REGION, build_mouth_warp
@@ -300,7 +300,7 @@ def test_region_is_sampled_bilinearly_and_shows_its_edge_outside() -> None:
 
 
 def test_a_wrong_network_file_is_refused() -> None:
-    with pytest.raises(InputError, match=r"has sha256 .* expected e06a804e"):
+    with pytest.raises(UnsuitableModel, match=r"has sha256 .* expected e06a804e"):
         lip_network(b"not the network")
 
 

@@ -10,7 +10,8 @@ from contextlib import closing
 import pytest
 
 from orchestrator.errors import InferenceUnavailable, RenderCancelled
-from orchestrator.pipeline.concurrency import Joined, batched, in_flight, prefetch
+from orchestrator.inference.joined import Joined
+from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.watch import Watch
 
 
@@ -242,24 +243,6 @@ def test_group_counts_no_more_than_asked_for_but_for_one_item_that_is_larger_alo
         yield from (2, 2, 0, 1, 7, 1, 3)
 
     assert list(batched(numbers(), lambda number: number, 4)) == [[2, 2], [0, 1], [7], [1, 3]]
-
-
-def test_joined_requests_give_their_results_in_order_or_the_first_error() -> None:
-    parts: list[Future[int]] = [Future(), Future()]
-    joined = Joined(parts)
-    parts[1].set_result(2)
-    assert not joined.done()
-    parts[0].set_result(1)
-    assert joined.result(0) == [1, 2]
-    failing: list[Future[int]] = [Future(), Future()]
-    joined = Joined(failing)
-    failing[1].set_exception(OSError("gone"))
-    failing[0].set_result(1)
-    with pytest.raises(OSError, match="gone"):
-        joined.result(0)
-    waiting: list[Future[int]] = [Future(), Future()]
-    Joined(waiting).cancel()
-    assert all(part.cancelled() for part in waiting)
 
 
 def test_closing_the_groups_closes_the_source() -> None:

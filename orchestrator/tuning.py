@@ -138,11 +138,10 @@ def apply(settings: Settings, tuning: Tuning) -> list[Path]:
 def batchings(device: Device, max_batch_size: int, cores: int) -> list[Callable[[Batching], Iterator[Batching]]]:
     """Return what is tried, one thing after the other, each with the best of those before: instances, size of batches, queue delay.
 
-    Never one instance where there is a queue policy, and only one with TensorRT: see `INSTANCE_COUNT` and the configurations' writer. On a CPU the
-    largest size is another thing than none, with which the embedded Triton may take apart what one thread computes.
+    Never one instance where there is a queue policy, and only one with TensorRT: see `INSTANCE_COUNT` and the configurations' writer.
     """
     counts = {"tensorrt": {1}, "gpu": {2, 3, 4}, "cpu": {2, max(2, cores // 2), min(16, max(2, cores))}}[device]
-    sizes = [size for size in (max_batch_size, max_batch_size // 2, max_batch_size // 4) if size > 1 and (device == "cpu" or size < max_batch_size)]
+    sizes = [size for size in (max_batch_size // 2, max_batch_size // 4) if size > 1]
     return [
         lambda best: (replace(best, instance_count=count) for count in sorted(counts)),
         lambda best: (replace(best, preferred_size=size) for size in sizes),

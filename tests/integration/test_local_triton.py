@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,31 @@ def test_each_instance_logs_where_it_runs(home: Path, tmp_path: Path) -> None:
     with LocalTriton.start(home, tmp_path / "models", log_path=tmp_path / "triton.log"):
         pass
     assert "affine: instance affine_0_0 runs on CPUExecutionProvider, 2 intra-op threads" in (tmp_path / "triton.log").read_text()
+
+
+def write_together(repository: Path, name: str, batching: str) -> None:
+    """Subtracts the largest item of a batch, which tells what ran together: 0 for an item that ran alone."""
+    nodes = [helper.make_node("ReduceMax", ["x"], ["largest"], axes=[0]), helper.make_node("Sub", ["x", "largest"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "xy")
+    config = f"""
+        backend: "onnxruntime"
+        max_batch_size: 8
+        input [{{ name: "x" data_type: TYPE_FP32 dims: [1] }}]
+        output [{{ name: "y" data_type: TYPE_FP32 dims: [1] }}]
+        dynamic_batching {{ {batching} }}
+        parameters {{ key: "intra_op_thread_count" value: {{ string_value: "1" }} }}
+        {CPU}
+    """
+    write_model(repository, name, helper.make_graph(nodes, name, [x], [y]), config)
+
+
+def test_one_thread_tries_without_batches_unless_their_size_was_chosen(home: Path, tmp_path: Path) -> None:
+    write_together(tmp_path / "models", "open", "max_queue_delay_microseconds: 0")
+    write_together(tmp_path / "models", "chosen", "preferred_batch_size: [ 4 ]")
+    batch = np.array([[1.0], [3.0], [2.0]], np.float32)
+    with LocalTriton.start(home, tmp_path / "models") as server, closing(grpcclient.InferenceServerClient(server.grpc_address)) as client:
+        for name, expected in (("open", [0, 0, 0]), ("chosen", [-2, 0, -1])):
+            assert client.infer(name, [tensor("x", batch, "FP32")]).as_numpy("y").ravel().tolist() == expected
 
 
 def test_warm_up_runs_before_the_model_is_ready(home: Path, tmp_path: Path) -> None:

@@ -120,18 +120,61 @@ def test_backend_counts_the_same_cores_as_the_orchestrator(
     assert backend.available_cores(limited) == available_cores(limited) == expected
 
 
-def test_small_model_on_one_thread_runs_item_by_item(backend: Any, model_file: Path) -> None:
+def test_it_is_open_only_on_one_thread_of_a_cpu_in_what_batches_a_model_runs(backend: Any) -> None:
     cpu: list[Any] = [("CPUExecutionProvider", {})]
+    one, two = backend.ort.SessionOptions(), backend.ort.SessionOptions()
+    one.intra_op_num_threads, two.intra_op_num_threads = 1, 2
+    plain = {"max_batch_size": 8, "dynamic_batching": {"preferred_batch_size": [8]}}  # as Triton completes it
+    tuned = {"max_batch_size": 8, "dynamic_batching": {"preferred_batch_size": [4]}}
+    assert backend.leaves_batches_open(plain, cpu, one) and backend.leaves_batches_open({"max_batch_size": 8}, cpu, one)
+    assert not backend.leaves_batches_open(plain, [("CUDAExecutionProvider", {}), *cpu], one)
+    assert not backend.leaves_batches_open(plain, cpu, two), "threads share a batch better than one item"
+    assert not backend.leaves_batches_open(tuned, cpu, one), "the size was measured"
+
+
+ITEM_SIZE = 512
+EACH_WITH_EACH = [
+    helper.make_node("Reshape", ["x", "column"], ["c"]),
+    helper.make_node("Transpose", ["c"], ["r"]),
+    helper.make_node("Add", ["c", "r"], ["sums"]),
+    helper.make_node("ReduceMin", ["sums"], ["least"], axes=[1]),
+    helper.make_node("Reshape", ["least", "items"], ["y"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "is_faster_item_by_item"),
+    [
+        ([helper.make_node("Neg", ["x"], ["y"])], False),
+        (EACH_WITH_EACH, True),
+        ([helper.make_node("Reshape", ["x", "item"], ["y"])], True),
+    ],
+    ids=["a run costs more than an item", "cost grows with the batch squared", "refuses batches"],
+)
+def test_one_thread_keeps_to_what_was_faster(backend: Any, nodes: list[Any], is_faster_item_by_item: bool) -> None:
+    session, pace = open_on_one_thread(backend, nodes), backend.BatchPace(keeps_memory=True)
+    batch = {"x": np.zeros((8, ITEM_SIZE), np.float32)}
+    for _ in range(2 * backend.TRIALS_OF_EACH):
+        assert pace.run(session, ["y"], batch)[0].shape == (8, ITEM_SIZE)
+    assert pace.is_item_by_item is is_faster_item_by_item
+
+
+def test_model_that_fails_says_so_and_is_tried_again(backend: Any) -> None:
+    session, pace = open_on_one_thread(backend, [helper.make_node("Reshape", ["x", "item"], ["y"])]), backend.BatchPace(keeps_memory=False)
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        pace.run(session, ["y"], {"x": np.zeros((2, ITEM_SIZE + 1), np.float32)})
+    assert pace.is_item_by_item is None and pace.item_s == {True: [], False: []}
+
+
+def open_on_one_thread(backend: Any, nodes: list[Any]) -> Any:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", ITEM_SIZE]) for name in "xy")
+    shapes = {"column": [-1, 1], "items": [-1, ITEM_SIZE], "item": [1, ITEM_SIZE]}
+    constants = [helper.make_tensor(name, TensorProto.INT64, [2], shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = backend.ort.SessionOptions()
     options.intra_op_num_threads = 1
-    assert backend.runs_best_item_by_item(model_file, cpu, options)
-    assert not backend.runs_best_item_by_item(model_file, [("CUDAExecutionProvider", {}), *cpu], options)
-    options.intra_op_num_threads = 2
-    assert not backend.runs_best_item_by_item(model_file, cpu, options), "threads share a batch better than one item"
-    options.intra_op_num_threads = 1
-    with (model_file.parent / "weights.bin").open("wb") as weights:
-        weights.truncate(backend.SMALL_MODEL_BYTES)
-    assert not backend.runs_best_item_by_item(model_file, cpu, options), "weights may lie beside the model"
+    return backend.ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def test_batch_that_runs_item_by_item_keeps_its_order(backend: Any, tmp_path: Path) -> None:
@@ -140,13 +183,11 @@ def test_batch_that_runs_item_by_item_keeps_its_order(backend: Any, tmp_path: Pa
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in ("x", "y", "negative")}
     graph = helper.make_graph(nodes, "tells how many run together", [values["x"]], [values["y"], values["negative"]])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
-    model = backend.TritonPythonModel()
-    model.session, model.input_names = backend.ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"]), ["x"]
-    x = np.array([[1.0], [3.0], [2.0]], np.float32)
-    model.runs_item_by_item = False
-    assert [array.ravel().tolist() for array in model._run(["negative", "y"], [x])] == [[-1.0, -3.0, -2.0], [-2.0, 0.0, -1.0]]
-    model.runs_item_by_item = True
-    assert [array.ravel().tolist() for array in model._run(["negative", "y"], [x])] == [[-1.0, -3.0, -2.0], [0.0, 0.0, 0.0]]
+    session = backend.ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    feed = {"x": np.array([[1.0], [3.0], [2.0]], np.float32)}
+    for item_by_item, expected in ((False, [-2.0, 0.0, -1.0]), (True, [0.0, 0.0, 0.0])):
+        results = backend.run_batch(session, ["negative", "y"], feed, item_by_item=item_by_item)
+        assert [array.ravel().tolist() for array in results] == [[-1.0, -3.0, -2.0], expected]
 
 
 def test_output_without_a_row_per_item_is_refused(backend: Any) -> None:

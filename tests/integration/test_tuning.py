@@ -42,7 +42,7 @@ def test_choice_is_measured_on_a_copy_and_written_only_when_applied(tmp_path: Pa
     tuned = tune(settings, 0.2, seen.append)
     assert config.read_text() == before and not settings.data.exists()
     assert seen == [*tuned.model_trials, *tuned.render_trials]
-    assert {trial.batching.preferred_size for trial in tuned.model_trials} == {None, 2, 4, 8}
+    assert {trial.batching.preferred_size for trial in tuned.model_trials} == {None, 2, 4}
     for trial in tuned.model_trials:
         size = trial.batching.preferred_size or 8
         assert size <= trial.mean_batch <= min(8, REQUESTS_IN_FLIGHT * size), "requests of that size were sent"

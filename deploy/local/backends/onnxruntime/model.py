@@ -11,6 +11,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,10 @@ CPU_OUTPUT_LIMIT_BYTES = 64 << 10
 """What an operator may put out on the CPU for one item while the model is on a GPU. ONNX Runtime computes shapes there, which is right; an
 operator above this works on pictures or features, and each copy to and fro stalls the GPU."""
 
-SMALL_MODEL_BYTES = 16 << 20
-"""Size of a model up to which a single thread runs a batch item by item: its weights and one item's features then stay in the core's cache
-together, which those of a batch do not. Measured: 13 to 25 % less time for networks of 3 and 7 MB; one of 144 MB, whose weights have to come
-from memory each time, takes 6 % more."""
+TRIALS_OF_EACH = 4
+"""Batches that a single thread runs as they are, and as many that it runs item by item, before it keeps to what was faster. That depends on the
+network, whose weights and features stay in a core's cache together or do not, and on the cache: the same networks of 3 and 7 MB took 13 to 25 %
+less time item by item on one processor, and 10 to 15 % more on another. The result is the same to the bit."""
 
 ALLOW_CPU_OPERATORS = "allow_cpu_operators"
 """Parameter of the configuration: "true" accepts operators above that limit, for a model that has one without a GPU version."""
@@ -107,8 +108,7 @@ class TritonPythonModel:
             options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
             self.session = open_session(file, options, providers)
             self._check_config(config, file)
-            has_preference = bool(config.get("dynamic_batching", {}).get("preferred_batch_size"))  # which was measured
-            self.runs_item_by_item = self.batches and not has_preference and runs_best_item_by_item(file, providers, options)
+            self.pace = BatchPace(options.enable_cpu_mem_arena) if self.batches and leaves_batches_open(config, providers, options) else None
             placement = try_out(self.session, config)
         if problem := misplaced(placement, [name for name, _ in providers], config):
             raise pb_utils.TritonModelException(f"{file} {problem}.")
@@ -148,11 +148,58 @@ class TritonPythonModel:
 
     def _run(self, names: list[str], inputs: list[Array]) -> list[Array]:
         """Run a batch and return the outputs with these names."""
-        if not self.runs_item_by_item:
-            return list(self.session.run(names, dict(zip(self.input_names, inputs, strict=True))))
-        starts = range(len(inputs[0]))
-        items = [self.session.run(names, {name: array[i : i + 1] for name, array in zip(self.input_names, inputs, strict=True)}) for i in starts]
-        return [np.concatenate(parts) for parts in zip(*items, strict=True)]
+        feed = dict(zip(self.input_names, inputs, strict=True))
+        if self.pace is None or len(inputs[0]) < 2:
+            return list(self.session.run(names, feed))
+        return self.pace.run(self.session, names, feed)
+
+
+class BatchPace:
+    """Runs batches on one thread, and finds out by the first ones whether it is faster to run them item by item."""
+
+    def __init__(self, keeps_memory: bool) -> None:
+        """Begin; `keeps_memory` tells whether the session has an arena."""
+        self.keeps_memory = keeps_memory
+        self.item_s: dict[bool, list[float]] = {True: [], False: []}
+        """Computing time that an item took, one by one and in batches, s."""
+        self.is_item_by_item: bool | None = None
+        """What was faster; None until it is known."""
+
+    def run(self, session: ort.InferenceSession, names: list[str], feed: dict[str, Array]) -> list[Array]:
+        """Run a batch and return the outputs with these names."""
+        if self.is_item_by_item is not None:
+            return run_batch(session, names, feed, item_by_item=self.is_item_by_item)
+        item_by_item = len(self.item_s[True]) == len(self.item_s[False])  # first, so that the warm-up takes no memory for a batch
+        began_s = time.thread_time()  # of this thread, which is the one that computes
+        try:
+            results = run_batch(session, names, feed, item_by_item=item_by_item)
+        except Exception:
+            if item_by_item:
+                raise
+            self.is_item_by_item = True  # it refuses batches
+            return run_batch(session, names, feed, item_by_item=True)
+        self.item_s[item_by_item].append((time.thread_time() - began_s) / len(results[0]))
+        if len(self.item_s[False]) == TRIALS_OF_EACH:
+            self.is_item_by_item = min(self.item_s[True]) < min(self.item_s[False])
+            if self.is_item_by_item and self.keeps_memory:
+                session.run(names, {name: array[:1] for name, array in feed.items()}, giving_memory_back())
+        return results
+
+
+def run_batch(session: ort.InferenceSession, names: list[str], feed: dict[str, Array], *, item_by_item: bool) -> list[Array]:
+    """Run a batch in one go or in as many as it has items."""
+    if not item_by_item:
+        return list(session.run(names, feed))
+    count = len(next(iter(feed.values())))
+    items = [session.run(names, {name: array[i : i + 1] for name, array in feed.items()}) for i in range(count)]
+    return [np.concatenate(parts) for parts in zip(*items, strict=True)]
+
+
+def giving_memory_back() -> ort.RunOptions:
+    """Return options of a run after which the session keeps no memory that larger runs needed."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def read(tensor: Any) -> Array:
@@ -245,10 +292,13 @@ def default_thread_count(config: Config) -> int:
     return max(1, available_cores() // max(1, instances))
 
 
-def runs_best_item_by_item(file: Path, providers: list[Provider], options: ort.SessionOptions) -> bool:
-    """Tell whether a model is faster without batches where it runs, see `SMALL_MODEL_BYTES`."""
-    size = sum(part.stat().st_size for part in file.parent.iterdir() if part.is_file())
-    return providers[0][0] == "CPUExecutionProvider" and options.intra_op_num_threads == 1 and size <= SMALL_MODEL_BYTES
+def leaves_batches_open(config: Config, providers: list[Provider], options: ort.SessionOptions) -> bool:
+    """Tell whether it is open in what batches a model is fastest: on one thread of a CPU, and without a size that was found by measuring.
+
+    Triton itself adds the largest size to a configuration that prefers none.
+    """
+    has_size = any(int(size) < config["max_batch_size"] for size in config.get("dynamic_batching", {}).get("preferred_batch_size", []))
+    return providers[0][0] == "CPUExecutionProvider" and options.intra_op_num_threads == 1 and not has_size
 
 
 def available_cores(root: Path = Path("/")) -> int:

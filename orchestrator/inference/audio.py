@@ -6,8 +6,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.inference.client import TritonClient, sent_ahead
+from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import AUDIO_ENCODER, ModelDescription, describe_model, mismatch
+from orchestrator.inference.requests import sent_ahead
 from preprocess.speech_features import HOP, SAMPLE_RATE_HZ, WHISPER_SEGMENT_COLUMNS, kaldi_fbank, whisper_log_mel
 
 FRONT_ENDS = ("whisper_log_mel", "wenet_fbank")

@@ -1,33 +1,23 @@
-"""Triton over gRPC: asynchronous requests as futures, their tensors in shared memory where it can be, and its errors as ours."""
+"""Triton over gRPC: asynchronous requests as futures, their tensors in shared memory where it can be."""
 
 import copy
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from itertools import islice
 from math import prod
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
-from orchestrator.errors import (
-    ContractMismatch,
-    InferenceError,
-    InferenceOverloaded,
-    InferenceRejected,
-    InferenceTimeout,
-    InferenceUnavailable,
-    without_trace,
-)
+from orchestrator.errors import ContractMismatch, InferenceRejected, without_trace
 from orchestrator.inference.shared_memory import AWAY, Region, SharedMemoryPool
+from orchestrator.inference.translate import held_up, is_held_up, translate_errors, translated
 from orchestrator.settings import Transport
 
 log = logging.getLogger("lipsync.triton")
@@ -38,8 +28,6 @@ INTERACTIVE, BATCH = 1, 2
 Tensors = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
 """By name. Rows of one shape that lie apart are put together where they go."""
 
-_T = TypeVar("_T")
-
 REQUEST_DEADLINE_S = 120.0
 """Deadline of one inference request, queueing included, s. A batch takes milliseconds on a GPU, seconds on a loaded CPU."""
 
@@ -48,18 +36,6 @@ CONTROL_DEADLINE_S = 10.0
 
 HEALTH_DEADLINE_S = 5.0
 """Deadline of the question whether Triton is ready, s: it has to be answered before whoever scrapes metrics gives up, Prometheus after 10 s."""
-
-_QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
-"""What Triton says, with status UNAVAILABLE, when its queue policy turns a request away. It has no status of its own for that."""
-
-
-_STUB_MESSAGE = ("Stub process", "not healthy")
-"""What Triton's Python backend says of a model instance whose process died, or is too busy to tell in time that it lives."""
-
-
-_OTHERS_ANSWER = "shared memory size specified with the request for output"
-"""What Triton says where an output has more rows than the request asked for. The region is made to the model's own measures, so it is the answer to
-another request, see `DISTRUST_S`."""
 
 DISTRUST_S = 10.0
 """How long no answer is taken after Triton gave a model's process up, s. Where the machine stood still for a second, the Python backend gives up
@@ -207,7 +183,7 @@ class _Connection:
 
     def has_answered(self, error: InferenceServerException | None) -> bool:
         """Tell whether what came of a request is its answer: no error, nor maybe another request's, see `DISTRUST_S`."""
-        if error is not None and _is_held_up(str(error.message())):
+        if error is not None and is_held_up(str(error.message())):
             self._distrusted_until_s = time.monotonic() + DISTRUST_S
         return error is None and self.is_trusted
 
@@ -336,9 +312,9 @@ class TritonClient:
                         self._send(connection, model, inputs, output, future, may_share=False)
                         return
                 if error is not None:
-                    raise _translated(error, connection.address) from error
+                    raise translated(error, connection.address) from error
                 if not has_answered:
-                    raise _held_up(connection.address)
+                    raise held_up(connection.address)
                 array = result.as_numpy(output) if place is None else place.answer(result.get_output(output))
                 if place is not None and pool is not None:
                     pool.give_back(place.region)
@@ -389,45 +365,3 @@ class TritonClient:
         with translate_errors(self.address):
             stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return dict(stats["model_stats"][0])
-
-
-def sent_ahead(requests: Iterator[_T], count: int = 2) -> Iterator[_T]:
-    """Yield requests in order, `count` of them sent before the first is waited for: taking one out of the iterator is what sends it."""
-    waiting = deque(islice(requests, count))
-    while waiting:
-        yield waiting.popleft()
-        waiting.extend(islice(requests, 1))
-
-
-@contextmanager
-def translate_errors(address: str) -> Iterator[None]:
-    """Raise tritonclient's exceptions as ours."""
-    try:
-        yield
-    except InferenceServerException as exc:
-        raise _translated(exc, address) from exc
-
-
-def _is_held_up(message: str) -> bool:
-    return _OTHERS_ANSWER in message or all(text in message for text in _STUB_MESSAGE)
-
-
-def _held_up(address: str) -> InferenceUnavailable:
-    return InferenceUnavailable(f"A model's process on Triton at {address} does not answer, or not in time; try again, or start Triton again.")
-
-
-def _translated(error: InferenceServerException, address: str) -> InferenceError:
-    status, message = str(error.status() or ""), str(error.message() or "")
-    if status == "StatusCode.DEADLINE_EXCEEDED":
-        return InferenceTimeout(f"Triton at {address} did not answer in time; check its load with `nvidia-smi` or its metrics, then try again.")
-    if status == "StatusCode.UNAVAILABLE":
-        if any(text in message for text in _QUEUE_MESSAGES):
-            return InferenceOverloaded(f"Triton at {address} has a full queue; try again when fewer renders run.")
-        return InferenceUnavailable(
-            f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001)."
-        )
-    if _is_held_up(message):
-        return _held_up(address)
-    if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
-        return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
-    return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

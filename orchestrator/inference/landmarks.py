@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import without_trace
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model, mismatch
-from orchestrator.inference.joined import Joined
+from orchestrator.inference.requests import Joined
 from preprocess.align import invert_affine, warp
 from preprocess.landmarks import FIVE_OF, LOWER_FACE_OF, box_to_crop_matrix, five_points, lower_face
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
 from orchestrator.errors import ContractMismatch, InferenceError, InferenceRejected
-from orchestrator.inference.client import TritonClient, translate_errors
+from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import ModelDescription
 from orchestrator.inference.shared_memory import Region, SharedMemoryPool
+from orchestrator.inference.translate import translate_errors, translated
 
 WARM_UP_SHARE = 0.2
 """Share of the measured time that is spent first, unmeasured."""
@@ -121,7 +122,7 @@ def _drive(connection: Any, address: str, model: str, slots: list[_Slot], durati
             if error is None:
                 latencies.append(time.perf_counter() - slot.began)
             else:
-                failures.append(_as_ours(error, address))
+                failures.append(translated(error, address))
             idle.append(slot)
             changed.notify()
 
@@ -139,14 +140,6 @@ def _drive(connection: Any, address: str, model: str, slots: list[_Slot], durati
         measured, elapsed_s = list(latencies), time.perf_counter() - started
         changed.wait_for(lambda: len(idle) == len(slots))
     return (measured, failures, elapsed_s) if measured else (latencies, failures, time.perf_counter() - started)
-
-
-def _as_ours(error: InferenceServerException, address: str) -> InferenceError:
-    try:
-        with translate_errors(address):
-            raise error
-    except InferenceError as exc:
-        return exc
 
 
 @contextmanager

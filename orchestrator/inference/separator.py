@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
-from orchestrator.inference.client import TritonClient, sent_ahead
+from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model, mismatch
+from orchestrator.inference.requests import sent_ahead
 from orchestrator.inference.windows import Counted, Samples, cut_windows
 
 

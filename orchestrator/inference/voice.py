@@ -5,8 +5,9 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from orchestrator.inference.client import TritonClient, sent_ahead
+from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model, mismatch
+from orchestrator.inference.requests import sent_ahead
 from orchestrator.inference.windows import Counted, Samples, cut_windows
 
 WINDOWS_IN_FLIGHT = 4

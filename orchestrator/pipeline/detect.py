@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import RenderCancelled, without_trace
 from orchestrator.inference.faces import FaceDetector
-from orchestrator.inference.joined import Joined
+from orchestrator.inference.requests import Joined
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.times import MISSING_PTS

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.inference.joined import Joined
+from orchestrator.inference.requests import Joined
 from orchestrator.media.reader import Picture, plane_views
 from postprocess.match import matched_patch
 from postprocess.paste import mouth_change, paste_back

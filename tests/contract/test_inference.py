@@ -15,10 +15,11 @@ from tritonclient.utils import InferenceServerException
 from deploy.local.server import LocalTriton
 from orchestrator import errors
 from orchestrator.inference import client as client_module
-from orchestrator.inference.client import TritonClient, translate_errors
+from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.golden import LANDMARKS5, POINT_TOLERANCE, golden_inputs
 from orchestrator.inference.selftest import self_test
+from orchestrator.inference.translate import translate_errors
 from orchestrator.settings import Settings
 from preprocess.orientation import UPRIGHT
 

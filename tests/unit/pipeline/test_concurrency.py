@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from orchestrator.errors import InferenceUnavailable, RenderCancelled
-from orchestrator.inference.joined import Joined
+from orchestrator.inference.requests import Joined
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.watch import Watch
 

@@ -30,28 +30,26 @@ def test_words_and_points_are_told_apart(info: VideoInfo) -> None:
     assert speaker_choice("auto", [None, (1, 2, 3, 4)], info) == FaceBoxes((None, (1, 2, 3, 4)))
 
 
-@pytest.mark.parametrize(("turn_deg", "shown", "coded"), [(90, (20, 10), (85, 20)), (180, (10, 20), (85, 43)), (270, (20, 10), (10, 43))])
-def test_point_in_a_turned_picture_is_brought_to_the_frame_and_back(
-    turn_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
+@pytest.mark.parametrize(
+    ("orientation", "shown", "coded"),
+    [
+        (Orientation(90), (20, 10), (85, 20)),
+        (Orientation(180), (10, 20), (85, 43)),
+        (Orientation(270), (20, 10), (10, 43)),
+        (Orientation(0, True), (10, 20), (85, 20)),
+        (Orientation(90, True), (20, 10), (85, 43)),
+        (Orientation(180, True), (10, 20), (10, 43)),
+        (Orientation(270, True), (20, 10), (10, 20)),
+    ],
+)
+def test_point_in_a_turned_or_mirrored_picture_is_brought_to_the_frame_and_back(
+    orientation: Orientation, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
 ) -> None:
-    """A frame of 96 x 64 that is turned counter-clockwise by so much to be shown."""
-    turned = replace(info, orientation=Orientation(turn_deg))
+    """A frame of 96 x 64 that is turned counter-clockwise by so much, then mirrored or not, to be shown."""
+    turned = replace(info, orientation=orientation)
     choice = speaker_choice(f"{shown[0]},{shown[1]}", None, turned)
     assert choice == FaceAt(0, *coded)
     assert describe(choice, turned) == f"{shown[0]},{shown[1]} in frame 0"
-
-
-@pytest.mark.parametrize(
-    ("turn_deg", "shown", "coded"), [(0, (10, 20), (85, 20)), (90, (20, 10), (85, 43)), (180, (10, 20), (10, 43)), (270, (20, 10), (10, 20))]
-)
-def test_point_in_a_mirrored_picture_is_brought_to_the_frame_and_back(
-    turn_deg: int, shown: tuple[int, int], coded: tuple[int, int], info: VideoInfo
-) -> None:
-    """A frame of 96 x 64 that is turned counter-clockwise by so much, then mirrored, to be shown."""
-    mirrored = replace(info, orientation=Orientation(turn_deg, True))
-    choice = speaker_choice(f"{shown[0]},{shown[1]}", None, mirrored)
-    assert choice == FaceAt(0, *coded)
-    assert describe(choice, mirrored) == f"{shown[0]},{shown[1]} in frame 0"
 
 
 def test_box_in_a_turned_picture_keeps_its_corners_in_order(info: VideoInfo) -> None:

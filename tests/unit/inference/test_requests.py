@@ -1,10 +1,10 @@
-"""Several requests as one."""
+"""Several requests: sent ahead, or as one."""
 
 from concurrent.futures import Future
 
 import pytest
 
-from orchestrator.inference.joined import Joined
+from orchestrator.inference.requests import Joined
 
 
 def test_joined_requests_give_their_results_in_order_or_the_first_error() -> None:

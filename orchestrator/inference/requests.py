@@ -1,13 +1,24 @@
-"""Several requests as one."""
+"""Several requests: some of them sent ahead of the one that is waited for, or all as one."""
 
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import TypeVar
 
 from orchestrator.errors import without_trace
 
+Request = TypeVar("Request")
 Result = TypeVar("Result")
+
+
+def sent_ahead(requests: Iterator[Request], count: int = 2) -> Iterator[Request]:
+    """Yield requests in order, `count` of them sent before the first is waited for: taking one out of the iterator is what sends it."""
+    waiting = deque(islice(requests, count))
+    while waiting:
+        yield waiting.popleft()
+        waiting.extend(islice(requests, 1))
 
 
 class Joined(Future[list[Result]]):

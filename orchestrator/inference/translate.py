@@ -1,0 +1,55 @@
+"""What Triton and its client raise, as our errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tritonclient.utils import InferenceServerException
+
+from orchestrator.errors import ContractMismatch, InferenceError, InferenceOverloaded, InferenceRejected, InferenceTimeout, InferenceUnavailable
+
+_QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
+"""What Triton says, with status UNAVAILABLE, when its queue policy turns a request away. It has no status of its own for that."""
+
+_STUB_MESSAGE = ("Stub process", "not healthy")
+"""What Triton's Python backend says of a model instance whose process died, or is too busy to tell in time that it lives."""
+
+_OTHERS_ANSWER = "shared memory size specified with the request for output"
+"""What Triton says where an output has more rows than the request asked for. The region is made to the model's own measures, so it is the answer to
+another request, see `client.DISTRUST_S`."""
+
+
+@contextmanager
+def translate_errors(address: str) -> Iterator[None]:
+    """Raise tritonclient's exceptions as ours."""
+    try:
+        yield
+    except InferenceServerException as exc:
+        raise translated(exc, address) from exc
+
+
+def is_held_up(message: str) -> bool:
+    """Tell whether Triton says that a model's process does not answer in time, so that an answer may be another request's."""
+    return _OTHERS_ANSWER in message or all(text in message for text in _STUB_MESSAGE)
+
+
+def held_up(address: str) -> InferenceUnavailable:
+    """Return the error of such a process."""
+    return InferenceUnavailable(f"A model's process on Triton at {address} does not answer, or not in time; try again, or start Triton again.")
+
+
+def translated(error: InferenceServerException, address: str) -> InferenceError:
+    """Return one of tritonclient's exceptions as ours."""
+    status, message = str(error.status() or ""), str(error.message() or "")
+    if status == "StatusCode.DEADLINE_EXCEEDED":
+        return InferenceTimeout(f"Triton at {address} did not answer in time; check its load with `nvidia-smi` or its metrics, then try again.")
+    if status == "StatusCode.UNAVAILABLE":
+        if any(text in message for text in _QUEUE_MESSAGES):
+            return InferenceOverloaded(f"Triton at {address} has a full queue; try again when fewer renders run.")
+        return InferenceUnavailable(
+            f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001)."
+        )
+    if is_held_up(message):
+        return held_up(address)
+    if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
+        return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
+    return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

@@ -25,7 +25,7 @@ from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Se
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.waiting import expected_s, start_times
-from orchestrator.media.segment import read_init_bytes
+from orchestrator.media.assembly import read_init_bytes
 from orchestrator.pipeline.models import check_roles
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.speakers import check_speaker_image, check_speakers

@@ -143,3 +143,8 @@ def _decoded_count(encoder: Encoder, packets: list[bytes]) -> int:
     assert isinstance(decoder, VideoCodecContext)
     count = sum(len(decoder.decode(av.Packet(data))) for data in packets)
     return count + len(decoder.decode(None))
+
+
+def encoder_version() -> str:
+    """Return which encoders these are: others may make other bits of the same pictures."""
+    return f"PyAV {av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"

@@ -12,11 +12,12 @@ import numpy as np
 
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from orchestrator.media.assembly import assemble
 from orchestrator.media.audio import Speech
+from orchestrator.media.encoders import encoder_version
 from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import too_many_frames
 from orchestrator.media.mix import Background, channels_of_source
-from orchestrator.media.segment import assemble, encoder_version
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse

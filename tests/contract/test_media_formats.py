@@ -12,6 +12,7 @@ import pytest
 
 from deploy.demo.clip import make_clip
 from orchestrator.errors import InvalidOption
+from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import CODECS, CONTAINERS, CodecName, ContainerName, is_live
@@ -19,7 +20,6 @@ from orchestrator.media.light import Light
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import plane_view
-from orchestrator.media.segment import assemble, read_init_bytes
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.options import RenderOptions

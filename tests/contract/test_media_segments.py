@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from orchestrator.errors import RenderInterrupted, StorageFull
+from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.output import choose_output
 from orchestrator.media.reader import plane_view
-from orchestrator.media.segment import assemble, read_init_bytes
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments

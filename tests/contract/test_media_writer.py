@@ -15,13 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
+from orchestrator.media.assembly import assemble
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import PRESETS
 from orchestrator.media.output import choose_output
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import plane_view
-from orchestrator.media.segment import SegmentEncoder, assemble
+from orchestrator.media.segment import SegmentEncoder
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments

@@ -13,11 +13,11 @@ import av
 import numpy as np
 import pytest
 
+from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.output import choose_output
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
-from orchestrator.media.segment import assemble, read_init_bytes
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.times import SourceTimes
 from orchestrator.media.writer import Encoding

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 REGIONS = Path("/dev/shm")
@@ -180,17 +181,24 @@ def _drain(signals: int, timeout_s: float) -> None:
         os.read(signals, 1024)
 
 
-def _children(parent: int) -> Iterator[tuple[int, str]]:
-    """List a process's children, each with its state: state and parent are the first fields after the name in /proc/PID/stat."""
+def processes() -> Iterator[tuple[int, list[str]]]:
+    """List the ids of all processes, each with its fields, see `stat_fields`."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            state, parent_pid = stat.rpartition(")")[2].split()[:2]
-            if int(parent_pid) == parent:
-                yield int(entry.name), state
+            with suppress(FileNotFoundError, ProcessLookupError):
+                yield int(entry.name), stat_fields(entry)
+
+
+def stat_fields(folder: Path) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name: state, parent, process group, and so on, see proc(5)."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
+
+
+def _children(parent: int) -> Iterator[tuple[int, str]]:
+    """List a process's children, each with its state."""
+    for pid, (state, parent_pid, *_) in processes():
+        if int(parent_pid) == parent:
+            yield pid, state
 
 
 def _prctl(option: int, value: int) -> None:

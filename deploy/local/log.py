@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+from deploy.local.guard import STUB_DIED
+
 FAILURES = (
     re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?:[A-Z][a-z ]+: )?(?P<reason>.+)"),
     re.compile(r"failed to load model '(?P<model>[^']+)': (?P<reason>.+)"),
@@ -24,6 +26,9 @@ OTHER_FAILURES = (
 
 SYNTAX_ERROR = re.compile(r"Error parsing text-format inference\.ModelConfig: (?P<reason>.+)")
 """Where a config.pbtxt cannot be read; Triton says this in a line before the one that names the model."""
+
+LOST_STUB = "is not healthy"
+"""In Triton's reason when the process of a model instance died."""
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 """ONNX Runtime colours its errors."""
@@ -55,10 +60,13 @@ class TritonLog:
         self._position = os.fstat(self.file.fileno()).st_size
         self._start = self._position
 
+    def size_bytes(self) -> int:
+        """Return how much was written since the log was opened."""
+        return os.fstat(self.file.fileno()).st_size - self._start
+
     def text(self) -> str:
         """Return everything written since the log was opened."""
-        size = os.fstat(self.file.fileno()).st_size - self._start
-        return os.pread(self.file.fileno(), size, self._start).decode(errors="replace")
+        return os.pread(self.file.fileno(), self.size_bytes(), self._start).decode(errors="replace")
 
     def read_new(self) -> str:
         """Return what was written since the last call."""
@@ -76,11 +84,7 @@ def explain_failure(log: str, status: int) -> str:
 
     `status` is the guard's: 128 + N when signal N ended Triton.
     """
-    models: dict[str, str] = {}
-    for line in log.splitlines():
-        for pattern in FAILURES:
-            if match := pattern.search(line):
-                models[match["model"]] = _plain(match["reason"])
+    models = _models_at_fault(log)
     if models:
         syntax = SYNTAX_ERROR.search(log)
         detail = f" (line:column {syntax['reason']})" if syntax else ""
@@ -88,8 +92,22 @@ def explain_failure(log: str, status: int) -> str:
     for pattern in OTHER_FAILURES:
         if matches := [match for line in log.splitlines() if (match := pattern.search(line))]:
             return f"Triton did not start: {_plain(matches[-1]['reason'])}{show_end(log)}"
-    how = f"crashed ({signal.Signals(status - 128).name})" if status > 128 else f"ended with status {status}"
+    if status == STUB_DIED:
+        how = "lost the process of a model"
+    else:
+        how = f"crashed ({signal.Signals(status - 128).name})" if status > 128 else f"ended with status {status}"
     return f"Triton {how} while it was starting.{show_end(log)}"
+
+
+def is_accident(log: str, status: int) -> bool:
+    """Tell whether a Triton that did not start was killed or lost a stub, and did not say that a model or an option is at fault.
+
+    Stopped for a second in the middle of it (a paused container or virtual machine), half of all starts end so: Triton and its stubs wait a second
+    for each other's locks. `status` is that of `explain_failure`, or negative: the guard itself was killed.
+    """
+    if reasons := _models_at_fault(log).values():
+        return all(LOST_STUB in reason for reason in reasons)
+    return status < 0 or status > 128 or status == STUB_DIED
 
 
 def is_port_taken(log: str) -> bool:
@@ -102,6 +120,12 @@ def show_end(log: str) -> str:
     text = COLOUR.sub("", log.partition("Usage: tritonserver")[0])
     lines = [line for line in text.splitlines() if line.strip() and not NOISE.match(line)]
     return "\n".join(["", "The end of its log:", *(f"  {line[:300]}" for line in lines[-TAIL_LINES:])]) if lines else ""
+
+
+def _models_at_fault(log: str) -> dict[str, str]:
+    """Find the models that did not load, each with the reason."""
+    matches = (match for line in log.splitlines() for pattern in FAILURES if (match := pattern.search(line)))
+    return {match["model"]: _plain(match["reason"]) for match in matches}
 
 
 def _plain(reason: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,13 +18,19 @@ from typing import Self
 
 from deploy.local import guard
 from deploy.local.home import TritonHome
-from deploy.local.log import TritonLog, explain_failure, is_port_taken, show_end
+from deploy.local.log import TritonLog, explain_failure, is_accident, is_port_taken, show_end
 from deploy.local.prepare import Ports, TritonStartError, check_before_start, choose_ports, make_command
+from deploy.local.progress import STILL_S, StartWatch
 
 __all__ = ["LocalTriton", "TritonStartError", "run_foreground"]
 
+logger = logging.getLogger("lipsync.triton")
+
 START_ATTEMPTS = 5
 """How often to try other ports when somebody took a picked one before Triton bound it."""
+
+RESTARTS = 1
+"""How often to start a Triton again that crashed, or stands still, while it loads: another time it does so for a reason that stays."""
 
 POLL_S = 0.02
 """Between two looks at a Triton that is starting, which takes 0.2 s at best."""
@@ -33,6 +40,14 @@ LOG_S = 0.2
 
 KILL_S = 10.0
 """How long ending may take beyond the drain time. Killing, reaping and sweeping take 0.05 s; a Triton whose guard was killed takes 4 s."""
+
+
+class _PortLost(TritonStartError):
+    """Another program bound one of Triton's ports first."""
+
+
+class _StartAccident(TritonStartError):
+    """Triton crashed or stood still, as it may not do the next time."""
 
 
 class LocalTriton:
@@ -73,6 +88,8 @@ class LocalTriton:
     ) -> Self:
         """Start Triton and return when every model in the repository is ready.
 
+        One that crashes or stands still meanwhile is started a second time.
+
         Args:
             home: where `deploy.local.install` put Triton.
             model_repository: the folder of models to serve.
@@ -87,11 +104,13 @@ class LocalTriton:
             drain_s: how long requests in flight get to finish when the server is stopped.
 
         Raises:
-            TritonStartError: Triton is not installed, a port is taken, a model did not load, or loading took too long.
+            TritonStartError: Triton is not installed, a port is taken, a model did not load, loading took too long, or Triton crashed twice.
         """
         triton = check_before_start(home, model_repository)
         wanted = Ports(grpc_port, http_port, metrics_port)
-        for attempts_left in reversed(range(START_ATTEMPTS)):
+        picks_left = START_ATTEMPTS - 1 if 0 in (grpc_port, http_port, metrics_port) else 0
+        restarts_left = RESTARTS
+        while True:
             ports = choose_ports(host, wanted)
             prefix = f"{guard.FAMILY}{uuid.uuid4().hex[:16]}_"
             command = make_command(triton, model_repository, config_name, host, ports, prefix, drain_s, extra_args)
@@ -99,17 +118,22 @@ class LocalTriton:
             server = cls(_spawn_guard(triton, command, prefix, drain_s, log), prefix, host, ports, log, drain_s)
             try:
                 server._wait_until_ready(ready_timeout_s)
-            except TritonStartError:
-                lost_race = is_port_taken(log.text()) and 0 in (grpc_port, http_port, metrics_port)
+            except _PortLost:
                 server.stop()
-                if not (lost_race and attempts_left):
+                if not picks_left:
                     raise
+                picks_left -= 1
+            except _StartAccident as accident:
+                server.stop()
+                if not restarts_left:
+                    raise
+                restarts_left -= 1
+                logger.warning("%s\nTriton is started once more.", accident)
             except BaseException:
                 server.stop()
                 raise
             else:
                 return server
-        raise AssertionError("the last attempt returns or raises")
 
     def __enter__(self) -> Self:
         """Return the running server."""
@@ -173,9 +197,14 @@ class LocalTriton:
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
+        watch = StartWatch(self._guard.pid, self._log)
         while not self._is_ready():
             if (status := self._guard.poll()) is not None:
-                raise TritonStartError(explain_failure(self._log.text(), status))
+                log = self._log.text()
+                kind = _PortLost if is_port_taken(log) else _StartAccident if is_accident(log, status) else TritonStartError
+                raise kind(explain_failure(log, status))
+            if watch.stands_still():
+                raise _StartAccident(f"Triton stood still for {STILL_S:g} s while it was starting.{show_end(self._log.text())}")
             if time.monotonic() > deadline:
                 raise TritonStartError(
                     f"Triton was not ready after {timeout_s:g} s: raise ready_timeout_s, or look into its log.{show_end(self._log.text())}"

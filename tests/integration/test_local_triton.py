@@ -1,13 +1,16 @@
 """The pip-installed Triton serves ONNX models as the official container does, and says why when it does not."""
 
 import http.client
+import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ import tritonclient.utils.shared_memory as shm
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
+from deploy.local import progress
+from deploy.local import server as server_module
 from deploy.local.server import LocalTriton, TritonStartError
 
 GPU = "instance_group [{ kind: KIND_GPU count: 1 }]"
@@ -305,10 +310,11 @@ def test_server_names_its_models_and_its_addresses(server: LocalTriton, client: 
     assert len({server.grpc_address, server.http_address, server.metrics_address}) == 3
 
 
-def test_model_with_other_dims_than_its_config_does_not_start(home: Path, tmp_path: Path) -> None:
+def test_model_with_other_dims_than_its_config_does_not_start(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_affine(tmp_path, input_dims="[5]")
     with pytest.raises(TritonStartError, match=r"the model 'affine': .*input 'x' expected dims \[-1, 5\], found \[-1, 4\]"):
         LocalTriton.start(home, tmp_path)
+    assert not caplog.records, "what is wrong with a model stays, and is not tried again"
 
 
 def test_model_with_other_type_than_its_config_does_not_start(home: Path, tmp_path: Path) -> None:
@@ -385,6 +391,81 @@ def test_repository_path_with_a_space_is_refused(home: Path, tmp_path: Path) -> 
 def test_wrong_option_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(TritonStartError, match="unrecognized option '--nonsense'"):
         LocalTriton.start(home, tmp_path, extra_args=["--nonsense"])
+
+
+@contextmanager
+def done_to_the_first(count: int, name: str, act: Callable[[psutil.Process], None]) -> Iterator[None]:
+    """Do something to the first processes with this name, of Tritons that are started now, each as soon as it is there."""
+    others = psutil.Process().children()
+    met: set[int] = set()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while len(met) < count and not is_over.wait(0.01):
+            for process in [child for guard in psutil.Process().children() if guard not in others for child in family_of(guard)]:
+                with suppress(psutil.NoSuchProcess):
+                    if len(met) < count and process.pid not in met and name.startswith(process.name()):
+                        met.add(process.pid)
+                        act(process)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+    assert len(met) == count, f"{len(met)} {name} were seen"
+
+
+def family_of(guard: psutil.Process) -> list[psutil.Process]:
+    """Return a guard's Triton and its stubs, without what its shells start and wait for."""
+    with suppress(psutil.NoSuchProcess):
+        return [process for triton in guard.children() for process in (triton, *triton.children())]
+    return []
+
+
+@pytest.mark.parametrize("victim", ["tritonserver", "triton_python_backend_stub"])
+def test_triton_that_crashes_while_it_starts_is_started_once_more(victim: str, home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_affine(tmp_path)
+    with done_to_the_first(1, victim, lambda process: process.send_signal(signal.SIGABRT)), LocalTriton.start(home, tmp_path) as running:
+        assert running.model_names() == ["affine"]
+    assert "Triton is started once more" in caplog.text
+
+
+def test_triton_that_crashes_each_time_it_starts_is_an_error(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_affine(tmp_path)
+    crashing = done_to_the_first(2, "tritonserver", lambda process: process.send_signal(signal.SIGABRT))
+    with crashing, pytest.raises(TritonStartError, match=r"^Triton crashed \(SIGABRT\) while it was starting"):
+        LocalTriton.start(home, tmp_path)
+    assert caplog.text.count("Triton is started once more") == 1
+
+
+def test_triton_that_stands_still_while_it_starts_is_started_once_more(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOOK_S", 0.5)
+    monkeypatch.setattr(progress, "STILL_S", 3.0)
+    monkeypatch.setattr(server_module, "KILL_S", 1.0)
+    write_affine(tmp_path)
+    frozen = done_to_the_first(1, "tritonserver", lambda process: os.killpg(os.getpgid(process.pid), signal.SIGSTOP))
+    with frozen, LocalTriton.start(home, tmp_path) as running:
+        assert running.model_names() == ["affine"]
+    assert "stood still" in caplog.text and "Triton is started once more" in caplog.text
+
+
+def test_triton_that_loads_for_long_is_left_alone(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOOK_S", 0.1)
+    monkeypatch.setattr(progress, "STILL_S", 0.5)
+    folder = write_slow(tmp_path)
+    warm_up = 'model_warmup [{ name: "long" batch_size: 1 count: 60 inputs: { key: "x" value: { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]'
+    (folder / "config.pbtxt").write_text((folder / "config.pbtxt").read_text() + warm_up)
+    began = time.monotonic()
+    with LocalTriton.start(home, tmp_path):
+        assert time.monotonic() - began > 4 * progress.STILL_S
+    assert not caplog.records
 
 
 def test_foreground_prints_addresses_and_ends_with_status_0_at_sigterm(home: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 
 from orchestrator.inference.client import TritonClient
+from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobSpec, JobView
-from orchestrator.jobs.service import Hooks, JobService
+from orchestrator.jobs.service import JobService
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings

@@ -14,10 +14,10 @@ from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.uploads import StoredFile, parse_json
 from orchestrator.api.v2_jobs import build_spec, compact_json, generation
 from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest
-from orchestrator.errors import FetchFailed, QueueFull, RenderError, UnknownJob
+from orchestrator.errors import QueueFull, RenderError, RenderInterrupted, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView
 from orchestrator.jobs.records import Batch, BatchItem
-from orchestrator.jobs.webhooks import headers, retry_delay_s
+from orchestrator.jobs.webhooks import call_once, headers
 from orchestrator.media.fetch import post
 
 log = logging.getLogger("lipsync.batch")
@@ -183,19 +183,14 @@ class BatchAnnouncer:
 
     def _announce(self, batch: Batch) -> None:
         assert batch.webhook_url is not None
-        policy, base_url = self._context.fetch_policy, self._context.base_url()
-        body = compact_json(batch_view(batch, self._context, base_url).model_dump(mode="json"))
+        url, policy, at = batch.webhook_url, self._context.fetch_policy, int(time.time())
+        body = compact_json(batch_view(batch, self._context, self._context.base_url()).model_dump(mode="json"))
         failures = self._failures.get(batch.id, 0)
         try:
-            if 200 <= post(batch.webhook_url, body, headers(body, self._secret, int(time.time())), policy) < 300:
-                delay_s = None
-            else:
-                delay_s = retry_delay_s(failures + 1)
-        except FetchFailed:
-            delay_s = retry_delay_s(failures + 1)
-        except RenderError as exc:
-            log.warning("the webhook of batch %s is given up: %s", batch.id, exc)
-            delay_s = None
+            is_delivered, delay_s = call_once(lambda: post(url, body, headers(body, self._secret, at), policy), failures + 1, self._stopped.is_set)
+        except RenderInterrupted:
+            return  # the next start finds it unannounced
+        log.info("webhook of batch %s %s", batch.id, "delivered" if is_delivered else "not delivered")
         if delay_s is None:
             self._failures.pop(batch.id, None)
             self._context.batches.save(batch.model_copy(update={"is_announced": True}))

@@ -6,8 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,12 +20,9 @@ from orchestrator.errors import (
     RenderInterrupted,
     StorageError,
     StorageFull,
-    UrlRefused,
-    without_trace,
 )
 from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready
-from orchestrator.jobs import webhooks
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, Row, is_url, local_inputs
@@ -167,49 +163,6 @@ class Runner:
         self._on_change()
         return following
 
-    def deliver(self, job_id: str, number: int) -> list[Next]:
-        """Deliver a job's webhook once. See `Work.deliver`."""
-        row = self._ledger.row(job_id)
-        if row is None or row["webhook_try"] != number:
-            return []
-        view = self._ledger.view(job_id)
-        body, at = self._hooks.webhook_body(view), int(time.time())
-        try:
-            status = self._post(view.spec.webhook_url or "", body, webhooks.headers(body, self._settings.webhook_secret, at))
-            is_delivered, is_hopeless = 200 <= status < 300, status == 410
-        except RenderInterrupted:
-            return []  # the next start finds it undelivered
-        except UrlRefused:
-            is_delivered, is_hopeless = False, True
-        except RenderError:
-            is_delivered, is_hopeless = False, False
-        delay_s = None if is_delivered or is_hopeless else webhooks.retry_delay_s(number)
-        log.info("webhook %s", "delivered" if is_delivered else "not delivered", extra={"job": job_id})
-        self._metrics.delivered(is_delivered)
-        self._ledger.change(job_id, {"webhook_try": None if delay_s is None else number + 1})
-        return [] if delay_s is None else [Next(DELIVERIES, number + 1, delay_s=delay_s)]
-
-    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Call a webhook, on a thread that the service's end does not wait for: a receiver may take most of a minute to answer.
-
-        Raises:
-            RenderInterrupted: the service shuts down.
-            RenderError: see `Post`.
-        """
-        answer: Future[int] = Future()
-
-        def post() -> None:
-            try:
-                answer.set_result(self._hooks.post(url, body, headers))
-            except BaseException as exc:  # noqa: BLE001 (raised again where the answer is waited for)
-                answer.set_exception(without_trace(exc))
-
-        threading.Thread(target=post, name="webhook", daemon=True).start()
-        while not wait([answer], PULSE_S).done:
-            if self._is_draining:
-                raise RenderInterrupted("The service is shutting down; the webhook is called again when it is back.")
-        return answer.result()
-
     def stop(self, job_id: str, error: RenderError) -> None:
         """End the attempt on a job, if this process is at it."""
         with self._lock:
@@ -231,6 +184,11 @@ class Runner:
         self._wait_idle(deadline)
         self._closed.set()
         self._pulse.join()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the service shuts down."""
+        return self._is_draining
 
     @property
     def running_count(self) -> int:

@@ -25,13 +25,12 @@ from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Se
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.waiting import expected_s, start_times
+from orchestrator.jobs.webhooks import Deliveries
 from orchestrator.media.assembly import read_init_bytes
 from orchestrator.pipeline.models import check_roles
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.speakers import check_speaker_image, check_speakers
 from orchestrator.settings import Settings
-
-__all__ = ["Hooks", "JobService"]
 
 PRIORITIES = {"interactive": 10, "batch": 20}
 """DBOS's queue priorities: smaller goes first."""
@@ -58,7 +57,8 @@ class JobService:
         self._metrics = JobMetrics()
         self._host = settings.host_name or _kept_host_name(settings.data)
         self._runner = Runner(self._host, settings, client, hooks, self.storage, self._ledger, self._metrics, self._notify)
-        work = Work(self._runner.attempt, self._runner.settle, self._runner.deliver)
+        deliveries = Deliveries(self._ledger, hooks, settings.webhook_secret, self._metrics, lambda: self._runner.is_draining)
+        work = Work(self._runner.attempt, self._runner.settle, deliveries.deliver)
         url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
         self._most_renders = concurrent_renders(settings)
         self._engine = Engine(url, self._host, self._most_renders, work)

@@ -4,6 +4,8 @@ import hashlib
 import hmac
 import io
 import json
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -418,6 +420,23 @@ def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[st
     assert [(line["request_id"], line["response"]["status"]) for line in outcome] == [("r0", "COMPLETED"), ("r1", "COMPLETED")]
     assert [found.id for found in sdk.batch.list(status="COMPLETED")] == [batch.id]
     assert not service.sdk(OTHER_KEY).batch.list()
+
+
+def test_receiver_of_a_batch_that_does_not_answer_does_not_hold_up_the_end(triton: LocalTriton, media: Path, tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        serving(triton.grpc_address, tmp_path, LIPSYNC_FETCH_NETWORKS="127.0.0.0/8") as service,
+    ):
+        video, audio = (
+            service.http.post("/v2/assets", files={"file": (name, (media / name).read_bytes())}).json() for name in ("clip.mp4", "speech.wav")
+        )
+        payload = {"model": "lipsync-2", "input": [{"type": "video", "assetId": video["id"]}, {"type": "audio", "assetId": audio["id"]}]}
+        line = json.dumps({"request_id": "r", "endpoint": "/v2/generate", "payload": payload}).encode()
+        service.sdk().batch.create(input=("input.jsonl", line), webhook_url=f"http://127.0.0.1:{silent.getsockname()[1]}/batch")
+        connection, _ = silent.accept()
+        with connection:
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(timeout=15) == 0
 
 
 def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dict[str, str], finished: str) -> None:

@@ -31,8 +31,9 @@ from orchestrator.errors import (
 from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobSpec, JobView
-from orchestrator.jobs.service import Hooks, JobService
+from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.webhooks import sign
 from orchestrator.settings import Settings

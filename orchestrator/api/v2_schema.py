@@ -55,7 +55,7 @@ class VideoInput(_Request):
 
     type: Literal["video"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
-    assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815 (sync.so's names, here and below)
+    assetId: str | None = Field(None, min_length=1, max_length=64)
 
 
 class AudioInput(_Request):
@@ -63,8 +63,8 @@ class AudioInput(_Request):
 
     type: Literal["audio"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
-    assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815
-    refId: str | None = Field(None, max_length=255, description="Only echoed.")  # noqa: N815
+    assetId: str | None = Field(None, min_length=1, max_length=64)
+    refId: str | None = Field(None, max_length=255, description="Only echoed.")
     speaker: Speaker | None = Field(
         None, description="X,Y or X,Y,FRAME: a point on the face of whoever says this; needed where there are several speeches. Not in sync.so."
     )
@@ -75,7 +75,7 @@ class SpeakerImageInput(_Request):
 
     type: Literal["speakerImage"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
-    assetId: str | None = Field(None, min_length=1, max_length=64)  # noqa: N815
+    assetId: str | None = Field(None, min_length=1, max_length=64)
 
 
 class TextInput(_Request):
@@ -83,7 +83,7 @@ class TextInput(_Request):
 
     type: Literal["text"]
     provider: dict[str, Any]
-    refId: str | None = None  # noqa: N815
+    refId: str | None = None
 
 
 Input = Annotated[VideoInput | AudioInput | SpeakerImageInput | TextInput, Field(discriminator="type")]
@@ -120,9 +120,9 @@ class GenerateRequest(_Request):
     input: list[Input] = Field(max_length=16, description="One video and one audio; or an audio for each of several speakers.")
     options: Options | None = None
     segments: list[dict[str, Any]] | None = Field(None, description="Not supported.")
-    webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")  # noqa: N815
-    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")  # noqa: N815
-    externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")  # noqa: N815
+    webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")
+    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")
+    externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")
 
 
 class Progress(BaseModel):
@@ -132,15 +132,15 @@ class Progress(BaseModel):
     done: int = Field(description="Frames of this stage that are finished.")
     total: int = Field(description="Frames of this stage; 0 where that is not known yet.")
     percent: int = Field(ge=0, le=100, description="Over all stages; never falls.")
-    framesPerSecond: float  # noqa: N815
-    etaSeconds: float | None  # noqa: N815
-    queuePosition: int | None = Field(description="1 for the next to start.")  # noqa: N815
-    startsInSeconds: float | None = Field(  # noqa: N815
+    framesPerSecond: float
+    etaSeconds: float | None
+    queuePosition: int | None = Field(description="1 for the next to start.")
+    startsInSeconds: float | None = Field(
         description="Time until a job that waits starts, by those before it and how long the last ones took; null where nothing is known."
     )
-    facesFound: int | None = Field(description="Source frames that show the speaker's face.")  # noqa: N815
-    framesPassedThrough: int = Field(description="Output frames that are the source's own.")  # noqa: N815
-    segmentsDone: int  # noqa: N815
+    facesFound: int | None = Field(description="Source frames that show the speaker's face.")
+    framesPassedThrough: int = Field(description="Output frames that are the source's own.")
+    segmentsDone: int
     attempts: int
 
 
@@ -148,39 +148,39 @@ class Generation(BaseModel):
     """A job."""
 
     id: str
-    createdAt: datetime  # noqa: N815
+    createdAt: datetime
     status: GenerationStatus = Field(description="A cancelled job is REJECTED, with error_code cancelled.")
     model: str
     input: list[dict[str, Any]]
     options: dict[str, Any] | None = None
-    outputUrl: str | None = Field(None, description="The MP4; the link works without a key.")  # noqa: N815
-    outputDuration: float | None = Field(None, description="s")  # noqa: N815
-    webhookUrl: str | None = None  # noqa: N815
+    outputUrl: str | None = Field(None, description="The MP4; the link works without a key.")
+    outputDuration: float | None = Field(None, description="s")
+    webhookUrl: str | None = None
     error: str | None = None
     error_code: str | None = None
-    outputFileName: str | None = None  # noqa: N815
-    externalId: str | None = None  # noqa: N815
-    startedAt: datetime | None = None  # noqa: N815
-    finishedAt: datetime | None = None  # noqa: N815
-    expiresAt: datetime | None = Field(None, description="When the result and inputs are removed.")  # noqa: N815
+    outputFileName: str | None = None
+    externalId: str | None = None
+    startedAt: datetime | None = None
+    finishedAt: datetime | None = None
+    expiresAt: datetime | None = Field(None, description="When the result and inputs are removed.")
     progress: Progress
-    eventsUrl: str = Field(description="Server-sent events; the link works without a key.")  # noqa: N815
-    playlistUrl: str | None = Field(description="HLS, while it is rendered; the link works without a key. None for codecs that HLS does not play.")  # noqa: N815
+    eventsUrl: str = Field(description="Server-sent events; the link works without a key.")
+    playlistUrl: str | None = Field(description="HLS, while it is rendered; the link works without a key. None for codecs that HLS does not play.")
 
 
 class AssetView(BaseModel):
     """A file that can be used by many jobs."""
 
     id: str
-    createdAt: datetime  # noqa: N815
-    updatedAt: datetime  # noqa: N815
+    createdAt: datetime
+    updatedAt: datetime
     name: str
     url: str
     size: int
     format: str
     type: AssetType
-    inputType: Literal["UPLOAD"] = "UPLOAD"  # noqa: N815
-    durationSeconds: float | None = None  # noqa: N815
+    inputType: Literal["UPLOAD"] = "UPLOAD"
+    durationSeconds: float | None = None
     visibility: Literal["ORGANIZATION"] = "ORGANIZATION"
     width: int | None = None
     height: int | None = None
@@ -190,8 +190,8 @@ class AssetPage(BaseModel):
     """Assets."""
 
     items: list[AssetView]
-    nextCursor: str | None = None  # noqa: N815
-    totalCount: int  # noqa: N815
+    nextCursor: str | None = None
+    totalCount: int
 
 
 class BatchMetrics(BaseModel):
@@ -210,8 +210,8 @@ class BatchView(BaseModel):
     created_at: datetime
     status: BatchStatus
     metrics: BatchMetrics
-    webhookUrl: str | None = None  # noqa: N815
-    outputUrl: str = Field(description="JSON lines, one a request; empty until the batch has ended.")  # noqa: N815
+    webhookUrl: str | None = None
+    outputUrl: str = Field(description="JSON lines, one a request; empty until the batch has ended.")
 
 
 class Validated(BaseModel):
@@ -241,5 +241,5 @@ class ModelInfo(BaseModel):
 class Cost(BaseModel):
     """What a render would take."""
 
-    estimatedFrameCount: float  # noqa: N815
-    estimatedGenerationCost: float = Field(description="Seconds of rendering on this host, by its measured speed; nothing is charged.")  # noqa: N815
+    estimatedFrameCount: float
+    estimatedGenerationCost: float = Field(description="Seconds of rendering on this host, by its measured speed; nothing is charged.")

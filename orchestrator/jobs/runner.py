@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,6 @@ class _Running:
     run: int
     watch: Watch
     board: ProgressBoard
-    started_s: float = field(default_factory=time.monotonic)
 
 
 class Runner:

@@ -107,7 +107,7 @@ def test_what_nobody_says_anything_in_is_copied(small_clip: Path, short_speech: 
     assert np.abs(copied[:16].astype(int) - encoded[:16]).mean() < 1, "the rest is rendered as it would be"
 
 
-def test_output_that_cannot_be_is_refused_before_anything_is_read(small_clip: Path, short_speech: Path, tmp_path: Path) -> None:
+def test_output_that_cannot_be_is_refused_before_anything_is_read(small_clip: Path, tmp_path: Path) -> None:
     for name, options in (
         ("out.webm", RenderOptions(codec="h264")),
         ("out.mp4", RenderOptions(container="webm")),

@@ -168,7 +168,7 @@ def test_file_with_other_or_broken_layers_is_refused(written: Written, old: byte
         read_dlib("other.dat", written.data.replace(old, new, 1))
 
 
-def test_other_files_of_dlibs_and_what_follows_the_last_layer_are_refused(written: Written, tmp_path: Path) -> None:
+def test_other_files_of_dlibs_and_what_follows_the_last_layer_are_refused(written: Written) -> None:
     with pytest.raises(UnsuitableModel, match="more than the last layer"):
         read_dlib("long.dat", written.data + b"\x01\x01")
     assert not is_dlib(whole(1) + text("loss_mmod"))

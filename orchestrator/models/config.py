@@ -1,7 +1,7 @@
 """Model configurations, written from what a pack says about its model: for GPUs, for TensorRT on GPUs, and for CPUs.
 
 The same files serve the official container (native ONNX Runtime backend) and the embedded Triton (`deploy/local`), so only what both know
-may stand in them: see `TENSORRT_PARAMETERS`.
+may stand in them. The native backend refuses a model with a parameter that it does not know.
 """
 
 import hashlib
@@ -42,23 +42,6 @@ TENSORRT_WORKSPACE_BYTES = 2 << 30
 
 TENSORRT_CACHE = "tensorrt_cache"
 """Folder of built engines, relative to the working directory of the server, which has to be writable; the model repository need not be."""
-
-TENSORRT_PARAMETERS = frozenset(
-    {
-        "precision_mode",
-        "max_workspace_size_bytes",
-        "trt_engine_cache_enable",
-        "trt_engine_cache_path",
-        "trt_engine_cache_prefix",
-        "trt_timing_cache_enable",
-        "trt_timing_cache_path",
-        "trt_profile_min_shapes",
-        "trt_profile_opt_shapes",
-        "trt_profile_max_shapes",
-    }
-)
-"""What is set here out of the parameters the native backend knows (README of triton-inference-server/onnxruntime_backend); it refuses to load
-a model with one that it does not know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from onnx import helper
 from tritonclient.grpc import model_config_pb2
 
 from orchestrator.inference.contract import CONTRACTS
-from orchestrator.models.config import CONFIG_FILES, TENSORRT_PARAMETERS, Device, ModelConfig, Tensor
+from orchestrator.models.config import CONFIG_FILES, Device, ModelConfig, Tensor
 from orchestrator.models.gpu_graph import GraphTraits, fits_one_engine, graph_traits
 from orchestrator.models.packs import PACKS
 from orchestrator.models.repository import installed_pack, served_version
@@ -193,7 +193,6 @@ def test_native_backend_knows_every_tensorrt_parameter(role: str) -> None:
     """It refuses a model with one that it does not know. The list is the table of its README, as of Triton 25.06."""
     parameters = accelerators(role, "tensorrt")["tensorrt"]
     assert set(parameters) <= NATIVE_TENSORRT_PARAMETERS
-    assert set(parameters) <= TENSORRT_PARAMETERS
 
 
 @pytest.mark.parametrize("device", CONFIG_FILES)

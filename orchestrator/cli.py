@@ -17,13 +17,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from deploy.local.server import run_foreground
 from orchestrator.cli_bench import bench
 from orchestrator.cli_doctor import doctor_command
 from orchestrator.cli_models import models
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, with_render_flags
+from orchestrator.cli_triton import triton_command
 from orchestrator.cli_tune import tune_command
-from orchestrator.embedded import check_repository, device_config, open_triton
+from orchestrator.embedded import open_triton
 from orchestrator.errors import InvalidOption, RenderError
 from orchestrator.heap import bound_heap
 from orchestrator.pipeline.options import RenderOptions
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")
 app.command("doctor")(doctor_command)
+app.command("triton")(triton_command)
 app.command("tune")(tune_command)
 _stderr = Console(stderr=True)
 
@@ -111,30 +112,6 @@ def serve(
     with open_listener(settings) as listener, open_triton(settings) as client:
         refuse_unfit_models(client, settings)
         run_service(client, settings, listener)
-
-
-@app.command("triton")
-def triton_command(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="gRPC port, 0 for a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="HTTP port, 0 for a free one.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="Metrics port, 0 for a free one.")] = 8002,
-    device: DeviceOption = None,
-) -> None:
-    """Run the embedded Triton in the foreground, for direct model calls."""
-    settings = read_settings(None, device)
-    check_repository(settings)
-    raise typer.Exit(
-        run_foreground(
-            settings.triton_home,
-            settings.model_repository,
-            config_name=device_config(settings),
-            host=host,
-            grpc_port=grpc_port,
-            http_port=http_port,
-            metrics_port=metrics_port,
-        )
-    )
 
 
 def main() -> NoReturn:

@@ -4,8 +4,10 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 
 from deploy.local.gpu import GpuError, check_gpu, gpu_expected
 from deploy.local.home import open_home
@@ -34,25 +36,63 @@ HUNG_S = 60.0
 """A Triton that lives but was not ready for this long is ended and started again, s."""
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How an embedded Triton serves."""
+
+    host: str = "127.0.0.1"
+    grpc_port: int = 0
+    """0 is a free port, another one at each start; as for the other two."""
+    http_port: int = 0
+    metrics_port: int = 0
+    drain_s: float = 1.0
+    """How long requests in flight get to finish when it is stopped, s."""
+
+
+WITHIN = Serving()
+"""For the program that starts it alone."""
+
+
 class SupervisedTriton:
     """An embedded Triton and its supervisor. `client` stays the same across restarts; while Triton is away its requests fail as unavailable."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        serving: Serving = WITHIN,
+        *,
+        max_failed_starts: int | None = None,
+        on_start: Callable[[LocalTriton], None] = lambda _: None,
+        on_log: Callable[[str], None] | None = None,
+    ) -> None:
         """Start Triton.
+
+        Args:
+            settings: which models it serves, and on which device.
+            serving: where it listens, and how it ends.
+            max_failed_starts: how many restarts in a row may fail before there are no more and `failure` says why; None: any number.
+            on_start: called whenever Triton has started.
+            on_log: called with what Triton logs while it serves; like `on_start`, by the supervisor's thread after the first start.
 
         Raises:
             InferenceUnavailable: it does not start.
+            GpuUnavailable: a GPU is expected and cannot be used.
             ContractMismatch: the model repository lacks a role.
         """
-        self._settings = settings
-        self._server: LocalTriton = start_embedded(settings)
-        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address, settings.transport)
         self._closed = threading.Event()
+        self._start = partial(start_embedded, settings, serving, self._closed.is_set)
+        self._max_failed_starts = max_failed_starts
+        self._on_start = on_start
+        self._on_log = on_log
+        self.failure: RenderError | None = None
+        self._server: LocalTriton = self._start()
+        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address, settings.transport)
         self._thread = threading.Thread(target=self._supervise, name="triton-supervisor", daemon=True)
+        on_start(self._server)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the supervisor, then Triton."""
+        """Stop the supervisor, a start that is under way included, then Triton."""
         self._closed.set()
         self._thread.join()
         self.client.close()
@@ -65,24 +105,34 @@ class SupervisedTriton:
             cause = self._wait_for_trouble()
             if cause is None:
                 return
+            self._pass_log_on()
             log.warning("%s; starting it again", cause)
             self._server.stop()
             back_off_s = MIN_BACK_OFF_S if time.monotonic() - started_s > STABLE_S else min(MAX_BACK_OFF_S, 2 * back_off_s)
+            failed_starts = 0
             while not self._closed.wait(back_off_s):
                 try:
-                    self._server = start_embedded(self._settings)
+                    self._server = self._start()
                 except RenderError as exc:
+                    if self._closed.is_set():
+                        return
+                    failed_starts += 1
+                    if failed_starts == self._max_failed_starts:
+                        self.failure = exc
+                        return
                     log.error("Triton does not start: %s", exc)
                     back_off_s = min(MAX_BACK_OFF_S, 2 * back_off_s)
                     continue
                 self.client.reconnect(self._server.grpc_address, self._server.metrics_address)
                 log.info("Triton is back")
+                self._on_start(self._server)
                 break
 
     def _wait_for_trouble(self) -> str | None:
         """Return why Triton has to be started again; None when the supervisor is closed."""
         ready_s = probed_s = time.monotonic()
         while not self._closed.is_set():
+            self._pass_log_on()
             with suppress(subprocess.TimeoutExpired):
                 return f"Triton ended by itself with status {self._server.wait(POLL_S)}"
             if time.monotonic() - probed_s > PROBE_S:
@@ -93,6 +143,10 @@ class SupervisedTriton:
                 if probed_s - ready_s > HUNG_S:
                     return f"Triton lives but was not ready for {probed_s - ready_s:.0f} s"
         return None
+
+    def _pass_log_on(self) -> None:
+        if self._on_log is not None and (text := self._server.read_new_log()):
+            self._on_log(text)
 
 
 @contextmanager
@@ -121,8 +175,8 @@ def metrics_address(triton: str, given: str | None) -> str:
     return given or f"{triton.rpartition(':')[0]}:8002"
 
 
-def start_embedded(settings: Settings) -> LocalTriton:
-    """Start the embedded Triton on the settings' models and device.
+def start_embedded(settings: Settings, serving: Serving = WITHIN, is_given_up: Callable[[], bool] = lambda: False) -> LocalTriton:
+    """Start the embedded Triton on the settings' models and device, unless nobody waits for it any more.
 
     Raises:
         InferenceUnavailable: it does not start.
@@ -132,7 +186,7 @@ def start_embedded(settings: Settings) -> LocalTriton:
     check_repository(settings)
     config_name = device_config(settings)
     try:
-        return LocalTriton.start(settings.triton_home, settings.model_repository, config_name=config_name)
+        return LocalTriton.start(settings.triton_home, settings.model_repository, config_name=config_name, is_given_up=is_given_up, **asdict(serving))
     except TritonStartError as exc:
         kind = InferenceUnavailable if config_name == "cpu" else GpuUnavailable
         raise kind(f"The embedded Triton did not start. {exc}") from exc

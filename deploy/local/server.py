@@ -7,13 +7,12 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
 from deploy.local import guard
@@ -22,7 +21,7 @@ from deploy.local.log import TritonLog, explain_failure, is_accident, is_port_ta
 from deploy.local.prepare import Ports, TritonStartError, check_before_start, choose_ports, make_command
 from deploy.local.progress import STILL_S, StartWatch
 
-__all__ = ["LocalTriton", "TritonStartError", "run_foreground"]
+__all__ = ["LocalTriton", "TritonStartError"]
 
 logger = logging.getLogger("lipsync.triton")
 
@@ -34,9 +33,6 @@ RESTARTS = 1
 
 POLL_S = 0.02
 """Between two looks at a Triton that is starting, which takes 0.2 s at best."""
-
-LOG_S = 0.2
-"""How often the foreground passes Triton's log on."""
 
 KILL_S = 10.0
 """How long ending may take beyond the drain time. Killing, reaping and sweeping take 0.05 s; a Triton whose guard was killed takes 4 s."""
@@ -85,6 +81,7 @@ class LocalTriton:
         extra_args: Sequence[str] = (),
         ready_timeout_s: float = 900.0,
         drain_s: float = 1.0,
+        is_given_up: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Start Triton and return when every model in the repository is ready.
 
@@ -102,6 +99,7 @@ class LocalTriton:
             extra_args: more options for `tritonserver`.
             ready_timeout_s: how long models may load; the first start with TensorRT builds its engines, which takes minutes.
             drain_s: how long requests in flight get to finish when the server is stopped.
+            is_given_up: asked all the time whether nobody waits for the start any more, which then fails.
 
         Raises:
             TritonStartError: Triton is not installed, a port is taken, a model did not load, loading took too long, or Triton crashed twice.
@@ -117,7 +115,7 @@ class LocalTriton:
             log = TritonLog(log_path)
             server = cls(_spawn_guard(triton, command, prefix, drain_s, log), prefix, host, ports, log, drain_s)
             try:
-                server._wait_until_ready(ready_timeout_s)
+                server._wait_until_ready(ready_timeout_s, is_given_up)
             except _PortLost:
                 server.stop()
                 if not picks_left:
@@ -195,7 +193,7 @@ class LocalTriton:
             time.sleep(POLL_S)
         return True
 
-    def _wait_until_ready(self, timeout_s: float) -> None:
+    def _wait_until_ready(self, timeout_s: float, is_given_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + timeout_s
         watch = StartWatch(self._guard.pid, self._log)
         while not self._is_ready():
@@ -203,6 +201,8 @@ class LocalTriton:
                 log = self._log.text()
                 kind = _PortLost if is_port_taken(log) else _StartAccident if is_accident(log, status) else TritonStartError
                 raise kind(explain_failure(log, status))
+            if is_given_up():
+                raise TritonStartError("The start of Triton was given up.")
             if watch.stands_still():
                 raise _StartAccident(f"Triton stood still for {STILL_S:g} s while it was starting.{show_end(self._log.text())}")
             if time.monotonic() > deadline:
@@ -220,70 +220,6 @@ class LocalTriton:
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             return False
         return bool(name == self.shared_memory_prefix)
-
-
-def run_foreground(
-    home: Path,
-    model_repository: Path,
-    *,
-    config_name: str | None = "cpu",
-    host: str = "127.0.0.1",
-    grpc_port: int = 8001,
-    http_port: int = 8000,
-    metrics_port: int = 8002,
-    extra_args: Sequence[str] = (),
-) -> int:
-    """Run Triton until SIGINT or SIGTERM, with its log on standard error; call it from the main thread.
-
-    Requests in flight get ten seconds to finish. The arguments are those of `LocalTriton.start`.
-
-    Returns:
-        The exit status for the program: 0 when a signal ended it, else what Triton ended with, 1 when it did not start.
-    """
-
-    is_serving = is_asked_to_stop = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal is_asked_to_stop
-        for either in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(either, signal.SIG_IGN)  # from here on everything is bounded
-        is_asked_to_stop = True
-        if not is_serving:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        print("Triton is loading its models ...", file=sys.stderr, flush=True)
-        with LocalTriton.start(
-            home,
-            model_repository,
-            config_name=config_name,
-            host=host,
-            grpc_port=grpc_port,
-            http_port=http_port,
-            metrics_port=metrics_port,
-            extra_args=extra_args,
-            drain_s=10.0,
-        ) as server:
-            print(f"gRPC     {server.grpc_address}\nHTTP     {server.http_address}\nmetrics  {server.metrics_address}/metrics")
-            print(f"models   {', '.join(server.model_names()) or 'none'}", flush=True)
-            # Raised out of `Popen.wait`, an interrupt may leave its lock taken, and stopping would wait for that for ever.
-            is_serving = True
-            while (status := server.poll()) is None:
-                if is_asked_to_stop:
-                    raise KeyboardInterrupt
-                print(server.read_new_log(), end="", file=sys.stderr, flush=True)
-                time.sleep(LOG_S)
-            print(f"{server.read_new_log()}Triton ended by itself with status {status}.", file=sys.stderr)
-            return status or 1
-    except KeyboardInterrupt:
-        return 0
-    except TritonStartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _spawn_guard(triton: TritonHome, command: list[str], prefix: str, drain_s: float, log: TritonLog) -> subprocess.Popen[bytes]:

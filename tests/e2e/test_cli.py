@@ -1,4 +1,4 @@
-"""`lipsync render` and `lipsync triton` as programs."""
+"""`lipsync render` as a program."""
 
 import json
 import signal
@@ -7,7 +7,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import tritonclient.grpc
 
 from deploy.local.server import LocalTriton
 from orchestrator.pipeline.options import RenderOptions
@@ -103,24 +102,6 @@ def test_killed_render_leaves_no_process_no_shared_memory_and_no_result(number: 
         process.wait(timeout=30)
     assert process.returncode != 0
     assert not (tmp_path / "out.mp4").exists()
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_triton_command_serves_the_models_until_it_is_told_to_stop() -> None:
-    with running("triton", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0") as process:
-        assert process.stdout is not None
-        address = ""
-        for line in process.stdout:
-            words = line.split()
-            if "gRPC" in line or "grpc" in line:
-                address = next((word for word in words if word.startswith("127.0.0.1:")), address)
-            if address:
-                break
-        with tritonclient.grpc.InferenceServerClient(address) as client:
-            wait_until(lambda: bool(client.is_model_ready("lip_sync")), "lip_sync is ready")
-        process.send_signal(signal.SIGTERM)
-        process.stdout.read()
-        assert process.wait(timeout=30) == 0
 
 
 def test_setting_that_cannot_be_used_is_a_code_and_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

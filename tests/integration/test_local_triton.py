@@ -4,8 +4,6 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -466,20 +464,3 @@ def test_triton_that_loads_for_long_is_left_alone(
     with LocalTriton.start(home, tmp_path):
         assert time.monotonic() - began > 4 * progress.STILL_S
     assert not caplog.records
-
-
-def test_foreground_prints_addresses_and_ends_with_status_0_at_sigterm(home: Path, tmp_path: Path) -> None:
-    write_affine(tmp_path)
-    program = (
-        "import sys; from pathlib import Path; from deploy.local.server import run_foreground;"
-        "sys.exit(run_foreground(Path(sys.argv[1]), Path(sys.argv[2]), grpc_port=0, http_port=0, metrics_port=0))"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, home, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline().split() for _ in range(4)]
-        process.terminate()
-        _, log = process.communicate(timeout=30)
-    assert [line[0] for line in lines] == ["gRPC", "HTTP", "metrics", "models"]
-    assert lines[3][1] == "affine"
-    assert process.returncode == 0
-    assert "Triton is loading its models" in log

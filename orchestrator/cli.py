@@ -97,7 +97,7 @@ def _speaker_audio(text: str) -> SpeakerAudio:
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default LIPSYNC_HOST, 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default LIPSYNC_PORT, 8383.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on, 0 for a free one; default LIPSYNC_PORT, 8383.")] = None,
     triton: TritonOption = None,
     device: DeviceOption = None,
 ) -> None:

@@ -28,9 +28,9 @@ POLL_S = 0.1
 
 def triton_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="gRPC port, 0 for a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="HTTP port, 0 for a free one.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="Metrics port, 0 for a free one.")] = 8002,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port, 0 for a free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port, 0 for a free one.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Metrics port, 0 for a free one.")] = 8002,
     device: DeviceOption = None,
 ) -> None:
     """Run the embedded Triton in the foreground, for direct model calls. It is started again when it dies or hangs."""

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
     database_url: str | None = Field(
         None,
+        pattern=r"^postgres(ql)?(\+psycopg)?://",
         description="database of the jobs, postgresql://USER:PASSWORD@HOST/NAME when several hosts share them; unset is SQLite in the data folder",
     )
     host_name: str | None = Field(None, description="this host's name among those that share a database; unset makes one up once and keeps it")
@@ -61,7 +62,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
     port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
     public_url: str | None = Field(
-        None, description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's"
+        None,
+        pattern="^(https?://.+)?$",
+        description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's",
     )
     api_keys: str = Field("", description="API keys as NAME:KEY, separated by commas; a key has 16 characters or more")
     api_keys_file: Path | None = Field(None, description="file with further API keys, one NAME:KEY a line")

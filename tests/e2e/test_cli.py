@@ -104,12 +104,19 @@ def test_killed_render_leaves_no_process_no_shared_memory_and_no_result(number: 
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_setting_that_cannot_be_used_is_a_code_and_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIPSYNC_PORT", "abc")
+@pytest.mark.parametrize(("name", "value"), [("PORT", "abc"), ("DATABASE_URL", "mysql://host/jobs"), ("PUBLIC_URL", "example.org")])
+def test_setting_that_cannot_be_used_is_a_code_and_a_sentence(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"LIPSYNC_{name}", value)
     done = lipsync("models", "list")
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr.startswith("invalid_option: A setting cannot be used: LIPSYNC_PORT: ")
+    assert done.stderr.startswith(f"invalid_option: A setting cannot be used: LIPSYNC_{name}: ")
     assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--port", "65536"), ("triton", "--grpc-port", "-1")])
+def test_port_that_there_is_not_is_refused(arguments: tuple[str, ...]) -> None:
+    done = lipsync(*arguments)
+    assert (done.returncode, f"Invalid value for '{arguments[1]}'" in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,10 @@ def models_install(
             for note in _notes(version.card):
                 print(f"  {note}")
         if missing_only and before is not None:
-            print(f"  Made anew: {before} is of another version of this program; `lipsync models use {before}` goes back to it.")
+            if version.number == before.number:
+                print(f"  Unchanged: this version of the program makes {before} as it is.")
+            else:
+                print(f"  Made anew: {before} is of another version of this program; `lipsync models use {before}` goes back to it.")
 
 
 @models.command("list")

@@ -152,15 +152,15 @@ def _put_all(pack: Pack, repository: Path, built: Sequence[_Built]) -> list[Vers
 
 
 def is_outdated(version: Version, repository: Path) -> bool:
-    """Tell whether a version that is served is what this program made itself, without a file or options of anybody, and would make anew today.
+    """Tell whether a version that is served is what this program made itself, without a file or options of anybody, and might make otherwise today.
 
     A version that was gone back to on purpose, with today's behind it, is not outdated.
     """
     pack = PACKS.get(version.pack)
     if pack is None or pack.needs_file or version.card.get("options"):
         return False
-    since = [other for other in read_versions(repository, version.role) if other.number >= version.number]
-    return all(other.card.get("built_by") != builder_digest() for other in since)
+    candidates = [other for other in read_versions(repository, version.role) if other.number >= version.number] if version.is_chosen else [version]
+    return all(other.card.get("built_by") != builder_digest() for other in candidates)
 
 
 @cache
@@ -181,21 +181,22 @@ def use_installed(repository: Path, version: Version) -> list[Version]:
     """
     wanted = {**version.card.get("members", {}), version.role: version.number}
     for role, number in wanted.items():
-        use_version(repository, role, number)
+        use_version(repository, role, number, is_chosen=True)
     return [served for role in wanted if (served := served_version(repository, role)) is not None]
 
 
 def _put(repository: Path, built: _Built) -> Version:
-    """Make a model the served version of its role: a new one, or an old one that is the same."""
-    same = ("pack", "model_sha256", "parameters", "max_batch_size", "sha256", "members", "built_by")
-    alike = [version for version in read_versions(repository, built.role) if all(version.card.get(name) == built.card.get(name) for name in same)]
+    """Make a model the served version of its role: a new one, or an old one that is the same, whichever version of the program made it."""
+    card = {**built.card, "configurations_sha256": _digest_of([text for _, text in sorted(built.configurations.items())])}
+    same = ("pack", "model_sha256", "configurations_sha256", "sha256", "members")
+    alike = [version for version in read_versions(repository, built.role) if all(version.card.get(name) == card.get(name) for name in same)]
     if alike:
-        use_version(repository, built.role, alike[-1].number)
+        use_version(repository, built.role, alike[-1].number, facts={"built_by": card["built_by"]})
     else:
         with new_version(repository, built.role) as staged:
             if built.model is not None:
                 shutil.copyfile(built.model, staged.folder / MODEL_FILE)
-            staged.serve(built.configurations, built.card)
+            staged.serve(built.configurations, card)
     version = served_version(repository, built.role)
     assert version is not None
     return version

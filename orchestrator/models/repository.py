@@ -25,6 +25,9 @@ REQUIRED_ROLES = ("face_detector", "lip_sync")
 CARD = "card.json"
 """File in a version's folder that says what it is, where it came from and how it was proven."""
 
+CHOSEN = "CHOSEN"
+"""File in a role's folder while it serves a version that an operator went to by name."""
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -39,6 +42,8 @@ class Version:
     card: Mapping[str, Any]
     folder: Path
     is_served: bool
+    is_chosen: bool = False
+    """Whether it is served because an operator asked for this version."""
 
     def __str__(self) -> str:
         return f"{self.pack}/{self.number}"
@@ -54,7 +59,8 @@ def read_versions(repository: Path, role: str) -> list[Version]:
         if (folder / str(number) / CARD).is_file():
             card = json.loads((folder / str(number) / CARD).read_text())
         pack = str(card.get("pack", served[0] if served and served[1] == number else "unknown"))
-        versions.append(Version(role, number, pack, card, folder / str(number), served is not None and served[1] == number))
+        is_served = served is not None and served[1] == number
+        versions.append(Version(role, number, pack, card, folder / str(number), is_served, is_served and (folder / CHOSEN).exists()))
     return versions
 
 
@@ -98,7 +104,7 @@ class StagedVersion:
             configurations: text of each configuration file by its path below the role's folder.
             card: what `models card` shows.
         """
-        (self.folder / CARD).write_text(json.dumps({**card, "version": self.number}, indent=1, ensure_ascii=False) + "\n")
+        _write_card(self.folder, {**card, "version": self.number})
         for path, text in configurations.items():
             kept = self.folder / path
             kept.parent.mkdir(exist_ok=True)
@@ -119,8 +125,15 @@ def new_version(repository: Path, role: str) -> Iterator[StagedVersion]:
         yield StagedVersion(role, number, aside)
 
 
-def use_version(repository: Path, role: str, number: int) -> None:
+def use_version(repository: Path, role: str, number: int, *, is_chosen: bool = False, facts: Mapping[str, Any] | None = None) -> None:
     """Serve another version of a role that is installed.
+
+    Args:
+        repository: the model repository.
+        role: whose model it is.
+        number: the version's.
+        is_chosen: an operator asked for this version; only where he did is it known as such.
+        facts: what the version's card says from now on.
 
     Raises:
         InvalidOption: there is no such version.
@@ -130,7 +143,11 @@ def use_version(repository: Path, role: str, number: int) -> None:
     if version is None or not (version.folder / "config.pbtxt").is_file():
         raise InvalidOption(f"There is no version {number} of {role} in {repository}; `lipsync models list` shows what there is.")
     with _changed(repository, role) as aside:
+        if facts is not None:
+            _write_card(aside / str(number), {**version.card, **facts})
         _serve(aside, number, version.pack)
+        if is_chosen:
+            (aside / CHOSEN).touch()
 
 
 def remove_role(repository: Path, role: str) -> None:
@@ -215,6 +232,11 @@ def _staging_folder(repository: Path) -> Path:
     return parent if os.access(parent, os.W_OK | os.X_OK) and parent.stat().st_dev == repository.stat().st_dev else repository
 
 
+def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    (folder / CARD).unlink(missing_ok=True)  # it may be a link shared with the folder in use
+    (folder / CARD).write_text(json.dumps(dict(card), indent=1, ensure_ascii=False) + "\n")
+
+
 def _serve(folder: Path, number: int, pack: str) -> None:
     """Make a role's folder serve one of its versions."""
     kept = folder / str(number)
@@ -224,7 +246,8 @@ def _serve(folder: Path, number: int, pack: str) -> None:
         (folder / path).unlink(missing_ok=True)  # it may be a link shared with the folder in use
         text = (kept / path).read_text()
         (folder / path).write_text(f"{text.rstrip()}\nversion_policy {{ specific {{ versions: [ {number} ] }} }}\n")
-    (folder / "PACK").unlink(missing_ok=True)
+    for marker in ("PACK", CHOSEN):
+        (folder / marker).unlink(missing_ok=True)
     (folder / "PACK").write_text(f"{pack}/{number}\n")
 
 

@@ -22,7 +22,7 @@ from orchestrator import errors
 from orchestrator.cli import app
 from orchestrator.cli_doctor import outdated_models
 from orchestrator.models.config import CONFIG_FILES
-from orchestrator.models.install import install_pack, is_outdated, verify_version
+from orchestrator.models.install import install_pack, is_outdated, use_installed, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
@@ -384,19 +384,47 @@ def served_is_outdated(repository: Path) -> bool:
     return is_outdated(served, repository)
 
 
+def go_to_program(monkeypatch: pytest.MonkeyPatch, name: str, loud_level_db: float) -> None:
+    """Pretend to be a version of the program with other code, which makes mouth-warp with this parameter."""
+    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: name)
+    monkeypatch.setattr("orchestrator.models.packs.LOUD_LEVEL_DBFS", loud_level_db)
+
+
 def test_model_of_other_code_is_outdated_unless_an_operator_chose_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as other:
-        other.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
-        install("mouth-warp", repository)
-        assert not served_is_outdated(repository)
+    go_to_program(monkeypatch, "older code", -20.0)
+    first = install("mouth-warp", repository)
+    assert not served_is_outdated(repository)
+    go_to_program(monkeypatch, "newer code", -21.0)
     assert served_is_outdated(repository)
     assert install("mouth-warp", repository).number == 2
     assert not served_is_outdated(repository)
-    use_version(repository, "lip_sync", 1)
+    use_installed(repository, first)
     assert not served_is_outdated(repository), "who went back on purpose is left alone"
-    use_version(repository, "lip_sync", 2)
-    monkeypatch.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
+    use_installed(repository, find_version(repository, "mouth-warp/2"))
+    go_to_program(monkeypatch, "older code", -20.0)
     assert served_is_outdated(repository), "so is a newer one's model where the program itself went back"
+
+
+def test_program_that_goes_back_and_forth_takes_its_own_models_along(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_to_program(monkeypatch, "a", -20.0)
+    install("mouth-warp", repository)
+    for name, level, number in (("b", -21.0, 2), ("a", -20.0, 1), ("b", -21.0, 2)):
+        go_to_program(monkeypatch, name, level)
+        assert served_is_outdated(repository)
+        assert install("mouth-warp", repository).number == number
+        assert not served_is_outdated(repository)
+
+
+def test_model_that_other_code_makes_the_same_stays_the_version_it_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_to_program(monkeypatch, "older code", -20.0)
+    version = install("mouth-warp", repository)
+    stamp = (version.folder / "model.onnx").stat().st_mtime_ns
+    go_to_program(monkeypatch, "newer code", -20.0)
+    assert served_is_outdated(repository), "that is known only once it is made"
+    assert install("mouth-warp", repository).number == 1
+    assert not served_is_outdated(repository)
+    assert [(other.number, other.is_served) for other in read_versions(repository, "lip_sync")] == [(1, True)]
+    assert (version.folder / "model.onnx").stat().st_mtime_ns == stamp
 
 
 def test_operators_own_model_is_never_outdated(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,9 +437,9 @@ def test_install_missing_makes_outdated_models_anew_and_says_so(repository: Path
     monkeypatch.setenv("LIPSYNC_MODEL_REPOSITORY", str(repository))
     command = ["models", "install", "--missing", "mouth-warp"]
     run = CliRunner()
-    with monkeypatch.context() as other:
-        other.setattr("orchestrator.models.install.builder_digest", lambda: "older code")
-        assert "Made anew" not in run.invoke(app, command).stdout
+    go_to_program(monkeypatch, "older code", -20.0)
+    assert "Made anew" not in run.invoke(app, command).stdout
+    go_to_program(monkeypatch, "newer code", -21.0)
     assert "Outdated" in run.invoke(app, ["models", "list"]).stdout
     assert "mouth-warp/1" in outdated_models(repository)
     renewed = run.invoke(app, command).stdout
@@ -419,6 +447,8 @@ def test_install_missing_makes_outdated_models_anew_and_says_so(repository: Path
     assert run.invoke(app, command).stdout == ""
     assert "Outdated" not in run.invoke(app, ["models", "list"]).stdout
     assert outdated_models(repository) == ""
+    go_to_program(monkeypatch, "newest code", -21.0)
+    assert "Unchanged: this version of the program makes mouth-warp/2 as it is." in run.invoke(app, command).stdout
     install("wav2lip", repository, small_wav2lip(tmp_path / "w.onnx"))
     assert run.invoke(app, command).stdout == "", "an operator's own model stays"
 

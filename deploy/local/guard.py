@@ -182,10 +182,10 @@ def _drain(signals: int, timeout_s: float) -> None:
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:
-    """List the ids of all processes, each with its fields, see `stat_fields`."""
+    """List the ids of all processes, each with its fields, see `stat_fields`; other users' only where the machine shows them (hidepid)."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with suppress(FileNotFoundError, ProcessLookupError):
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 yield int(entry.name), stat_fields(entry)
 
 

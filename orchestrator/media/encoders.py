@@ -21,7 +21,7 @@ _X265_FRAME_THREADS = 2
 
 _X264_RATE_TOLERANCE = 0.03
 """How far x264's rate control may stray. Left at 1, it begins cautiously, and segments end before it has learned: measured at 720p, 75 to 80 % of
-1 to 8 Mbit/s; so 97 to 98 %. (With a decoder's buffer, as for x265, its bits differ from run to run.)"""
+1 to 8 Mbit/s; so 97 to 98 %. (With a decoder's buffer its bits differ from run to run.)"""
 
 _FFV1_SLICES = 4
 """Parts of a picture that FFV1 works on at a time; it shapes the bits."""
@@ -43,8 +43,7 @@ def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool, li
         return {"preset": preset, **({"qp": "0"} if encoding.lossless else quality), **({"x264-params": parameters} if parameters else {})}
     if encoder.name == "libx265":
         lossless = ["lossless=1"] if encoding.lossless else []
-        rate = _x265_rate(encoding.bitrate) if encoding.bitrate else []
-        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *lossless, *rate, *told])
+        parameters = ":".join(["log-level=error", "open-gop=0", "info=0", f"frame-threads={_X265_FRAME_THREADS}", *lossless, *told])
         return {"preset": preset, **quality, "x265-params": parameters}
     if encoder.name == "libsvtav1":
         os.environ.setdefault("SVT_LOG", _SVT_QUIET)  # else it writes its settings to standard error; its failures come as error codes too
@@ -82,16 +81,6 @@ def open_encoder(context: VideoCodecContext) -> None:
             with suppress(OSError):  # it has ended, or is not ours to change
                 if os.sched_getscheduler(thread) == os.SCHED_FIFO:
                     os.sched_setscheduler(thread, policy, os.sched_param(0))
-
-
-def _x265_rate(bitrate: int) -> list[str]:
-    """Return the parameters that have x265 use the bits it is given, by a decoder's buffer of one second.
-
-    Without a buffer it begins cautiously, and segments end before it has learned: measured at 720p, 58 to 70 % of 1 to 16 Mbit/s, with it 101 to
-    104 %. `const-vbv` makes the bits the same every time.
-    """
-    kbit = str(max(1, bitrate // 1000))
-    return [f"vbv-maxrate={kbit}", f"vbv-bufsize={kbit}", "const-vbv=1"]
 
 
 @cache

@@ -46,6 +46,8 @@ class SegmentFile:
     frame_count: int
     delay_frames: int
     """How many frames decoding is ahead of showing, by the encoder's choice."""
+    picture_bytes: int
+    """What its pictures take, without sound and container."""
 
 
 class _SegmentMaker:
@@ -74,7 +76,7 @@ class _SegmentMaker:
         self._speech = speech
         self._first_frame = first_frame
         self._frame_count = 0
-        self._packet_count = 0
+        self._packet_count = self._picture_bytes = 0
         self._delay_frames = output.encoder.delay_frames
         self._lag_ticks: int | None = None
         # A later fragment keeps its own start time; the first one's sound begins before 0 and is moved there by an edit list. Matroska says
@@ -102,7 +104,7 @@ class _SegmentMaker:
 
     def _close(self) -> SegmentFile:
         self._container.close()
-        return SegmentFile(self._path, self._frame_count, self._delay_frames or 0)
+        return SegmentFile(self._path, self._frame_count, self._delay_frames or 0, self._picture_bytes)
 
     def abandon(self) -> None:
         """Give back what is open and delete the file."""
@@ -121,6 +123,7 @@ class _SegmentMaker:
             packet.pts, packet.dts = self._clock.tick(shown), self._clock.tick(decoded) - self._lag_ticks
             packet.duration, packet.time_base = self._clock.tick(decoded + 1) - self._clock.tick(decoded), self._clock.time_base
             self._packet_count += 1
+            self._picture_bytes += packet.size
             self._container.mux(packet)
 
 

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from orchestrator.media.clock import OutputClock
 from orchestrator.media.gops import GopReader
 from orchestrator.media.output import SEGMENT_SUFFIXES, Output
 from orchestrator.media.probe import VideoInfo
+from orchestrator.media.rate import Spent, next_told
 from orchestrator.media.reader import Picture
 from orchestrator.media.segment import SegmentCopier, SegmentEncoder, SegmentFile
 from orchestrator.media.sound import SpeechEncoder
@@ -40,6 +41,8 @@ class FinishedSegment:
     duration_s: Fraction
     is_copied: bool = False
     """Whether its pictures are the source's own packets."""
+    told: int | None = None
+    """What the encoder was told to use, bits/s; None for a quality, and for a copy."""
 
     @property
     def edited_count(self) -> int:
@@ -97,21 +100,23 @@ class SegmentFolder:
         """Return where to write a segment whose name will end so: a name that no other attempt uses, should one still be at it."""
         return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}{suffix}.partial"
 
-    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction, *, is_copied: bool = False) -> None:
+    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction, *, is_copied: bool = False, told: int | None = None) -> None:
         """Put the next segment in place.
 
         Raises:
             StorageError: it cannot be put there.
         """
         place = self.path / f"{len(self.finished):05}{Path(file.path.stem).suffix}"
-        segment = FinishedSegment(SegmentFile(place, file.frame_count, file.delay_frames), frame_ranges(edited), duration_s, is_copied)
+        segment = FinishedSegment(replace(file, path=place), frame_ranges(edited), duration_s, is_copied, told)
         try:
             about = {
                 "frame_count": file.frame_count,
                 "delay_frames": file.delay_frames,
+                "picture_bytes": file.picture_bytes,
                 "edited": segment.edited,
                 "duration_s": str(duration_s),
                 "is_copied": is_copied,
+                "told": told,
             }
             self._place(segment.file.path.with_suffix(".json"), about)
             with file.path.open("rb") as written:
@@ -146,8 +151,9 @@ def finished_segments(path: Path) -> list[FinishedSegment]:
         except FileNotFoundError:
             break  # the folder is being deleted
         ranges = tuple((int(first), int(stop)) for first, stop in about["edited"])
-        placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]))
-        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"]), bool(about["is_copied"])))
+        # What an earlier version of this program wrote lacks the bytes and what was told.
+        placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]), int(about.get("picture_bytes", 0)))
+        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"]), bool(about["is_copied"]), about.get("told")))
     return segments
 
 
@@ -192,6 +198,7 @@ class SegmentWriter:
         """Where writing begins."""
         self._encoder: SegmentEncoder | None = None
         self._edited: list[bool] = []
+        self._told: int | None = None
         self._finisher = ThreadPoolExecutor(1, "segment-finish")
         self._finishing: Future[None] | None = None
         self._started = len(folder.finished)
@@ -220,13 +227,15 @@ class SegmentWriter:
         """
         if self._encoder is None:
             self.copy_what_is_next()
-            self._encoder = SegmentEncoder(self._path(), self._info, self._clock, self._output, self._speech, self._started, self._part.first)
+            output = self._told_output()
+            self._told = output.encoding.bitrate
+            self._encoder = SegmentEncoder(self._path(), self._info, self._clock, output, self._speech, self._started, self._part.first)
         self._encoder.write(picture)
         self._edited.append(is_edited)
         if len(self._edited) == self._part.frame_count:
             encoder, edited = self._encoder, np.array(self._edited, np.bool_)
             self._encoder, self._edited = None, []
-            self._submit(encoder, edited)
+            self._submit(encoder, edited, self._told)
 
     def copy_what_is_next(self) -> None:
         """Copy the segments that are to be copied, up to the next picture that is encoded, or to the end.
@@ -245,6 +254,18 @@ class SegmentWriter:
                     raise
             self._submit(copier, np.zeros(self._part.frame_count, np.bool_))
 
+    def _told_output(self) -> Output:
+        """Return the output as the next segment's encoder is to make it: with a bit rate that makes the output's average what is asked for.
+
+        Where two segments are made at a time it goes by those before the last one, which may not be finished: the same ones every time.
+        """
+        encoding = self._output.encoding
+        if encoding.bitrate is None:
+            return self._output
+        known = self._folder.finished[: self._started if self._is_serial else max(0, self._started - 1)]
+        spent = [Spent(one.told, one.file.picture_bytes, one.duration_s) for one in known if one.told is not None]
+        return replace(self._output, encoding=replace(encoding, bitrate=next_told(encoding.bitrate, self._output.encoder.name, spent)))
+
     @property
     def _part(self) -> Part:
         return self._parts[self._started]
@@ -252,7 +273,7 @@ class SegmentWriter:
     def _path(self) -> Path:
         return self._folder.partial(self._started, self._output.segment_suffix)
 
-    def _submit(self, maker: SegmentEncoder | SegmentCopier, edited: NDArray[np.bool_]) -> None:
+    def _submit(self, maker: SegmentEncoder | SegmentCopier, edited: NDArray[np.bool_], told: int | None = None) -> None:
         """Have a segment finished, whose pictures are all written, while the next one begins."""
         part, self._started = self._part, self._started + 1
         try:
@@ -262,15 +283,15 @@ class SegmentWriter:
         except BaseException:
             maker.abandon()
             raise
-        self._finishing = self._finisher.submit(self._finish, maker, part, edited)
+        self._finishing = self._finisher.submit(self._finish, maker, part, edited, told)
         if self._watch.is_leaving or self._is_serial:
             self._wait()
             self._watch.checkpoint()
 
-    def _finish(self, maker: SegmentEncoder | SegmentCopier, part: Part, edited: NDArray[np.bool_]) -> None:
+    def _finish(self, maker: SegmentEncoder | SegmentCopier, part: Part, edited: NDArray[np.bool_], told: int | None) -> None:
         duration_s = self._clock.time_s(part.stop) - self._clock.time_s(part.first)
         try:
-            self._folder.add(maker.finish(), edited, duration_s, is_copied=part.source_pts is not None)
+            self._folder.add(maker.finish(), edited, duration_s, is_copied=part.source_pts is not None, told=told)
         except BaseException:
             maker.abandon()
             raise

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,6 +35,8 @@ B_FRAMES = Encoding(preset="veryfast", thread_count=2)
 NO_B_FRAMES = Encoding(preset="ultrafast", thread_count=1)
 MANY_THREADS = Encoding(preset="veryfast", thread_count=16)
 """As on a host with many cores: a segment is finished while the next one is written."""
+BIT_RATE = replace(B_FRAMES, bitrate=100_000)
+"""What an encoder is told depends on the segments before it."""
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def stream(segments: Iterable[Path], out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES, MANY_THREADS])
+@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES, MANY_THREADS, BIT_RATE, replace(BIT_RATE, thread_count=16)])
 def test_stream_of_segments_plays_as_the_finished_movie_does(tmp_path: Path, speech: AudioInfo, encoding: Encoding) -> None:
     segments = write(tmp_path / "segments", speech, encoding)
     paths = [segment.file.path for segment in segments.finished]
@@ -111,7 +114,7 @@ def test_scene_cut_inside_a_segment_starts_no_fragment_of_its_own(tmp_path: Path
     assert len(decoded(segments.finished[1].file.path)) == 50
 
 
-@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES, MANY_THREADS])
+@pytest.mark.parametrize("encoding", [B_FRAMES, NO_B_FRAMES, MANY_THREADS, BIT_RATE, replace(BIT_RATE, thread_count=16)])
 @pytest.mark.parametrize("stop_at", [3, 12, 13, 61, 62, 120])
 def test_output_is_the_same_bits_wherever_it_was_begun_again(tmp_path: Path, speech: AudioInfo, encoding: Encoding, stop_at: int) -> None:
     whole = movie(write(tmp_path / "at once", speech, encoding), tmp_path / "at once.mp4")

@@ -31,7 +31,7 @@ from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.session import refuse_unfit_models, render
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, warn_of_unknown_variables
 
 # Without Rich's boxes: they cut the names of long options short and take [x1, y1] for markup.
 app = typer.Typer(
@@ -109,6 +109,7 @@ def serve(
     given = {"host": host, "port": port}
     settings = read_settings(triton, device).model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up_logging(settings.log_format)
+    warn_of_unknown_variables()
     with open_listener(settings) as listener, open_triton(settings) as client:
         refuse_unfit_models(client, settings)
         run_service(client, settings, listener)

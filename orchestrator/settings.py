@@ -1,12 +1,20 @@
 """Settings: the only reader of the environment. Every variable starts with LIPSYNC_."""
 
+import logging
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+log = logging.getLogger("lipsync.settings")
+
 _ROOT = Path(__file__).resolve().parents[1]
+
+_COMPOSE_VARIABLES = frozenset({"LISTEN", "MODEL_CONFIG"})
+"""What only docker-compose.yml reads."""
 
 Device = Literal["auto", "cpu", "gpu", "tensorrt"]
 Transport = Literal["auto", "grpc", "shared_memory"]
@@ -95,6 +103,16 @@ class Settings(BaseSettings):
         """Optional roles that take part, where there is a model, when a render's options leave it open."""
         roles = ("face_landmarks", "face_enhancer", "face_occluder", "voice_activity", "voice_separator")
         return frozenset(role for role in roles if getattr(self, role))
+
+
+def warn_of_unknown_variables() -> None:
+    """Log each variable of the environment that is named like a setting and is none: a mistyped one would be left out without a word."""
+    known = [name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        prefix, _, name = variable.upper().partition("_")
+        if prefix == "LIPSYNC" and name not in {*known, *_COMPOSE_VARIABLES}:
+            nearest = "".join(f"; did you mean LIPSYNC_{match}?" for match in get_close_matches(name, known, 1))
+            log.warning("%s is no setting, and is left out%s", variable, nearest)
 
 
 def settings_table() -> str:

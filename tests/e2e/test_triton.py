@@ -1,12 +1,13 @@
 """`lipsync triton` as a program."""
 
+import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -66,8 +67,24 @@ def triton_command() -> Iterator[Told]:
     told._reader.join()
 
 
+def tritonservers(process_id: int) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(process_id).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended while we looked
+            if child.name() == "tritonserver":
+                found.append(child)
+    return found
+
+
 def tritonserver(process_id: int) -> psutil.Process:
-    return next(child for child in psutil.Process(process_id).children(recursive=True) if child.name() == "tritonserver")
+    return tritonservers(process_id)[0]
+
+
+@pytest.fixture
+def own_tritonservers() -> Callable[[], list[psutil.Process]]:
+    """Return what finds the Tritons that the test itself has started in this process, which may have one for other tests."""
+    others = tritonservers(os.getpid())
+    return lambda: [server for server in tritonservers(os.getpid()) if server not in others]
 
 
 @pytest.fixture
@@ -133,14 +150,17 @@ def test_it_ends_soon_although_triton_hangs() -> None:
 
 
 def test_triton_that_never_comes_up_again_is_an_error(
-    breakable: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    breakable: Callable[[], None],
+    own_tritonservers: Callable[[], list[psutil.Process]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(embedded, "MAX_BACK_OFF_S", 0.2)
     monkeypatch.setattr(cli_triton, "MAX_FAILED_STARTS", 3)
 
     def break_and_kill(server: LocalTriton) -> None:
         breakable()
-        tritonserver(psutil.Process().pid).kill()
+        own_tritonservers()[0].kill()
 
     monkeypatch.setattr(cli_triton, "_show", break_and_kill)
     with pytest.raises(InferenceUnavailable, match="could not load the model 'lip_sync'"):
@@ -149,12 +169,13 @@ def test_triton_that_never_comes_up_again_is_an_error(
     caplog.clear()
 
 
-def test_supervisor_is_closed_without_waiting_for_a_start() -> None:
+def test_supervisor_is_closed_without_waiting_for_a_start(own_tritonservers: Callable[[], list[psutil.Process]]) -> None:
     triton = SupervisedTriton(Settings(device="cpu"))
-    tritonserver(psutil.Process().pid).kill()
-    time.sleep(embedded.POLL_S)
-    wait_until(lambda: has_descendant(psutil.Process().pid, "tritonserver"), "Triton is started again")
-    tritonserver(psutil.Process().pid).suspend()
+    [first] = own_tritonservers()
+    first.kill()
+    first.wait(10)
+    wait_until(lambda: bool(own_tritonservers()), "Triton is started again")
+    own_tritonservers()[0].suspend()
     began = time.monotonic()
     triton.close()
     assert time.monotonic() - began < PROMPT_S

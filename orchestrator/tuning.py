@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from deploy.local.gpu import gpu_expected
 from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.cores import available_cores
 from orchestrator.embedded import check_repository, device_config, open_triton
@@ -75,6 +77,7 @@ class RenderTrial:
 
 
 Trial = ModelTrial | RenderTrial
+_Trial = TypeVar("_Trial", ModelTrial, RenderTrial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,7 @@ def best_model(trials: Sequence[ModelTrial]) -> ModelTrial | None:
         batching = trial.batching
         return trial.device == "tensorrt", batching.instance_count, batching.preferred_size or 0, batching.queue_delay_us
 
-    fastest = max(trial.frames_per_s for trial in trials)
-    return min((trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest), key=cost)
+    return min(_as_fast_as_any(trials), key=cost)
 
 
 def is_worth_more(trials: Sequence[RenderTrial]) -> bool:
@@ -169,36 +171,39 @@ def is_worth_more(trials: Sequence[RenderTrial]) -> bool:
 
 def best_count(trials: Sequence[RenderTrial]) -> int:
     """Return the smallest number of renders that is as fast as any, and at least `LEAST_RENDERS`."""
-    fastest = max(trial.frames_per_s for trial in trials)
-    return max(LEAST_RENDERS, min(trial.count for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest))
+    return max(LEAST_RENDERS, min(trial.count for trial in _as_fast_as_any(trials)))
 
 
 def best_threads(trials: Sequence[RenderTrial]) -> RenderTrial:
     """Return the lone render that is as fast as any with the fewest threads: more would take memory, and cores from other renders, for nothing."""
+    return min(_as_fast_as_any(trials), key=lambda trial: trial.encoder_threads)
+
+
+def _as_fast_as_any(trials: Sequence[_Trial]) -> list[_Trial]:
     fastest = max(trial.frames_per_s for trial in trials)
-    return min((trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest), key=lambda trial: trial.encoder_threads)
+    return [trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest]
 
 
 def _devices(settings: Settings) -> list[Device]:
-    """Return what the models may run on: what the settings say; where they leave it open and there is a GPU, both of its ways that work here."""
+    """Return what the models may run on: what the settings say; where they leave it open and there is a GPU, both of its ways that work here.
+
+    What was chosen before does not count.
+
+    Raises:
+        GpuUnavailable: a GPU is asked for or shows, and cannot be used.
+    """
     if settings.device != "auto":
-        return [_device(settings)]
-    if device_config(settings) == "cpu":
+        device_config(settings)
+        return [settings.device]
+    if gpu_expected() is None:
         return ["cpu"]
-    devices = []
-    for device in ("gpu", "tensorrt"):
-        try:
-            devices.append(_device(settings.model_copy(update={"device": device})))
-        except GpuUnavailable as exc:
-            if device == "gpu":
-                raise
-            log.info("TensorRT is left out: %s", exc)
-    return devices
-
-
-def _device(settings: Settings) -> Device:
-    name = device_config(settings)
-    return "gpu" if name is None else "tensorrt" if name == "tensorrt" else "cpu"
+    device_config(settings.model_copy(update={"device": "gpu"}))
+    try:
+        device_config(settings.model_copy(update={"device": "tensorrt"}))
+    except GpuUnavailable as exc:
+        log.info("TensorRT is left out: %s", exc)
+        return ["gpu"]
+    return ["gpu", "tensorrt"]
 
 
 def _try_batchings(settings: Settings, folder: Path, device: Device, seconds: float, on_trial: Callable[[Trial], None]) -> list[ModelTrial]:

@@ -120,7 +120,8 @@ def test_tensorrt_that_was_chosen_is_what_auto_means(tmp_path: Path, monkeypatch
         if tensorrt and len(asked) > 2:
             raise GpuError("The libraries of TensorRT are not there.")
 
-    monkeypatch.setattr(embedded, "gpu_expected", lambda: "/dev/nvidiactl")
+    for module in (embedded, tuning):
+        monkeypatch.setattr(module, "gpu_expected", lambda: "/dev/nvidiactl")
     monkeypatch.setattr(embedded, "open_home", lambda _: SimpleNamespace(python=Path("python"), environment=dict))
     monkeypatch.setattr(embedded, "check_gpu", check_gpu)
     settings = Settings(data=tmp_path)
@@ -130,5 +131,6 @@ def test_tensorrt_that_was_chosen_is_what_auto_means(tmp_path: Path, monkeypatch
     assert device_config(settings) == "tensorrt" and asked == [False, True]
     assert device_config(settings.model_copy(update={"device": "gpu"})) is None, "a setting wins"
     assert tuning._devices(settings.model_copy(update={"device": "gpu"})) == ["gpu"]
+    assert tuning._devices(settings) == ["gpu"], "what was chosen and is gone does not keep from choosing again"
     with pytest.raises(GpuUnavailable, match=r"TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu"):
         device_config(settings)

@@ -48,6 +48,8 @@ class SegmentFile:
     """How many frames decoding is ahead of showing, by the encoder's choice."""
     picture_bytes: int
     """What its pictures take, without sound and container."""
+    told: int | None
+    """What its encoder was told to use, bits/s; None for a quality."""
 
 
 class _SegmentMaker:
@@ -104,7 +106,7 @@ class _SegmentMaker:
 
     def _close(self) -> SegmentFile:
         self._container.close()
-        return SegmentFile(self._path, self._frame_count, self._delay_frames or 0, self._picture_bytes)
+        return SegmentFile(self._path, self._frame_count, self._delay_frames or 0, self._picture_bytes, self._output.encoding.bitrate)
 
     def abandon(self) -> None:
         """Give back what is open and delete the file."""

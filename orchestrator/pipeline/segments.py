@@ -41,8 +41,6 @@ class FinishedSegment:
     duration_s: Fraction
     is_copied: bool = False
     """Whether its pictures are the source's own packets."""
-    told: int | None = None
-    """What the encoder was told to use, bits/s; None for a quality, and for a copy."""
 
     @property
     def edited_count(self) -> int:
@@ -100,23 +98,23 @@ class SegmentFolder:
         """Return where to write a segment whose name will end so: a name that no other attempt uses, should one still be at it."""
         return self.path / f"{index:05}.{uuid.uuid4().hex[:8]}{suffix}.partial"
 
-    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction, *, is_copied: bool = False, told: int | None = None) -> None:
+    def add(self, file: SegmentFile, edited: NDArray[np.bool_], duration_s: Fraction, *, is_copied: bool = False) -> None:
         """Put the next segment in place.
 
         Raises:
             StorageError: it cannot be put there.
         """
         place = self.path / f"{len(self.finished):05}{Path(file.path.stem).suffix}"
-        segment = FinishedSegment(replace(file, path=place), frame_ranges(edited), duration_s, is_copied, told)
+        segment = FinishedSegment(replace(file, path=place), frame_ranges(edited), duration_s, is_copied)
         try:
             about = {
                 "frame_count": file.frame_count,
                 "delay_frames": file.delay_frames,
                 "picture_bytes": file.picture_bytes,
+                "told": file.told,
                 "edited": segment.edited,
                 "duration_s": str(duration_s),
                 "is_copied": is_copied,
-                "told": told,
             }
             self._place(segment.file.path.with_suffix(".json"), about)
             with file.path.open("rb") as written:
@@ -152,8 +150,8 @@ def finished_segments(path: Path) -> list[FinishedSegment]:
             break  # the folder is being deleted
         ranges = tuple((int(first), int(stop)) for first, stop in about["edited"])
         # What an earlier version of this program wrote lacks the bytes and what was told.
-        placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]), int(about.get("picture_bytes", 0)))
-        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"]), bool(about["is_copied"]), about.get("told")))
+        placed = SegmentFile(file, int(about["frame_count"]), int(about["delay_frames"]), int(about.get("picture_bytes", 0)), about.get("told"))
+        segments.append(FinishedSegment(placed, ranges, Fraction(about["duration_s"]), bool(about["is_copied"])))
     return segments
 
 
@@ -198,7 +196,6 @@ class SegmentWriter:
         """Where writing begins."""
         self._encoder: SegmentEncoder | None = None
         self._edited: list[bool] = []
-        self._told: int | None = None
         self._finisher = ThreadPoolExecutor(1, "segment-finish")
         self._finishing: Future[None] | None = None
         self._started = len(folder.finished)
@@ -228,14 +225,13 @@ class SegmentWriter:
         if self._encoder is None:
             self.copy_what_is_next()
             output = self._told_output()
-            self._told = output.encoding.bitrate
             self._encoder = SegmentEncoder(self._path(), self._info, self._clock, output, self._speech, self._started, self._part.first)
         self._encoder.write(picture)
         self._edited.append(is_edited)
         if len(self._edited) == self._part.frame_count:
             encoder, edited = self._encoder, np.array(self._edited, np.bool_)
             self._encoder, self._edited = None, []
-            self._submit(encoder, edited, self._told)
+            self._submit(encoder, edited)
 
     def copy_what_is_next(self) -> None:
         """Copy the segments that are to be copied, up to the next picture that is encoded, or to the end.
@@ -263,7 +259,8 @@ class SegmentWriter:
         if encoding.bitrate is None:
             return self._output
         known = self._folder.finished[: self._started if self._is_serial else max(0, self._started - 1)]
-        spent = [Spent(one.told, one.file.picture_bytes, one.duration_s) for one in known if one.told is not None]
+        files = ((one.file, one.duration_s) for one in known if not one.is_copied)
+        spent = [Spent(file.told, file.picture_bytes, duration_s) for file, duration_s in files if file.told is not None]
         return replace(self._output, encoding=replace(encoding, bitrate=next_told(encoding.bitrate, self._output.encoder.name, spent)))
 
     @property
@@ -273,7 +270,7 @@ class SegmentWriter:
     def _path(self) -> Path:
         return self._folder.partial(self._started, self._output.segment_suffix)
 
-    def _submit(self, maker: SegmentEncoder | SegmentCopier, edited: NDArray[np.bool_], told: int | None = None) -> None:
+    def _submit(self, maker: SegmentEncoder | SegmentCopier, edited: NDArray[np.bool_]) -> None:
         """Have a segment finished, whose pictures are all written, while the next one begins."""
         part, self._started = self._part, self._started + 1
         try:
@@ -283,15 +280,15 @@ class SegmentWriter:
         except BaseException:
             maker.abandon()
             raise
-        self._finishing = self._finisher.submit(self._finish, maker, part, edited, told)
+        self._finishing = self._finisher.submit(self._finish, maker, part, edited)
         if self._watch.is_leaving or self._is_serial:
             self._wait()
             self._watch.checkpoint()
 
-    def _finish(self, maker: SegmentEncoder | SegmentCopier, part: Part, edited: NDArray[np.bool_], told: int | None) -> None:
+    def _finish(self, maker: SegmentEncoder | SegmentCopier, part: Part, edited: NDArray[np.bool_]) -> None:
         duration_s = self._clock.time_s(part.stop) - self._clock.time_s(part.first)
         try:
-            self._folder.add(maker.finish(), edited, duration_s, is_copied=part.source_pts is not None, told=told)
+            self._folder.add(maker.finish(), edited, duration_s, is_copied=part.source_pts is not None)
         except BaseException:
             maker.abandon()
             raise

@@ -44,15 +44,14 @@ def is_ours(process: psutil.Process) -> bool:
     return False
 
 
-def has_descendant(process_id: int, name_part: str) -> bool:
-    """Tell whether a process has one below it with such a name."""
+def descendants(process_id: int, name_part: str) -> list[psutil.Process]:
+    """Return those below a process that have such a name."""
+    found = []
     for child in psutil.Process(process_id).children(recursive=True):
-        try:
+        with suppress(psutil.NoSuchProcess):  # it ended while we looked
             if name_part in child.name():
-                return True
-        except psutil.NoSuchProcess:
-            continue  # it ended while we looked
-    return False
+                found.append(child)
+    return found
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:

@@ -11,7 +11,7 @@ import pytest
 from deploy.local.server import LocalTriton
 from orchestrator.pipeline.options import RenderOptions
 from tests.clips import write_wav
-from tests.e2e.conftest import has_descendant, lipsync, running, wait_until
+from tests.e2e.conftest import descendants, lipsync, running, wait_until
 
 
 def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_triton_that_is_not_there_is_said_so(clip: Path, speech: Path, tmp_path:
 @pytest.mark.usefixtures("nothing_left")
 def test_killed_render_leaves_no_process_no_shared_memory_and_no_result(number: signal.Signals, clip: Path, speech: Path, tmp_path: Path) -> None:
     with running("render", "--video", clip, "--audio", speech, "-o", tmp_path / "out.mp4") as process:
-        wait_until(lambda: has_descendant(process.pid, "stub"), "a model is being loaded")
+        wait_until(lambda: bool(descendants(process.pid, "stub")), "a model is being loaded")
         process.send_signal(number)
         process.wait(timeout=30)
     assert process.returncode != 0

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,7 @@ from orchestrator.cli_triton import serve_triton
 from orchestrator.embedded import Serving, SupervisedTriton
 from orchestrator.errors import InferenceUnavailable
 from orchestrator.settings import Settings
-from tests.e2e.conftest import has_descendant, running, wait_until
+from tests.e2e.conftest import descendants, running, wait_until
 
 PROMPT_S = 20.0
 """In which a program ends that is told to, s; requests in flight get ten."""
@@ -67,24 +67,15 @@ def triton_command() -> Iterator[Told]:
     told._reader.join()
 
 
-def tritonservers(process_id: int) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(process_id).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it ended while we looked
-            if child.name() == "tritonserver":
-                found.append(child)
-    return found
-
-
 def tritonserver(process_id: int) -> psutil.Process:
-    return tritonservers(process_id)[0]
+    return descendants(process_id, "tritonserver")[0]
 
 
 @pytest.fixture
 def own_tritonservers() -> Callable[[], list[psutil.Process]]:
     """Return what finds the Tritons that the test itself has started in this process, which may have one for other tests."""
-    others = tritonservers(os.getpid())
-    return lambda: [server for server in tritonservers(os.getpid()) if server not in others]
+    others = descendants(os.getpid(), "tritonserver")
+    return lambda: [server for server in descendants(os.getpid(), "tritonserver") if server not in others]
 
 
 @pytest.fixture
@@ -117,7 +108,7 @@ def test_it_serves_the_models_until_it_is_told_to_stop_and_starts_a_triton_that_
 @pytest.mark.usefixtures("nothing_left")
 def test_it_ends_soon_while_triton_starts() -> None:
     with triton_command() as told:
-        wait_until(lambda: has_descendant(told.process.pid, "stub"), "a model is being loaded")
+        wait_until(lambda: bool(descendants(told.process.pid, "stub")), "a model is being loaded")
         told.end(signal.SIGINT)
 
 
@@ -127,7 +118,7 @@ def test_it_ends_soon_while_triton_is_started_again() -> None:
         told.wait_for("models   ")
         tritonserver(told.process.pid).kill()
         told.wait_for("starting it again")
-        wait_until(lambda: has_descendant(told.process.pid, "stub"), "a model is being loaded again")
+        wait_until(lambda: bool(descendants(told.process.pid, "stub")), "a model is being loaded again")
         told.end(signal.SIGTERM)
 
 

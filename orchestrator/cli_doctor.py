@@ -15,10 +15,11 @@ from deploy.local.gpu import GpuError, check_gpu, gpu_expected
 from deploy.local.home import open_home
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
 from orchestrator.embedded import open_triton
-from orchestrator.errors import RenderError
+from orchestrator.errors import GpuUnavailable, RenderError
 from orchestrator.inference.selftest import RoleStatus, SelfTest, self_test
 from orchestrator.media.encoders import nvenc_problem
 from orchestrator.media.formats import CODECS
+from orchestrator.media.nvdec import chosen_decoder, nvdec_problem
 from orchestrator.models.install import is_outdated
 from orchestrator.models.repository import installed_roles, missing_roles, served_version
 from orchestrator.settings import Settings
@@ -43,7 +44,7 @@ def doctor_command(
 ) -> None:
     """Check GPU, Triton and every model. Shows where each runs and how fast; the exit status is 1 if something is wrong."""
     settings = read_settings(triton, device)
-    checks = [*check_host(settings), check_nvenc()]
+    checks = [*check_host(settings), check_nvenc(), check_nvdec(settings)]
     found: SelfTest | None = None
     if all(check.ok for check in checks):
         check, found = check_models(settings)
@@ -90,6 +91,16 @@ def check_nvenc() -> Check:
     works = [name for name, problem in found.items() if problem is None]
     lacking = "; ".join(f"{name}: {problem}" for name, problem in found.items() if problem is not None)
     return Check("NVENC", True, " and ".join(part for part in (works and f"{', '.join(works)} encode", lacking and f"not there ({lacking})") if part))
+
+
+def check_nvdec(settings: Settings) -> Check:
+    """Try NVDEC, and say what decodes; a machine that has none is as good where nobody asked for it."""
+    problem = nvdec_problem()
+    found = "decodes" if problem is None else f"not there ({problem})"
+    try:
+        return Check("NVDEC", True, f"{found}; videos are decoded by {chosen_decoder(settings)}")
+    except GpuUnavailable as exc:
+        return Check("NVDEC", False, str(exc))
 
 
 def check_models(settings: Settings) -> tuple[Check, SelfTest | None]:

@@ -41,7 +41,7 @@ def _show(trial: Trial) -> None:
         batching = trial.batching
         what = f"{trial.device}, {batching.instance_count} instances, batches of {_size(trial)}, {batching.queue_delay_us} us"
     else:
-        what = f"{trial.encoder_threads} encoder threads, {trial.count} renders at a time"
+        what = f"{trial.encoder_threads} encoder threads, {trial.count} renders at a time, decoding by {trial.decoder}"
     Console(stderr=True, highlight=False).print(f"{what}: {trial.frames_per_s:.1f} frames/s", markup=False)
 
 
@@ -61,8 +61,10 @@ def _print(tuning: Tuning) -> None:
     else:
         console.print("The lip model keeps its configuration: it is an ensemble, or Triton runs by itself.")
     chosen = tuning.chosen
-    table = Table("encoder threads", "renders at a time", "frames/s in all", show_edge=False, title=f"720p on {chosen.cores} cores")
+    table = Table("encoder threads", "renders at a time", "decoding", "frames/s in all", show_edge=False, title=f"720p on {chosen.cores} cores")
     for render in tuning.render_trials:
-        table.add_row(str(render.encoder_threads), str(render.count), f"{render.frames_per_s:.1f}")
+        table.add_row(str(render.encoder_threads), str(render.count), render.decoder, f"{render.frames_per_s:.1f}")
     console.print(table)
-    console.print(f"chosen: {chosen.concurrent_renders} renders at a time, with {chosen.encoder_threads} encoder threads each")
+    console.print(
+        f"chosen: {chosen.concurrent_renders} renders at a time, with {chosen.encoder_threads} encoder threads each, decoding by {chosen.decoder}"
+    )

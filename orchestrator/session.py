@@ -9,6 +9,7 @@ from orchestrator.embedded import open_triton
 from orchestrator.errors import InferenceError, RenderStalled
 from orchestrator.inference.client import INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready, check_ready, self_test
+from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.media.writer import scratch_folder
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
@@ -52,8 +53,17 @@ def render(
         RenderError: see `orchestrator.errors`. Nothing is left at `out`.
     """
     settings = settings or Settings()
-    threads = encoder_threads(settings)
-    plan = plan_render(video, audio, out, options, on_progress, others=others, speaker_image=speaker_image, encoder_threads=threads)
+    plan = plan_render(
+        video,
+        audio,
+        out,
+        options,
+        on_progress,
+        others=others,
+        speaker_image=speaker_image,
+        encoder_threads=encoder_threads(settings),
+        decoder=chosen_decoder(settings),
+    )
     tracks = TrackCache(settings.data / "tracks", settings.track_cache_bytes)
     with open_triton(settings) as client, scratch_folder(out) as segments:
         check_ready(client)  # a Triton that was never there is not waited for

@@ -18,6 +18,7 @@ class Tuned(BaseModel):
     device: Literal["gpu", "tensorrt", "cpu"] | None
     """Of the embedded Triton's models; None where Triton runs by itself."""
     encoder_threads: int = Field(ge=1)
+    decoder: Literal["software", "nvdec"] = "software"
     concurrent_renders: int = Field(ge=1)
 
 

@@ -1,4 +1,4 @@
-"""What fits this host, by measuring: the lip model's batching, TensorRT, the encoder's threads, and how many renders run at a time."""
+"""What fits this host, by measuring: the lip model's batching, TensorRT, the encoder's threads, how many renders run at a time, and NVDEC."""
 
 import json
 import logging
@@ -30,6 +30,8 @@ from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, run_load
 from orchestrator.inference.selftest import output_of
 from orchestrator.jobs.capacity import LEAST_RENDERS, available_bytes, job_bytes, within_memory
+from orchestrator.media.formats import DecoderChoice
+from orchestrator.media.nvdec import nvdec_problem
 from orchestrator.media.writer import Encoding
 from orchestrator.models.config import CONFIG_FILES, Batching, Device, batching_of, max_batch_size_of, with_batching
 from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
@@ -74,6 +76,7 @@ class RenderTrial:
     count: int
     frames_per_s: float
     """Of all together."""
+    decoder: DecoderChoice = "software"
 
 
 Trial = ModelTrial | RenderTrial
@@ -179,6 +182,11 @@ def best_threads(trials: Sequence[RenderTrial]) -> RenderTrial:
     return min(_as_fast_as_any(trials), key=lambda trial: trial.encoder_threads)
 
 
+def best_decoder(software: RenderTrial, nvdec: RenderTrial) -> DecoderChoice:
+    """Return NVDEC where it makes the host faster, which is worth the GPU's memory that it takes."""
+    return "nvdec" if nvdec.frames_per_s > (1 + TIE) * software.frames_per_s else "software"
+
+
 def _as_fast_as_any(trials: Sequence[_Trial]) -> list[_Trial]:
     fastest = max(trial.frames_per_s for trial in trials)
     return [trial for trial in trials if trial.frames_per_s >= (1 - TIE) * fastest]
@@ -232,17 +240,18 @@ def _tuned(
     settings: Settings, client: TritonClient, folder: Path, models: Sequence[ModelTrial], device: Device | None, on_trial: Callable[[Trial], None]
 ) -> Tuning:
     """Measure renders with the models as they are served, and put together what was chosen."""
-    video, speech = _clip(client, folder), _speech(folder)
+    made, video, speech = _clip(client, folder), folder / "h264.mp4", _speech(folder)
     tracks = TrackCache(folder / "tracks", 1 << 24)
 
-    def measure(threads: int, count: int, runs: int) -> RenderTrial:
-        elapsed_s = min(_render_at_once(client, video, speech, folder, tracks, count, threads) for _ in range(runs))
-        trial = RenderTrial(threads, count, round(count * _CLIP_S * _FRAME_RATE / elapsed_s, 1))
+    def measure(threads: int, count: int, runs: int, decoder: DecoderChoice = "software") -> RenderTrial:
+        elapsed_s = min(_render_at_once(client, video, speech, folder, tracks, count, threads, decoder) for _ in range(runs))
+        trial = RenderTrial(threads, count, round(count * _CLIP_S * _FRAME_RATE / elapsed_s, 1), decoder)
         on_trial(trial)
         return trial
 
     threads = Encoding().resolved_thread_count
-    _render_at_once(client, video, speech, folder, tracks, 1, threads)  # the analysis is kept, and everything is warm
+    render(plan_render(made, speech, video), client)  # H.264, as what is rendered mostly is
+    _render_at_once(client, video, speech, folder, tracks, 1, threads, "software")  # the analysis is kept, and everything is warm
     alone = [measure(threads, 1, _RUNS)]
     while best_threads(alone) == alone[-1] and alone[-1].encoder_threads > 1:
         alone.append(measure(alone[-1].encoder_threads // 2, 1, _RUNS))
@@ -251,8 +260,16 @@ def _tuned(
     most = within_memory(MAX_RENDERS, available_bytes(), job_bytes(settings.model_copy(update={"encoder_threads": threads})))
     while is_worth_more(together) and 2 * together[-1].count <= most:
         together.append(measure(threads, 2 * together[-1].count, 1))
-    chosen = Tuned(cores=available_cores(), device=device, encoder_threads=threads, concurrent_renders=best_count(together))
-    return Tuning(tuple(models), best_model(models), (*alone, *together[1:]), chosen)
+    count = best_count(together)
+    decoding = [measure(threads, count, _RUNS, decoder) for decoder in ("software", "nvdec")] if nvdec_problem() is None else []
+    chosen = Tuned(
+        cores=available_cores(),
+        device=device,
+        encoder_threads=threads,
+        concurrent_renders=count,
+        decoder=best_decoder(*decoding) if decoding else "software",
+    )
+    return Tuning(tuple(models), best_model(models), (*alone, *together[1:], *decoding), chosen)
 
 
 @contextmanager
@@ -281,11 +298,14 @@ def _try_model(client: TritonClient, device: Device, batching: Batching, seconds
     return ModelTrial(device, batching, result.items_per_s, result.mean_batch)
 
 
-def _render_at_once(client: TritonClient, video: Path, speech: Path, folder: Path, tracks: TrackCache, count: int, threads: int) -> float:
+def _render_at_once(
+    client: TritonClient, video: Path, speech: Path, folder: Path, tracks: TrackCache, count: int, threads: int, decoder: DecoderChoice
+) -> float:
     """Render so many times at the same time, each with so many encoder threads; returns how long it took, s."""
 
     def run(index: int) -> None:
-        render(plan_render(video, speech, folder / f"{index}.mp4", encoder_threads=threads), client, tracks=tracks)
+        plan = plan_render(video, speech, folder / f"{index}.mp4", encoder_threads=threads, decoder=decoder)
+        render(plan, client, tracks=tracks)
 
     began = time.perf_counter()
     with ThreadPoolExecutor(count, "tune") as pool:

@@ -31,6 +31,7 @@ from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.progress import ProgressBoard
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.limits import MediaLimits, check_inputs, check_video
+from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.media.writer import FULL, storage_error
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
@@ -93,7 +94,7 @@ class Runner:
         self._metrics = metrics
         self._on_change = on_change
         self._tracks = TrackCache(storage.tracks, settings.track_cache_bytes)
-        self._encoder_threads = encoder_threads(settings)
+        self._encoder_threads, self._decoder = encoder_threads(settings), chosen_decoder(settings)
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._is_draining = False
@@ -244,7 +245,8 @@ class Runner:
                 check_video(portrait, limits)
         result = self._storage.result(row["id"], spec.container)
         speakers = [SpeakerAudio(path, other.speaker) for path, other in zip(others, spec.others, strict=True)]
-        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait, self._encoder_threads)
+        host = self._encoder_threads, self._decoder
+        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait, *host)
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,

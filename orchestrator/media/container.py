@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -57,8 +58,8 @@ _UNKNOWN_RIFF_BYTES = 0x7FFF0000
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[InputContainer]:
-    """Open a media file for reading.
+def open_media(path: Path, hwaccel: HWAccel | None = None) -> Iterator[InputContainer]:
+    """Open a media file for reading; its pictures are decoded with `hwaccel` where that can do it.
 
     Raises:
         MissingFile: there is no such file.
@@ -74,7 +75,7 @@ def open_media(path: Path) -> Iterator[InputContainer]:
             yield container
         return
     # "file:" keeps a name such as "concat:a|b" from being read as a protocol; titles in another encoding than UTF-8 are no concern here.
-    with translate_errors(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace") as container:
+    with translate_errors(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace", hwaccel=hwaccel) as container:
         yield container
 
 

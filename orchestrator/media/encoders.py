@@ -98,17 +98,26 @@ def _x264_reproducible() -> tuple[str, ...]:
 def nvenc_problem(encoder: Encoder) -> str | None:
     """Try an NVENC encoder twice on a few pictures; return why it cannot be used here, or None."""
     try:
-        first, second = (_encoded(encoder) for _ in range(2))
+        first, second = (sample_packets(encoder) for _ in range(2))
         pictures = _decoded_count(encoder, first)
     except (av.FFmpegError, OSError, ValueError) as exc:
-        return str(getattr(exc, "strerror", None) or exc)
+        return driver_fault(exc)
     if pictures != _PROBE_FRAMES:
         return f"{pictures} of {_PROBE_FRAMES} pictures came back"
     return None if first == second else "it does not give the same bits twice"
 
 
-def _encoded(encoder: Encoder) -> list[bytes]:
-    """Return the packets of moving pictures."""
+def driver_fault(error: Exception) -> str:
+    """Return what an error of NVENC or NVDEC means."""
+    if isinstance(error, PermissionError):  # what FFmpeg makes of a library that it cannot load
+        return (
+            "the driver's libraries libcuda.so.1 and libnvidia-encode.so.1 or libnvcuvid.so.1 are not there; a container needs its capability `video`"
+        )
+    return str(getattr(error, "strerror", None) or error)
+
+
+def sample_packets(encoder: Encoder) -> list[bytes]:
+    """Return the packets of a few moving pictures."""
     context = VideoCodecContext.create(encoder.name, "w")
     assert isinstance(context, VideoCodecContext)
     context.width, context.height = _PROBE_SIZE_WH

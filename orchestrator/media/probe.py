@@ -15,7 +15,7 @@ from orchestrator.errors import EmptyStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque, says_alpha
 from orchestrator.media.bounds import check_size
 from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, open_media, refuse_truncated_riff
-from orchestrator.media.formats import PixelLayout
+from orchestrator.media.formats import DecoderChoice, PixelLayout
 from orchestrator.media.light import Light
 from orchestrator.media.orientation import orientation_of
 from orchestrator.media.streams import main_video
@@ -124,6 +124,8 @@ class VideoInfo:
     """What an HDR source says about the light it was made for."""
     keeps_alpha: bool = False
     """Whether alpha goes on to the output; else the pictures are laid over black."""
+    decoder: DecoderChoice = "software"
+    """What decodes it; NVDEC only where the pictures are the same, see `nvdec.accelerator`."""
 
     @property
     def is_rgb(self) -> bool:

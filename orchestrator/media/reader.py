@@ -1,5 +1,6 @@
 """Decoding: frames of a video by their number, forwards and backwards, as editable YUV planes."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +17,7 @@ from orchestrator.errors import UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flatten
 from orchestrator.media.container import UNUSABLE, open_media, packets_of, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
+from orchestrator.media.nvdec import PIXEL_FORMAT, accelerator
 from orchestrator.media.planes import plane_view as plane_view  # noqa: PLC0414 (handed on)
 from orchestrator.media.planes import sample_views as sample_views  # noqa: PLC0414
 from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, bits_of, video_stream
@@ -23,6 +25,8 @@ from orchestrator.media.times import MISSING_PTS
 from orchestrator.media.tone import to_sdr
 from preprocess.hdr import sdr_curve
 from preprocess.yuv import ColourMatrix, YuvImage, colour_matrix
+
+log = logging.getLogger("lipsync.media")
 
 REVERSE_BUFFER_BYTES = 128 * 1024 * 1024
 """Decoded frames held while reading backwards. A longer group of pictures is decoded again for each piece that fits."""
@@ -86,8 +90,14 @@ DECODER_THREADS = 4
 takes 31 MB with one thread, 41 with 2, 55 with 4, 81 with 8 and 128 with 16."""
 
 
+class _NotOnGpu(Exception):
+    """NVDEC does not decode this video, or not any longer."""
+
+
 class VideoReader:
     """A video opened for decoding. Not to be used by two threads at once.
+
+    Where NVDEC is asked for and gives up, software goes on from the picture that is missing.
 
     `tick` is called between any two packets; what it raises ends the decoding. A reader that works beside another one of the same render
     (`is_beside`) has half as many threads.
@@ -101,18 +111,26 @@ class VideoReader:
         self._tick = tick
         threads = min(DECODER_THREADS, available_cores())
         self._thread_count = max(1, threads // 2) if is_beside else threads
+        self._accelerator = accelerator(info)
         self._open()
         self.damaged_packet_count = 0
         """Packets the decoder could not use; the picture before is shown in their place."""
 
     def _open(self) -> None:
-        self._opening = open_media(self._info.path)
-        self._container: InputContainer = self._opening.__enter__()
+        try:
+            self._opening = open_media(self._info.path, self._accelerator)
+            self._container: InputContainer = self._opening.__enter__()
+        except UnreadableMedia as exc:
+            if self._accelerator is None:
+                raise
+            self._use_software(exc)
+            self._open()
+            return
         self._stream: VideoStream = video_stream(self._container, self._info.stream_index)
         self._decoder = decoder_of(self._stream)
         # SLICE threading, PyAV's default, leaves all but one core idle on most files.
         self._decoder.thread_type = "AUTO"
-        self._decoder.thread_count = self._thread_count
+        self._decoder.thread_count = self._thread_count if self._accelerator is None else 1
         self._is_fresh = True
 
     def __enter__(self) -> Self:
@@ -123,8 +141,7 @@ class VideoReader:
 
     def decode_from_start(self) -> Iterator[DecodedFrame]:
         """Yield every frame in presentation order."""
-        self._rewind()
-        for index, picture in self._progressive(enumerate(self._decode())):
+        for index, picture in self._progressive(self._to_the_end(lambda _: self._from_start(), 0)):
             yield DecodedFrame(index, self._prepare(picture), bool(picture.key_frame))
 
     def decode_order(self, index: FrameIndex, order: NDArray[np.int64]) -> Iterator[DecodedFrame]:
@@ -163,8 +180,8 @@ class VideoReader:
     def _forwards(self, index: FrameIndex, start: int, stop: int) -> Iterator[DecodedFrame]:
         wanted = start
         # A frame is deinterlaced by what its neighbours show, so that of the frame before is needed too.
-        near = self._decode_near(index, max(0, start - 1) if self._info.is_interlaced else start)
-        for found, picture in self._progressive(near):
+        first = max(0, start - 1) if self._info.is_interlaced else start
+        for found, picture in self._progressive(self._to_the_end(lambda wanted: self._decode_near(index, wanted), first)):
             if found < wanted:
                 continue
             if found > wanted:
@@ -193,8 +210,28 @@ class VideoReader:
                 yield landed
                 yield from pictures
                 return
+        yield from self._from_start()
+
+    def _from_start(self) -> Iterator[tuple[int, av.VideoFrame]]:
         self._rewind()
         yield from enumerate(self._decode())
+
+    def _to_the_end(self, pictures_near: Callable[[int], Iterator[tuple[int, av.VideoFrame]]], wanted: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield the numbered pictures from `wanted` on; `pictures_near` decodes anew from there, or from before."""
+        while True:
+            try:
+                for number, picture in pictures_near(wanted):
+                    if number >= wanted:
+                        yield number, picture
+                        wanted = number + 1
+                return
+            except _NotOnGpu as exc:
+                self._use_software(exc)
+                self._rewind()
+
+    def _use_software(self, fault: Exception) -> None:
+        log.warning("NVDEC does not decode %s (%s); software does.", self._info.path.name, fault)
+        self._accelerator = None
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         self._is_fresh = False
@@ -203,10 +240,16 @@ class VideoReader:
                 self._tick()
                 try:
                     for picture in self._decoder.decode(packet):
+                        if self._accelerator is not None and picture.format.name != PIXEL_FORMAT:
+                            raise _NotOnGpu(f"it came as {picture.format.name}")
                         if self._decoder is not self._stream.codec_context:
                             picture.key_frame = packet.is_keyframe  # type: ignore[misc]  # libvpx does not say, and hands pictures out at once
                         yield picture
-                except UNUSABLE:
+                except av.FFmpegError as exc:
+                    if self._accelerator is not None:
+                        raise _NotOnGpu(exc.strerror) from exc
+                    if not isinstance(exc, UNUSABLE):
+                        raise
                     # Of a file's last packets PyAV loses with it what the decoder's other threads hold: at most `DECODER_THREADS` - 1 pictures.
                     self.damaged_packet_count += 1
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.media.audio import read_speech
-from orchestrator.media.formats import CONTAINERS, container_of
+from orchestrator.media.formats import CONTAINERS, DecoderChoice, container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
@@ -70,6 +70,7 @@ def plan_render(
     others: Sequence[SpeakerAudio] = (),
     speaker_image: Path | None = None,
     encoder_threads: int = 0,
+    decoder: DecoderChoice = "software",
 ) -> RenderPlan:
     """Read and check the inputs of a render. Needs no Triton.
 
@@ -84,6 +85,7 @@ def plan_render(
         others: more speakers, each with a track of his own; then the options, too, choose the first one by a point.
         speaker_image: a picture of the one speaker, in place of the options' choice.
         encoder_threads: see `Encoding.thread_count`.
+        decoder: see `VideoInfo.decoder`.
 
     Raises:
         InputError: a file is missing, not media, damaged, empty or too large.
@@ -115,7 +117,7 @@ def plan_render(
     if info.hdr and bits_of(output.pix_fmt) == 8:
         info = info.as_sdr
         output = choose_output(encoding, info)
-    info = replace(info, keeps_alpha=output.keeps_alpha)
+    info = replace(info, keeps_alpha=output.keeps_alpha, decoder=decoder)
     if options.background_audio is not None:
         channels_of_source(video)
     choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]

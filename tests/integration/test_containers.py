@@ -104,7 +104,10 @@ def test_only_the_gpu_profile_asks_docker_for_gpus_and_it_takes_the_gpu_configur
     asking = {
         name: service["deploy"]["resources"]["reservations"]["devices"] for name, service in compose()["services"].items() if "deploy" in service
     }
-    assert asking == {"triton": [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]}
+    assert asking == {
+        "triton": [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}],
+        "orchestrator": [{"driver": "nvidia", "count": "all", "capabilities": ["gpu", "compute", "utility", "video"]}],  # NVENC and NVDEC
+    }
     assert "--model-config-name=gpu" in compose()["services"]["triton"]["command"]
     assert "configs/gpu.pbtxt" not in CONFIG_FILES.values(), "so that Triton takes config.pbtxt, which asks for GPU instances"
     assert "--model-config-name=tensorrt" in compose(LIPSYNC_MODEL_CONFIG="tensorrt")["services"]["triton"]["command"]

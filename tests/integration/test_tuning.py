@@ -20,7 +20,19 @@ from orchestrator.models.config import Batching, batching_of, with_batching
 from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 from orchestrator.settings import Settings
 from orchestrator.tuned import TUNED_FILE, Tuned, read_tuned
-from orchestrator.tuning import ModelTrial, RenderTrial, Trial, apply, batchings, best_count, best_model, best_threads, is_worth_more, tune
+from orchestrator.tuning import (
+    ModelTrial,
+    RenderTrial,
+    Trial,
+    apply,
+    batchings,
+    best_count,
+    best_decoder,
+    best_model,
+    best_threads,
+    is_worth_more,
+    tune,
+)
 
 
 @pytest.fixture
@@ -103,6 +115,26 @@ def test_renders_are_added_while_that_makes_the_host_faster() -> None:
     assert not is_worth_more(flat)
     assert best_count(flat) == 4
     assert best_count([RenderTrial(2, 1, 50), RenderTrial(2, 2, 49)]) == 2, "a short job need not wait for a long one"
+
+
+def test_nvdec_is_taken_where_it_makes_the_host_faster() -> None:
+    software = RenderTrial(4, 4, 100)
+    assert best_decoder(software, RenderTrial(4, 4, 102, "nvdec")) == "software"
+    assert best_decoder(software, RenderTrial(4, 4, 110, "nvdec")) == "nvdec"
+
+
+@pytest.mark.usefixtures("quick")
+def test_nvdec_is_measured_where_it_works(triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine where it does, which this one is made to look like: software decodes."""
+    monkeypatch.setattr(tuning, "nvdec_problem", lambda: None)
+    settings = Settings(triton=triton.grpc_address, data=tmp_path / "data")
+    tuned = tune(settings, 0.2)
+    software, nvdec = tuned.render_trials[-2:]
+    assert (software.decoder, nvdec.decoder) == ("software", "nvdec") and software.count == nvdec.count == tuned.chosen.concurrent_renders
+    assert tuned.chosen.decoder == best_decoder(software, nvdec)
+    apply(settings, replace(tuned, chosen=tuned.chosen.model_copy(update={"decoder": "nvdec"})))
+    stored = read_tuned(settings.data)
+    assert stored is not None and stored.decoder == "nvdec"
 
 
 def test_configuration_without_batching_is_left_alone() -> None:

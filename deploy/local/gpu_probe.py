@@ -1,10 +1,11 @@
 """Look at the GPU from inside an environment, and print what is there as JSON.
 
-Run as a script by any Python, with only the standard library: by the interpreter and in the environment whose ONNX Runtime is meant, because
-a library that another process can load says nothing. Loading the driver cannot be undone, so no long-lived process does it itself.
+Run as a script by any Python, with only the standard library beside ONNX Runtime: by the interpreter and in the environment whose ONNX Runtime is
+meant, because a library that another process can load says nothing. Loading the driver cannot be undone, so no long-lived process does it itself.
 """
 
 import ctypes
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -15,6 +16,9 @@ COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
 """CUdevice_attribute numbers of cuda.h."""
 
 PROVIDERS = {"cuda": "libonnxruntime_providers_cuda.so", "tensorrt": "libonnxruntime_providers_tensorrt.so"}
+
+LOADED_LATER = {"cuda": ("libcudnn.so.9",)}
+"""What a provider opens by itself at the first convolution, and goes without until then (ONNX Runtime 1.31; up to 1.24 it was linked)."""
 
 
 def probe_driver() -> dict[str, Any]:
@@ -56,10 +60,11 @@ def probe_runtime() -> dict[str, Any]:
     for name, library in PROVIDERS.items():
         if (folder / library).is_file():
             try:
-                ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)  # has symbols the others want
-                ctypes.CDLL(str(folder / library))
+                importlib.import_module("onnxruntime")  # a provider calls it while it is loaded, and crashes where it is not there
+                for each in (str(folder / library), *LOADED_LATER.get(name, ())):
+                    ctypes.CDLL(each)
                 providers[name] = None
-            except OSError as error:
+            except (ImportError, OSError) as error:
                 providers[name] = str(error)
     return {"packages": packages, "providers": providers}
 

@@ -1,6 +1,10 @@
 """Whether a GPU is expected, and why it cannot be used. What no machine without a GPU can show is stood in for by what CUDA's headers document."""
 
+import importlib.util
+import shutil
+import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +126,40 @@ def test_probe_runs_in_the_environment_it_is_given() -> None:
     found = gpu.probe(Path(sys.executable), {"LD_LIBRARY_PATH": ""})
     assert "onnxruntime" in found["runtime"]["packages"]
     assert set(found["driver"]) in ({"load_error"}, {"status", "cuda_version", "devices"})
+
+
+PROVIDER = """
+void *Provider_GetHost(void);
+static __attribute__((constructor)) void start(void) { *(volatile char *)Provider_GetHost(); }
+"""
+"""What ONNX Runtime's providers do while they are loaded: they call the ONNX Runtime that loads them."""
+
+
+@pytest.fixture
+def python_with_provider(tmp_path: Path) -> Path:
+    """A Python whose ONNX Runtime is the real one with a CUDA provider of our own beside it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler on this host")
+    venv.create(tmp_path / "venv", symlinks=True)
+    [site_packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None and spec.origin is not None
+    real = Path(spec.origin).parent
+    shutil.copytree(real, site_packages / "onnxruntime", copy_function=lambda source, target: Path(target).symlink_to(source))
+    (site_packages / "real.pth").write_text(f"{real.parent}\n")
+    (tmp_path / "provider.c").write_text(PROVIDER)
+    library = site_packages / "onnxruntime/capi/libonnxruntime_providers_cuda.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "provider.c"], check=True)
+    return tmp_path / "venv/bin/python"
+
+
+def test_provider_is_loaded_into_an_onnx_runtime_as_it_is_when_a_model_opens(python_with_provider: Path, tmp_path: Path) -> None:
+    without_cudnn = gpu.probe(python_with_provider, {})["runtime"]["providers"]
+    assert without_cudnn == {"cuda": "libcudnn.so.9: cannot open shared object file: No such file or directory"}
+    (tmp_path / "cudnn.c").touch()
+    subprocess.run(["cc", "-shared", "-o", tmp_path / "libcudnn.so.9", tmp_path / "cudnn.c"], check=True)
+    assert gpu.probe(python_with_provider, {"LD_LIBRARY_PATH": str(tmp_path)})["runtime"]["providers"] == {"cuda": None}
 
 
 def test_probe_that_crashes_is_said_so(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from tests.bench.workbench import Workbench, ratios, side_by_side, timed
 
 CODEC_LIMIT = (
     "The floor is the codec on every core. On a CPU the model takes its time from the same cores, so the limit is (codec + model) / codec "
-    "(`limit_of_shared_cores`); what is above that is crop, paste, requests and the new encoder of each segment. 1 is reached only where a GPU runs "
-    "the model."
+    "(`limit_of_shared_cores`); what is above that is crop, paste, requests, and the render's beginning and end. 1 is reached only where a GPU "
+    "runs the model."
 )
 MODEL_LIMIT = (
     "The floor is the model alone. On a CPU the codec takes its time from the same cores, so the limit is (model + codec) / model "

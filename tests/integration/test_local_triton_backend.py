@@ -52,13 +52,19 @@ def model_file(tmp_path: Path) -> Path:
 
 
 def test_gpu_instance_gets_tensorrt_before_cuda_on_its_own_device(backend: Any) -> None:
-    parameters = {"precision_mode": "FP16", "max_workspace_size_bytes": "1000", "trt_engine_cache_enable": "1"}
+    parameters = {"precision_mode": "FP16", "max_workspace_size_bytes": "1000", "trt_engine_cache_enable": "1", "trt_dla_enable": "false"}
     accelerators = [{"name": "tensorrt", "parameters": parameters}, {"name": "cuda", "parameters": {"gpu_mem_limit": "5"}}]
     config = {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": accelerators}}}
     assert backend.wanted_providers(config, "GPU", "3") == [
         (
             "TensorrtExecutionProvider",
-            {"device_id": "3", "trt_max_workspace_size": "1000", "trt_engine_cache_enable": "1", "trt_fp16_enable": "1"},
+            {
+                "device_id": "3",
+                "trt_max_workspace_size": "1000",
+                "trt_engine_cache_enable": "True",
+                "trt_dla_enable": "False",
+                "trt_fp16_enable": "True",
+            },
         ),
         ("CUDAExecutionProvider", {"device_id": "3", "gpu_mem_limit": "5"}),
     ]

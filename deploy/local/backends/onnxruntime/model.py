@@ -51,6 +51,32 @@ TENSORRT_NAMES = {
 }
 """Accelerator parameters that the native backend renames (its README's table); `trt_*` pass through, precision_mode is a switch."""
 
+TENSORRT_SWITCHES = frozenset(
+    {
+        "trt_bf16_enable",
+        "trt_build_heuristics_enable",
+        "trt_context_memory_sharing_enable",
+        "trt_cuda_graph_enable",
+        "trt_detailed_build_log",
+        "trt_dla_enable",
+        "trt_dump_ep_context_model",
+        "trt_dump_subgraphs",
+        "trt_engine_cache_enable",
+        "trt_engine_decryption_enable",
+        "trt_engine_hw_compatible",
+        "trt_force_sequential_engine_build",
+        "trt_force_timing_cache",
+        "trt_fp16_enable",
+        "trt_int8_enable",
+        "trt_int8_use_native_calibration_table",
+        "trt_layer_norm_fp32_fallback",
+        "trt_sparsity_enable",
+        "trt_timing_cache_enable",
+        "trt_weight_stripped_engine_enable",
+    }
+)
+"""Options that ONNX Runtime's Python interface refuses unless they are `True` or `False` (1.24 and 1.31); the native backend takes 1 and true."""
+
 NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 """Triton's stub is compiled for numpy 1: with numpy 2 its own conversion gives wrong data without an error, but DLPack is exact
 (every type tried). With numpy 1 it is the other way round: its conversion is exact, and DLPack crashes the stub."""
@@ -332,7 +358,7 @@ def tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
     precision = parameters.get("precision_mode", "FP32")
     if precision in ("FP16", "INT8"):
         options[f"trt_{precision.lower()}_enable"] = "1"
-    return options
+    return {name: str(value in ("1", "true")) if name in TENSORRT_SWITCHES else value for name, value in options.items()}
 
 
 def try_out(session: ort.InferenceSession, config: Config) -> Placement:

@@ -26,6 +26,9 @@ _X264_RATE_TOLERANCE = 0.03
 _FFV1_SLICES = 4
 """Parts of a picture that FFV1 works on at a time; it shapes the bits."""
 
+_AV1_QP_STEPS = 4
+"""Of NVENC's scale for AV1, which is the format's own from 0 to 255, in one step of `crf`, as SVT-AV1 and libaom count."""
+
 _SVT_QUIET = "0"
 
 _PROBE_FRAMES, _PROBE_SIZE_WH = 20, (320, 192)
@@ -57,7 +60,8 @@ def encoder_options(encoder: Encoder, encoding: Encoding, *, has_alpha: bool, li
         return {"profile": "4444" if "444" in encoder.pix_fmts[0] else "hq", "vendor": "apl0"}
     if encoder.name == "ffv1":
         return {"level": "3", "slices": str(_FFV1_SLICES), "slicecrc": "1"}
-    return {"preset": preset, **({} if encoding.bitrate else {"rc": "constqp", "qp": crf}), "forced-idr": "1", "b_ref_mode": "disabled"}
+    qp = str(int(crf) * _AV1_QP_STEPS) if encoder.name == "av1_nvenc" else crf
+    return {"preset": preset, **({} if encoding.bitrate else {"rc": "constqp", "qp": qp}), "forced-idr": "1", "b_ref_mode": "disabled"}
 
 
 def set_up(context: VideoCodecContext, encoder: Encoder, encoding: Encoding, gop_frames: int) -> None:

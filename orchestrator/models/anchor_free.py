@@ -1,12 +1,12 @@
 """YuNet and SCRFD as the `face_detector` role: detectors with one map of scores, boxes and points for each stride."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import candidate_rows, detector_config, finish_detector
+from orchestrator.models.detection import candidate_rows, detector_config
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
@@ -34,10 +34,10 @@ class YuNet(PictureNetwork):
 
     network: Network
     picture: Picture
-    shared_inputs: tuple[str, ...] = ()
-    min_score: float = 0.5
-    max_overlap: float = 0.3
-    pixels: Pixels = field(default_factory=lambda: Pixels(bgr=True))
+
+    min_score = 0.5
+    max_overlap = 0.3
+    pixels = Pixels(bgr=True)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "YuNet":
@@ -67,7 +67,7 @@ class YuNet(PictureNetwork):
             boxes.append(graph.concat([centre - half, centre + half], axis=2))
             points.append((outputs[f"kps_{stride}"].reshape(-1, count, 10) + np.tile(cells, 5)[None]) * float(stride))
         all_boxes, all_scores, all_points = (graph.concat(values, axis=1) for values in (boxes, scores, points))
-        finish_detector(graph, all_boxes, all_scores, all_points, self.min_score, self.max_overlap)
+        self.finish(graph, all_boxes, all_scores, all_points)
 
     def read(self, outputs: Arrays) -> Arrays:
         boxes, scores, points = [], [], []
@@ -94,10 +94,10 @@ class Scrfd(PictureNetwork):
     boxes: tuple[str, ...]
     points: tuple[str, ...]
     """Empty for a variant without landmarks."""
-    shared_inputs: tuple[str, ...] = ()
-    min_score: float = 0.4
-    max_overlap: float = 0.4
-    pixels: Pixels = field(default_factory=lambda: Pixels(mean=(127.5, 127.5, 127.5), scale=1 / 128))
+
+    min_score = 0.4
+    max_overlap = 0.4
+    pixels = Pixels(mean=(127.5, 127.5, 127.5), scale=1 / 128)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "Scrfd":
@@ -138,7 +138,7 @@ class Scrfd(PictureNetwork):
             if self.points:
                 points.append(outputs[self.points[index]].reshape(-1, count, 10) * float(stride) + np.tile(centres, 5)[None])
         joined = graph.concat(points, axis=1) if points else None
-        finish_detector(graph, graph.concat(boxes, axis=1), graph.concat(scores, axis=1), joined, self.min_score, self.max_overlap)
+        self.finish(graph, graph.concat(boxes, axis=1), graph.concat(scores, axis=1), joined)
 
     def read(self, outputs: Arrays) -> Arrays:
         rows = []

@@ -9,7 +9,7 @@ from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
-from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats, resolve_outputs
 
 AUDIO_ENCODER = "audio_encoder"
 
@@ -48,7 +48,7 @@ def _config(dims: tuple[int, int], features: tuple[int, int], **parameters: str)
 
 
 @dataclass(frozen=True, slots=True)
-class WhisperEncoder:
+class WhisperEncoder(Wrapping):
     """The encoder of whisper-tiny with the hidden states of all its layers, as MuseTalk reads them."""
 
     network: Network
@@ -57,7 +57,6 @@ class WhisperEncoder:
     layers: int
     size: int
     """Channels of a layer."""
-    shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "WhisperEncoder":
@@ -80,17 +79,17 @@ class WhisperEncoder:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, *WHISPER_INPUT)}
+        return {self.input_name: (1, *WHISPER_INPUT)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         audio = graph.input("audio", FLOAT, ["N", *WHISPER_INPUT])
-        outputs = run({self.network.inputs[0].name: audio})
+        outputs = run({self.input_name: audio})
         rows = [outputs[name].reshape(-1, WHISPER_FEATURES, self.layers * self.size // len(self.outputs)) for name in self.outputs]
         joined = rows[0] if len(rows) == 1 else graph.concat(rows, axis=2)
         graph.output(joined, "features", FLOAT, ["N", WHISPER_FEATURES, self.layers * self.size])
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: item["audio"][None]}
+        return {self.input_name: item["audio"][None]}
 
     def read(self, outputs: Arrays) -> Arrays:
         layers = [outputs[name].reshape(WHISPER_FEATURES, -1) for name in self.outputs]
@@ -98,7 +97,7 @@ class WhisperEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class WenetEncoder:
+class WenetEncoder(Wrapping):
     """WeNet's encoder as HeyGem / Duix ship it: bottleneck features of Kaldi filter banks."""
 
     network: Network
@@ -127,7 +126,7 @@ class WenetEncoder:
         audio = graph.input("audio", FLOAT, ["N", WENET_COLUMNS, 80])
         lengths = {name: graph.constant([float(WENET_COLUMNS)]) for name in self.shared_inputs}
         outputs = run({"speech": audio, **lengths})
-        features = outputs[self.network.outputs[0].name].reshape(-1, WENET_FEATURES, 256)
+        features = outputs[self.output_name].reshape(-1, WENET_FEATURES, 256)
         graph.output(features, "features", FLOAT, ["N", WENET_FEATURES, 256])
 
     def feed(self, item: Arrays) -> Arrays:
@@ -135,4 +134,4 @@ class WenetEncoder:
         return {"speech": item["audio"][None], **lengths}
 
     def read(self, outputs: Arrays) -> Arrays:
-        return {"features": outputs[self.network.outputs[0].name].reshape(WENET_FEATURES, 256)}
+        return {"features": outputs[self.output_name].reshape(WENET_FEATURES, 256)}

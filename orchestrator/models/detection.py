@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.graph import FLOAT, Graph, Value
+from orchestrator.models.wrapping import Wrapping
 from preprocess.letterbox import LEAST_SIDE_PX, SIDE_STEP_PX
 
 FACE_COUNT = 16
@@ -20,6 +21,21 @@ CANDIDATES = "candidates"
 
 MIN_SCORE = "min_score"
 """Name, in the graph, of the constant below which candidates are left out."""
+
+
+class Detector(Wrapping):
+    """A network as the `face_detector` role."""
+
+    __slots__ = ()
+
+    min_score: float
+    """Candidates below are left out."""
+    max_overlap: float
+    """Intersection over union above which the weaker of two boxes is left out."""
+
+    def finish(self, graph: Graph, boxes: Value, scores: Value, points: Value | None) -> None:
+        """Append the choice among candidates, and the output `faces`. See `finish_detector`."""
+        finish_detector(graph, boxes, scores, points, self.min_score, self.max_overlap)
 
 
 def detector_config(size_px: int, has_landmarks: bool, *, is_square: bool = True) -> ModelConfig:

@@ -1,7 +1,7 @@
 """HeyGem's (Duix.Avatar's) DINet as the `lip_sync` role: a face and 0.8 s of WeNet features in, the face with another mouth out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.lip_networks import lip_config
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
-from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8, upper_half
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats
 
 SIZE_PX = 256
 """Side of the crop."""
@@ -31,13 +31,13 @@ _EXPECTED = [
 
 
 @dataclass(frozen=True, slots=True)
-class Dinet:
+class Dinet(Wrapping):
     """The generator alone; its audio front end is the `audio_encoder` role."""
 
     network: Network
     audio: str
-    shared_inputs: tuple[str, ...] = ()
-    pixels: Pixels = field(default_factory=lambda: Pixels(scale=1 / 255))
+
+    pixels = Pixels(scale=1 / 255)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "Dinet":
@@ -63,17 +63,13 @@ class Dinet:
         face = graph.input("face", 2, ["N", SIZE_PX, SIZE_PX, 3])
         audio = graph.input("audio", FLOAT, ["N", *AUDIO_SHAPE])
         whole = self.pixels.draw(graph, face)
-        upper = np.ones((1, 1, SIZE_PX, 1))
-        upper[:, :, SIZE_PX // 2 :] = 0.0
-        outputs = run({self.audio: audio, "mask_B": whole * upper, "B_img": whole})
-        planar = outputs[self.network.outputs[0].name] * 255.0
+        outputs = run({self.audio: audio, "mask_B": whole * upper_half(SIZE_PX), "B_img": whole})
+        planar = outputs[self.output_name] * 255.0
         graph.output(draw_uint8(graph, planar, SIZE_PX, bgr=False), "mouth", 2, ["N", SIZE_PX, SIZE_PX, 3])
 
     def feed(self, item: Arrays) -> Arrays:
         whole = self.pixels.feed(item["face"])
-        masked = whole.copy()
-        masked[:, :, SIZE_PX // 2 :] = 0
-        return {self.audio: item["audio"][None], "mask_B": masked, "B_img": whole}
+        return {self.audio: item["audio"][None], "mask_B": whole * upper_half(SIZE_PX), "B_img": whole}
 
     def read(self, outputs: Arrays) -> Arrays:
-        return {"mouth": read_uint8(outputs[self.network.outputs[0].name] * np.float32(255), SIZE_PX, bgr=False)}
+        return {"mouth": read_uint8(outputs[self.output_name] * np.float32(255), SIZE_PX, bgr=False)}

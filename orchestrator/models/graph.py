@@ -127,14 +127,19 @@ def _renamed(node: onnx.NodeProto, rename: Callable[[str], str]) -> onnx.NodePro
         copy.name = rename(node.name)
     for attribute in copy.attribute:
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            inner = [_renamed(part, rename) for part in graph.node]
-            del graph.node[:]
-            graph.node.extend(inner)
+            replace_nodes(graph, [_renamed(part, rename) for part in graph.node])
             for value in (*graph.input, *graph.output, *graph.value_info):
                 value.name = rename(value.name)
             for tensor in graph.initializer:
                 tensor.name = rename(tensor.name)
     return copy
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Give a graph other nodes, its own ones maybe among them: those are copied before protobuf lets go of them."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 class Graph:
@@ -169,7 +174,7 @@ class Graph:
         """Return an int64 constant, as shapes and axes need it."""
         return self._store(np.asarray(array, np.int64))
 
-    def named_constant(self, array: NDArray[np.float32] | np.float32, name: str) -> Value:
+    def named_constant(self, array: NDArray[np.float32] | NDArray[np.int64] | np.float32, name: str) -> Value:
         """Return a constant under a name that stays in the file, for who wants to change it there."""
         self._initializers.append(numpy_helper.from_array(np.asarray(array), name))
         return Value(self, name)
@@ -221,7 +226,7 @@ class Graph:
             value = outputs[output.name]
             if shape and shape[0] == 1:  # the batch of one: Scan puts the real one in its place
                 shape = shape[1:]
-                value = body.op("Reshape", value, Value(body, body._store_as(np.asarray(shape, np.int64), f"item.shape.{output.name}")))
+                value = body.op("Reshape", value, body.named_constant(np.asarray(shape, np.int64), f"item.shape.{output.name}"))
             body.output(value, f"item.{output.name}", tensor.elem_type, shape)
         self._initializers.extend(body._initializers)
         graph = helper.make_graph(body._nodes, "item", body._inputs, body._outputs)
@@ -261,10 +266,6 @@ class Graph:
         model.ir_version = next(ir for opset, ir in _IR_VERSIONS if self.opset <= opset)
         onnx.checker.check_model(model, full_check=True)
         return model
-
-    def _store_as(self, array: NDArray[np.int64], name: str) -> str:
-        self._initializers.append(numpy_helper.from_array(array, name))
-        return name
 
     def _store(self, array: NDArray[np.float32] | NDArray[np.int64]) -> Value:
         key = (array.dtype.str, array.shape, array.tobytes())

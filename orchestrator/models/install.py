@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from orchestrator.models.config import CONFIG_FILES, ModelConfig, Tensor
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import PACKS, Fit, Pack, find_pack
-from orchestrator.models.proof import Proof, prove, prove_batches
+from orchestrator.models.proof import Proof, prove
 from orchestrator.models.repository import Version, new_version, read_versions, served_version, use_version
 from orchestrator.models.runner import OnnxRunner
 from orchestrator.models.soundness import refusing_malformed
@@ -233,7 +233,7 @@ def verify_version(version: Version, triton_home: Path) -> Proof | None:
         if fit is not None and original.is_file() and _digest(original) == card.get("sha256"):
             wrapping = fit(read_network(original), PackOptions(**card.get("options", {})))
             return prove(path, wrapping.config, wrapping, runner)
-        return prove_batches(path, _config_of(card), runner)
+        return prove(path, _config_of(card), None, runner)
 
 
 @contextmanager
@@ -282,7 +282,4 @@ def _digest_of(digests: Sequence[str]) -> str:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        hasher = sha256()
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
+        return file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels
-from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats, resolve_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,13 @@ FACEMESH468 = LandmarkFamily("facemesh468", 468, 3, 192, Pixels(scale=1 / 255), 
 
 
 @dataclass(frozen=True, slots=True)
-class LandmarkNetwork:
+class LandmarkNetwork(Wrapping):
     """A landmark network of one family."""
 
     network: Network
     family: LandmarkFamily
-    output: str
-    """Name of the output with the points."""
     image_shape: tuple[int, int, int]
     """Of the network's input without its batch axis: channels first, or last as in exports from TensorFlow."""
-    shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions, family: LandmarkFamily) -> "LandmarkNetwork":
@@ -73,7 +70,7 @@ class LandmarkNetwork:
             raise InvalidOption(f"{family.pack} takes crops of {family.size_px} px and no others; leave out --size.")
         known = network.with_outputs(found[0])
         check_floats(known, family.pack, family.expected)
-        return LandmarkNetwork(known, family, found[0], layouts[0])
+        return LandmarkNetwork(known, family, layouts[0])
 
     @property
     def config(self) -> ModelConfig:
@@ -89,22 +86,22 @@ class LandmarkNetwork:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, *self.image_shape)}
+        return {self.input_name: (1, *self.image_shape)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         family = self.family
         face = graph.input("face", 2, ["N", family.size_px, family.size_px, 3])
         planar = family.pixels.draw(graph, face)
-        outputs = run({self.network.inputs[0].name: planar if self.image_shape[0] == 3 else planar.transpose(0, 2, 3, 1)})
-        points = outputs[self.output].reshape(-1, family.point_count, family.coordinates).slice(2, 0, 2)
+        outputs = run({self.input_name: planar if self.image_shape[0] == 3 else planar.transpose(0, 2, 3, 1)})
+        points = outputs[self.output_name].reshape(-1, family.point_count, family.coordinates).slice(2, 0, 2)
         if family.in_pixels:
             points = points * (1 / family.size_px)
         graph.output(points, "landmarks", FLOAT, ["N", family.point_count, 2])
 
     def feed(self, item: Arrays) -> Arrays:
         planar = self.family.pixels.feed(item["face"])
-        return {self.network.inputs[0].name: planar if self.image_shape[0] == 3 else planar.transpose(0, 2, 3, 1)}
+        return {self.input_name: planar if self.image_shape[0] == 3 else planar.transpose(0, 2, 3, 1)}
 
     def read(self, outputs: Arrays) -> Arrays:
-        points = outputs[self.output].reshape(self.family.point_count, self.family.coordinates)[:, :2]
+        points = outputs[self.output_name].reshape(self.family.point_count, self.family.coordinates)[:, :2]
         return {"landmarks": np.asarray(points / self.family.size_px if self.family.in_pixels else points, np.float32)}

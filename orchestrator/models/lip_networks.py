@@ -10,11 +10,14 @@ from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network, TensorInfo
 from orchestrator.models.options import PackOptions
-from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8, upper_half
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats
 
 MEL_SHAPE = (1, 80, 16)
 """Bands and columns of the speech window, with the networks' channel axis."""
+
+USUAL_SIZE_PX = 96
+"""Side of Wav2Lip's crop where the file leaves it open."""
 
 WAV2LIP_WINDOW_START_S = -0.04
 """Where the window begins relative to the frame, s: in training, frame i saw columns from frame i - 1 on (Rudrabha/Wav2Lip,
@@ -84,21 +87,21 @@ def _with_picture(network: Network) -> Network | None:
     return network.with_outputs(chosen[0].name) if len(chosen) == 1 else None
 
 
-def _picture_size(network: Network, tensors: Sequence[TensorInfo], pack: str, expected: list[str], options: PackOptions, usual: int) -> int:
-    sides = {side for tensor in tensors for side in tensor.shape[2:] if isinstance(side, int) and side > 0}
+def _crop_size(network: Network, face: TensorInfo, options: PackOptions) -> int:
+    sides = {side for side in face.shape[2:] if isinstance(side, int) and side > 0}
     if len(sides) > 1:
-        raise network.mismatch(pack, expected, "its pictures are not of one square size")
+        raise network.mismatch("wav2lip", _WAV2LIP_EXPECTED, "its pictures are not of one square size")
     fixed = next(iter(sides), None)
     if fixed is not None and options.size_px not in (None, fixed):
         raise InvalidOption(f"{network.file} takes crops of {fixed} px and no others; leave out --size.")
-    size_px = fixed or options.size_px or usual
+    size_px = fixed or options.size_px or USUAL_SIZE_PX
     if size_px % 2 or not 64 <= size_px <= 1024:
-        raise network.mismatch(pack, expected, f"a crop of {size_px} px cannot be used")
+        raise network.mismatch("wav2lip", _WAV2LIP_EXPECTED, f"a crop of {size_px} px cannot be used")
     return size_px
 
 
 @dataclass(frozen=True, slots=True)
-class Wav2Lip:
+class Wav2Lip(Wrapping):
     """Wav2Lip (Rudrabha/Wav2Lip), its GAN variant, and those of 256 and 384 px."""
 
     network: Network
@@ -107,7 +110,6 @@ class Wav2Lip:
     """Name of the network's input."""
     face: str
     pixels: Pixels
-    shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "Wav2Lip":
@@ -118,7 +120,7 @@ class Wav2Lip:
         if len(network.inputs) != 2 or face is None or audio is None or face == audio or known is None:
             raise network.mismatch("wav2lip", _WAV2LIP_EXPECTED)
         check_floats(known, "wav2lip", _WAV2LIP_EXPECTED)
-        size_px = _picture_size(network, [face], "wav2lip", _WAV2LIP_EXPECTED, options, usual=96)
+        size_px = _crop_size(network, face, options)
         return Wav2Lip(known, size_px, audio.name, face.name, Pixels(scale=1 / 255, bgr=not is_rgb(options, "bgr")))
 
     @property
@@ -136,31 +138,28 @@ class Wav2Lip:
         face = graph.input("face", 2, ["N", self.size_px, self.size_px, 3])
         audio = graph.input("audio", FLOAT, ["N", *MEL_SHAPE])
         whole = self.pixels.draw(graph, face)
-        upper_half = np.ones((1, 1, self.size_px, 1))
-        upper_half[:, :, self.size_px // 2 :] = 0.0
-        outputs = run({self.audio: audio, self.face: graph.concat([whole * upper_half, whole], axis=1)})
-        planar = outputs[self.network.outputs[0].name] * 255.0
+        outputs = run({self.audio: audio, self.face: graph.concat([whole * upper_half(self.size_px), whole], axis=1)})
+        planar = outputs[self.output_name] * 255.0
         graph.output(draw_uint8(graph, planar, self.size_px, self.pixels.bgr), "mouth", 2, ["N", self.size_px, self.size_px, 3])
 
     def feed(self, item: Arrays) -> Arrays:
         whole = self.pixels.feed(item["face"])
-        masked = whole.copy()
-        masked[:, :, self.size_px // 2 :] = 0
-        return {self.audio: item["audio"][None], self.face: np.concatenate([masked, whole], axis=1)}
+        return {self.audio: item["audio"][None], self.face: np.concatenate([whole * upper_half(self.size_px), whole], axis=1)}
 
     def read(self, outputs: Arrays) -> Arrays:
-        return {"mouth": read_uint8(outputs[self.network.outputs[0].name] * np.float32(255), self.size_px, self.pixels.bgr)}
+        return {"mouth": read_uint8(outputs[self.output_name] * np.float32(255), self.size_px, self.pixels.bgr)}
 
 
 @dataclass(frozen=True, slots=True)
-class EdTalk:
+class EdTalk(Wrapping):
     """edtalk at 256 px (tanshuai0219/EDTalk), as exported with `source`, `target` and `weight`."""
 
     network: Network
     pixels: Pixels
     weight: float
-    size_px: int = 256
-    shared_inputs: tuple[str, ...] = ("weight",)
+
+    size_px = 256
+    shared_inputs = ("weight",)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "EdTalk":
@@ -192,7 +191,7 @@ class EdTalk:
         audio = graph.input("audio", FLOAT, ["N", *MEL_SHAPE])
         weight = graph.constant(np.full(self.input_shapes["weight"], self.weight))
         outputs = run({"source": audio, "target": self.pixels.draw(graph, face), "weight": weight})
-        planar = outputs[self.network.outputs[0].name] * 255.0
+        planar = outputs[self.output_name] * 255.0
         graph.output(draw_uint8(graph, planar, self.size_px, self.pixels.bgr), "mouth", 2, ["N", self.size_px, self.size_px, 3])
 
     def feed(self, item: Arrays) -> Arrays:
@@ -200,4 +199,4 @@ class EdTalk:
         return {"source": item["audio"][None], "target": self.pixels.feed(item["face"]), "weight": weight}
 
     def read(self, outputs: Arrays) -> Arrays:
-        return {"mouth": read_uint8(outputs[self.network.outputs[0].name] * np.float32(255), self.size_px, self.pixels.bgr)}
+        return {"mouth": read_uint8(outputs[self.output_name] * np.float32(255), self.size_px, self.pixels.bgr)}

@@ -10,7 +10,7 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.spectrum import Spectrum
-from orchestrator.models.wrapping import Arrays, Run, check_floats
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats
 
 SAMPLE_RATE_HZ = 44_100
 
@@ -27,7 +27,7 @@ _EXPECTED = ["input FLOAT [N, 4, 3072 or 2048, 256]: real and imaginary parts, l
 
 
 @dataclass(frozen=True, slots=True)
-class Mdx:
+class Mdx(Wrapping):
     """A vocal network of MDX-Net (UVR): spectra of both channels in, those of the voice out.
 
     The two channels are the one that the lips hear. Samples at either end of a chunk, `n_fft` each, are heard and not answered: there the
@@ -36,7 +36,6 @@ class Mdx:
 
     network: Network
     spectrum: Spectrum
-    shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "Mdx":
@@ -70,13 +69,13 @@ class Mdx:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 4, self.spectrum.bins, self.spectrum.frames)}
+        return {self.input_name: (1, 4, self.spectrum.bins, self.spectrum.frames)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         samples = graph.input("samples", FLOAT, ["N", self.spectrum.sample_count])
         shape = (0, 1, self.spectrum.bins, self.spectrum.frames)
         channel = [part.reshape(*shape) for part in self.spectrum.analysed(graph, samples)]
-        voice = run({self.network.inputs[0].name: graph.concat([*channel, *channel], axis=1)})[self.network.outputs[0].name]
+        voice = run({self.input_name: graph.concat([*channel, *channel], axis=1)})[self.output_name]
         mean = (voice.slice(1, 0, 2) + voice.slice(1, 2, 4)) * 0.5
         real, imaginary = (mean.slice(1, part, part + 1).reshape(0, *shape[2:]) for part in (0, 1))
         kept = self.spectrum.synthesised(graph, real, imaginary).slice(1, self.spectrum.n_fft, self.spectrum.n_fft + self.voice_count)
@@ -86,11 +85,11 @@ class Mdx:
         spectrum = self.spectrum
         framed = np.lib.stride_tricks.sliding_window_view(item["samples"], spectrum.n_fft)[:: spectrum.hop] * spectrum.window
         bins = np.fft.rfft(framed)[:, : spectrum.bins].T
-        return {self.network.inputs[0].name: np.stack([bins.real, bins.imag] * 2).astype(np.float32)[None]}
+        return {self.input_name: np.stack([bins.real, bins.imag] * 2).astype(np.float32)[None]}
 
     def read(self, outputs: Arrays) -> Arrays:
         spectrum = self.spectrum
-        left_real, left_imaginary, right_real, right_imaginary = outputs[self.network.outputs[0].name][0].astype(np.float64)
+        left_real, left_imaginary, right_real, right_imaginary = outputs[self.output_name][0].astype(np.float64)
         bins = (left_real + right_real + 1j * (left_imaginary + right_imaginary)) / 2
         framed = np.fft.irfft(bins.T, spectrum.n_fft) * spectrum.window
         voice = np.zeros(spectrum.sample_count)

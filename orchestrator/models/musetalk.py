@@ -5,7 +5,7 @@ network, Whisper's encoder, fills the `audio_encoder` role.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from orchestrator.models.ensemble import Ensemble, EnsembleStep
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
-from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8
-from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
+from orchestrator.models.pixels import Pixels, draw_uint8, read_uint8, upper_half
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats, resolve_outputs
 
 SIZE_PX = 256
 """Side of the crop."""
@@ -37,14 +37,14 @@ MAX_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class VaeEncoder:
+class VaeEncoder(Wrapping):
     """From a crop to the latents of the crop with its lower half blanked, and of the crop itself."""
 
     network: Network
     mean_only: bool
     """Whether the network answers the mean alone, not mean and variance."""
-    shared_inputs: tuple[str, ...] = ()
-    pixels: Pixels = field(default_factory=lambda: Pixels((127.5, 127.5, 127.5), 1 / 127.5))
+
+    pixels = Pixels((127.5, 127.5, 127.5), 1 / 127.5)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "VaeEncoder":
@@ -65,16 +65,14 @@ class VaeEncoder:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, SIZE_PX, SIZE_PX)}
+        return {self.input_name: (1, 3, SIZE_PX, SIZE_PX)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         face = graph.input("face", 2, ["N", SIZE_PX, SIZE_PX, 3])
         whole = self.pixels.draw(graph, face)
-        upper = np.ones((1, 1, SIZE_PX, 1))
-        upper[:, :, SIZE_PX // 2 :] = 0.0
         # Blanked pixels are black, which is -1 for the network. Both pictures go through it as one batch.
-        both = graph.concat([(whole + 1.0) * upper - 1.0, whole], axis=0)
-        latents = run({self.network.inputs[0].name: both})[self.network.outputs[0].name]
+        both = graph.concat([(whole + 1.0) * upper_half(SIZE_PX) - 1.0, whole], axis=0)
+        latents = run({self.input_name: both})[self.output_name]
         latents = latents.reshape(2, -1, 4 if self.mean_only else 8, 32, 32).slice(2, 0, 4).transpose(1, 0, 2, 3, 4)
         graph.output(latents.reshape(-1, 8, 32, 32) * LATENT_SCALE, "latents", FLOAT, ["N", 8, 32, 32])
 
@@ -82,10 +80,10 @@ class VaeEncoder:
         whole = self.pixels.feed(item["face"])
         blanked = whole.copy()
         blanked[:, :, SIZE_PX // 2 :] = -1
-        return {self.network.inputs[0].name: np.concatenate([blanked, whole])}
+        return {self.input_name: np.concatenate([blanked, whole])}
 
     def read(self, outputs: Arrays) -> Arrays:
-        mean = outputs[self.network.outputs[0].name][:, :4]
+        mean = outputs[self.output_name][:, :4]
         return {"latents": (mean.reshape(8, 32, 32) * LATENT_SCALE).astype(np.float32)}
 
 
@@ -99,7 +97,7 @@ def position_code() -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class UNet:
+class UNet(Wrapping):
     """From latents and audio to the latents of the face that speaks, in one step."""
 
     network: Network
@@ -141,22 +139,21 @@ class UNet:
         audio = graph.input("audio", FLOAT, ["N", *AUDIO_SHAPE])
         steps = {name: graph.constant(np.zeros(self.input_shapes[name])) for name in self.shared_inputs}
         outputs = run({self.latent: latents, self.audio: audio + position_code()[None], **steps})
-        graph.output(outputs[self.network.outputs[0].name].reshape(-1, *LATENT_SHAPE), "mouth_latents", FLOAT, ["N", *LATENT_SHAPE])
+        graph.output(outputs[self.output_name].reshape(-1, *LATENT_SHAPE), "mouth_latents", FLOAT, ["N", *LATENT_SHAPE])
 
     def feed(self, item: Arrays) -> Arrays:
         steps = {name: np.zeros(self.input_shapes[name], np.float32) for name in self.shared_inputs}
         return {self.latent: item["latents"][None], self.audio: (item["audio"] + position_code())[None], **steps}
 
     def read(self, outputs: Arrays) -> Arrays:
-        return {"mouth_latents": outputs[self.network.outputs[0].name].reshape(LATENT_SHAPE).astype(np.float32)}
+        return {"mouth_latents": outputs[self.output_name].reshape(LATENT_SHAPE).astype(np.float32)}
 
 
 @dataclass(frozen=True, slots=True)
-class VaeDecoder:
+class VaeDecoder(Wrapping):
     """From latents to the crop with its new mouth."""
 
     network: Network
-    shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "VaeDecoder":
@@ -174,18 +171,18 @@ class VaeDecoder:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, *LATENT_SHAPE)}
+        return {self.input_name: (1, *LATENT_SHAPE)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         latents = graph.input("mouth_latents", FLOAT, ["N", *LATENT_SHAPE])
-        planar = run({self.network.inputs[0].name: latents * (1.0 / LATENT_SCALE)})[self.network.outputs[0].name]
+        planar = run({self.input_name: latents * (1.0 / LATENT_SCALE)})[self.output_name]
         graph.output(draw_uint8(graph, planar * 127.5 + 127.5, SIZE_PX, bgr=False), "mouth", 2, ["N", SIZE_PX, SIZE_PX, 3])
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: item["mouth_latents"][None] / np.float32(LATENT_SCALE)}
+        return {self.input_name: item["mouth_latents"][None] / np.float32(LATENT_SCALE)}
 
     def read(self, outputs: Arrays) -> Arrays:
-        planar = outputs[self.network.outputs[0].name] * np.float32(127.5) + np.float32(127.5)
+        planar = outputs[self.output_name] * np.float32(127.5) + np.float32(127.5)
         return {"mouth": read_uint8(planar, SIZE_PX, bgr=False)}
 
 

@@ -11,7 +11,7 @@ from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
 from orchestrator.models.pixels import Pixels
-from orchestrator.models.wrapping import Arrays, Run, check_floats, resolve_outputs
+from orchestrator.models.wrapping import Arrays, Run, Wrapping, check_floats, resolve_outputs
 
 XSEG_SIZE_PX = 256
 PARSER_SIZE_PX = 512
@@ -37,12 +37,10 @@ def _config(size_px: int) -> ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class XSeg:
+class XSeg(Wrapping):
     """DeepFaceLab's XSeg as it is exported for face swapping: pixels last, BGR / 255; one number a pixel, 1 for the face."""
 
     network: Network
-    output: str
-    shared_inputs: tuple[str, ...] = ()
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "XSeg":
@@ -54,7 +52,7 @@ class XSeg:
         if not network.outputs[0].fits(*wanted, 1):
             raise network.mismatch("xseg", _XSEG_EXPECTED)
         check_floats(network, "xseg", _XSEG_EXPECTED)
-        return XSeg(network.with_outputs(network.outputs[0].name), network.outputs[0].name)
+        return XSeg(network.with_outputs(network.outputs[0].name))
 
     @property
     def config(self) -> ModelConfig:
@@ -62,29 +60,28 @@ class XSeg:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, XSEG_SIZE_PX, XSEG_SIZE_PX, 3)}
+        return {self.input_name: (1, XSEG_SIZE_PX, XSEG_SIZE_PX, 3)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         face = graph.input("face", 2, ["N", XSEG_SIZE_PX, XSEG_SIZE_PX, 3])
         bgr = graph.op("Gather", face.cast(FLOAT) * (1 / 255), graph.integers([2, 1, 0]), axis=3)
-        mask = run({self.network.inputs[0].name: bgr})[self.output].reshape(-1, XSEG_SIZE_PX, XSEG_SIZE_PX)
+        mask = run({self.input_name: bgr})[self.output_name].reshape(-1, XSEG_SIZE_PX, XSEG_SIZE_PX)
         graph.output(mask.clip(0.0, 1.0), "mask", FLOAT, ["N", XSEG_SIZE_PX, XSEG_SIZE_PX])
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: item["face"][None, :, :, ::-1].astype(np.float32) * np.float32(1 / 255)}
+        return {self.input_name: item["face"][None, :, :, ::-1].astype(np.float32) * np.float32(1 / 255)}
 
     def read(self, outputs: Arrays) -> Arrays:
-        return {"mask": np.clip(outputs[self.output].reshape(XSEG_SIZE_PX, XSEG_SIZE_PX), 0, 1).astype(np.float32)}
+        return {"mask": np.clip(outputs[self.output_name].reshape(XSEG_SIZE_PX, XSEG_SIZE_PX), 0, 1).astype(np.float32)}
 
 
 @dataclass(frozen=True, slots=True)
-class FaceParser:
+class FaceParser(Wrapping):
     """BiSeNet trained on CelebAMask-HQ: 19 classes a pixel, of which `FACE_CLASSES` are the face."""
 
     network: Network
-    output: str
-    pixels: Pixels
-    shared_inputs: tuple[str, ...] = ()
+
+    pixels = Pixels((123.675, 116.28, 103.53), 1 / 57.5)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "FaceParser":
@@ -97,7 +94,7 @@ class FaceParser:
         if network.outputs[0].shape[1:] != (PARSER_CLASSES, *wanted):
             raise network.mismatch("face-parser", _PARSER_EXPECTED)
         check_floats(network, "face-parser", _PARSER_EXPECTED)
-        return FaceParser(network.with_outputs(network.outputs[0].name), network.outputs[0].name, Pixels((123.675, 116.28, 103.53), 1 / 57.5))
+        return FaceParser(network.with_outputs(network.outputs[0].name))
 
     @property
     def config(self) -> ModelConfig:
@@ -105,20 +102,20 @@ class FaceParser:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, PARSER_SIZE_PX, PARSER_SIZE_PX)}
+        return {self.input_name: (1, 3, PARSER_SIZE_PX, PARSER_SIZE_PX)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         face = graph.input("face", 2, ["N", PARSER_SIZE_PX, PARSER_SIZE_PX, 3])
-        logits = run({self.network.inputs[0].name: self.pixels.draw(graph, face) * _CHANNEL_SCALE})[self.output]
+        logits = run({self.input_name: self.pixels.draw(graph, face) * _CHANNEL_SCALE})[self.output_name]
         shares = graph.op("Softmax", logits.reshape(-1, PARSER_CLASSES, PARSER_SIZE_PX * PARSER_SIZE_PX), axis=1)
         mask = (shares * _is_face()[None, :, None]).sum([1]).reshape(-1, PARSER_SIZE_PX, PARSER_SIZE_PX)
         graph.output(mask, "mask", FLOAT, ["N", PARSER_SIZE_PX, PARSER_SIZE_PX])
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["face"]) * _CHANNEL_SCALE}
+        return {self.input_name: self.pixels.feed(item["face"]) * _CHANNEL_SCALE}
 
     def read(self, outputs: Arrays) -> Arrays:
-        logits = outputs[self.output].reshape(PARSER_CLASSES, PARSER_SIZE_PX, PARSER_SIZE_PX)
+        logits = outputs[self.output_name].reshape(PARSER_CLASSES, PARSER_SIZE_PX, PARSER_SIZE_PX)
         shares = np.exp(logits - logits.max(0))
         return {"mask": np.asarray((shares * _is_face()[:, None, None]).sum(0) / shares.sum(0), np.float32)}
 

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, inliner, numpy_helper
 
 from orchestrator.errors import UnsuitableModel
-from orchestrator.models.graph import OPSET
+from orchestrator.models.graph import OPSET, replace_nodes
 from orchestrator.models.soundness import MAX_OPSET, opset_of
 
 
@@ -88,9 +88,7 @@ def _raise_graph(graph: onnx.GraphProto, version: int, ranks: Mapping[str, int],
             change[1](rewriter, node)
         else:
             rewriter.nodes.append(node)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in rewriter.nodes]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, rewriter.nodes)
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The packs: for each, the role it fills, what its published files look like, and how they become the role's model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -11,13 +11,13 @@ from orchestrator.errors import InvalidOption
 from orchestrator.models import centerface, embedders, lip_lines, mouth_warp, musetalk, voice
 from orchestrator.models.anchor_free import Scrfd, YuNet
 from orchestrator.models.audio_encoders import WenetEncoder, WhisperEncoder
-from orchestrator.models.config import ModelConfig, Tensor
+from orchestrator.models.config import ModelConfig
 from orchestrator.models.dinet import Dinet
 from orchestrator.models.embedders import ArcFace, DlibResnet, SFace
 from orchestrator.models.enhancers import Enhancer
 from orchestrator.models.ensemble import Ensemble
 from orchestrator.models.landmark_networks import FACEMESH468, PFLD98, LandmarkNetwork
-from orchestrator.models.lip_networks import EdTalk, Wav2Lip
+from orchestrator.models.lip_networks import MEL_SHAPE, EdTalk, Wav2Lip, lip_config
 from orchestrator.models.mdx import Mdx
 from orchestrator.models.mouth_motion import AUDIO_WINDOW_START_S, LOUD_LEVEL_DBFS
 from orchestrator.models.network import Network
@@ -67,23 +67,11 @@ class Pack:
 
 
 def _mouth_warp() -> tuple[onnx.ModelProto, ModelConfig]:
-    config = ModelConfig(
-        role="lip_sync",
-        inputs=(Tensor("face", "TYPE_UINT8", (CROP_SIZE_PX, CROP_SIZE_PX, 3)), Tensor("audio", "TYPE_FP32", (1, 80, 16))),
-        outputs=(Tensor("mouth", "TYPE_UINT8", (CROP_SIZE_PX, CROP_SIZE_PX, 3)),),
-        max_batch_size=32,
-        queue_delay_us=1000,
-        parameters={
-            "crop_template": mouth_warp.CROP_TEMPLATE,
-            "audio_frontend": mouth_warp.AUDIO_FRONTEND,
-            "audio_window_start_s": str(AUDIO_WINDOW_START_S),
-            "audio_loud_level_db": str(LOUD_LEVEL_DBFS),
-            "paste_region": ",".join(map(str, mouth_warp.PASTE_REGION)),
-        },
-    )
+    more = {"audio_window_start_s": str(AUDIO_WINDOW_START_S), "audio_loud_level_db": str(LOUD_LEVEL_DBFS)}
+    usual = lip_config(CROP_SIZE_PX, MEL_SHAPE, mouth_warp.CROP_TEMPLATE, mouth_warp.AUDIO_FRONTEND, mouth_warp.PASTE_REGION, **more)
     with package_member(lip_lines.SOURCE_PACKAGE, lip_lines.SOURCE_MEMBER) as file:
         network = lip_lines.lip_network(file.read_bytes())
-    return mouth_warp.build_mouth_warp(network, CROP_SIZE_PX), config
+    return mouth_warp.build_mouth_warp(network, CROP_SIZE_PX), replace(usual, max_batch_size=32)
 
 
 _ALL = (

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption
-from orchestrator.models.detection import map_grid
+from orchestrator.models.detection import Detector, map_grid
 from orchestrator.models.graph import Graph, Value
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
@@ -41,27 +41,26 @@ class Picture:
         return map_grid(self.shape_hw, stride, anchors)
 
 
-class PictureNetwork:
+class PictureNetwork(Detector):
     """What the packs of detectors that take one picture [N, 3, H, W] do alike."""
 
     __slots__ = ()
 
-    network: Network
     picture: Picture
     pixels: Pixels
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, *self.picture.shape_hw)}
+        return {self.input_name: (1, 3, *self.picture.shape_hw)}
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: self.pixels.feed(item["image"], self.picture.border_hw)}
+        return {self.input_name: self.pixels.feed(item["image"], self.picture.border_hw)}
 
     def see(self, graph: Graph, run: Run) -> Mapping[str, Value]:
         """Draw the input `image` and the network on it, and return the network's outputs by name."""
         sides = [self.picture.size_px] * 2 if self.picture.is_square else ["H", "W"]
         image = graph.input("image", 2, ["N", *sides, 3])
-        return run({self.network.inputs[0].name: self.pixels.draw(graph, image, self.picture.border_hw)})
+        return run({self.input_name: self.pixels.draw(graph, image, self.picture.border_hw)})
 
 
 def input_shape(network: Network, pack: str, expected: list[str], options: PackOptions) -> tuple[int, int]:

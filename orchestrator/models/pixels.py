@@ -48,6 +48,11 @@ def swap_channels(graph: Graph, planar: Value) -> Value:
     return graph.op("Gather", planar, graph.integers([2, 1, 0]), axis=1)
 
 
+def upper_half(size_px: int) -> NDArray[np.float32]:
+    """Return (1, 1, S, 1) float32: 1 in the upper half of a face, 0 in the lower one, which lip networks are not shown."""
+    return (np.arange(size_px) < size_px // 2).astype(np.float32).reshape(1, 1, -1, 1)
+
+
 def draw_uint8(graph: Graph, planar: Value, size_px: int, bgr: bool) -> Value:
     """Return [N, S, S, 3] uint8 RGB from planar [N, 3, S, S] 0..255: limited and rounded. The cast comes last: TensorRT has no other uint8."""
     planar = planar.reshape(-1, 3, size_px, size_px)

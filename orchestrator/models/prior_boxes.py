@@ -1,13 +1,13 @@
 """UltraFace and RetinaFace as the `face_detector` role: detectors that answer one long list of anchor boxes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import candidate_rows, detector_config, finish_detector, map_grid
+from orchestrator.models.detection import Detector, candidate_rows, detector_config, map_grid
 from orchestrator.models.graph import Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
@@ -33,7 +33,7 @@ _RETINAFACE_EXPECTED = [
 
 
 @dataclass(frozen=True, slots=True)
-class UltraFace:
+class UltraFace(Detector):
     """Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB, which decodes its boxes itself and finds no landmarks."""
 
     network: Network
@@ -41,10 +41,10 @@ class UltraFace:
     """Size of the network's picture; the square one is squeezed to it, as its authors resize pictures of any shape."""
     scores: str
     boxes: str
-    shared_inputs: tuple[str, ...] = ()
-    min_score: float = 0.6
-    max_overlap: float = 0.3
-    pixels: Pixels = field(default_factory=lambda: Pixels((127.0, 127.0, 127.0), 1 / 128))
+
+    min_score = 0.6
+    max_overlap = 0.3
+    pixels = Pixels((127.0, 127.0, 127.0), 1 / 128)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "UltraFace":
@@ -73,18 +73,18 @@ class UltraFace:
 
     @property
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {self.network.inputs[0].name: (1, 3, *self.shape_hw)}
+        return {self.input_name: (1, 3, *self.shape_hw)}
 
     def draw(self, graph: Graph, run: Run) -> None:
         image = graph.input("image", 2, ["N", self.size_px, self.size_px, 3])
         picture = draw_squeeze(graph, self.pixels.draw(graph, image), self.size_px, self.shape_hw)
-        outputs = run({self.network.inputs[0].name: picture})
+        outputs = run({self.input_name: picture})
         boxes = graph.op("Reshape", outputs[self.boxes], graph.integers([0, -1, 4])) * float(self.size_px)
         scores = outputs[self.scores].slice(2, 1, 2)
-        finish_detector(graph, boxes, scores, None, self.min_score, self.max_overlap)
+        self.finish(graph, boxes, scores, None)
 
     def feed(self, item: Arrays) -> Arrays:
-        return {self.network.inputs[0].name: feed_squeeze(self.pixels.feed(item["image"]), self.shape_hw)}
+        return {self.input_name: feed_squeeze(self.pixels.feed(item["image"]), self.shape_hw)}
 
     def read(self, outputs: Arrays) -> Arrays:
         boxes = outputs[self.boxes].reshape(-1, 4) * self.size_px
@@ -112,10 +112,10 @@ class RetinaFace(PictureNetwork):
     landms: str
     is_probability: bool
     """Whether the network's scores have been through softmax."""
-    shared_inputs: tuple[str, ...] = ()
-    min_score: float = 0.5
-    max_overlap: float = 0.4
-    pixels: Pixels = field(default_factory=lambda: Pixels((104.0, 117.0, 123.0), 1.0, bgr=True))
+
+    min_score = 0.5
+    max_overlap = 0.4
+    pixels = Pixels((104.0, 117.0, 123.0), 1.0, bgr=True)
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "RetinaFace":
@@ -151,7 +151,7 @@ class RetinaFace(PictureNetwork):
         half = graph.op("Exp", loc.slice(2, 2, 4) * 0.2) * (0.5 * priors[:, :, 2:])
         boxes = graph.concat([centre - half, centre + half], axis=2)
         points = landms * np.tile(0.1 * priors[:, :, 2:], 5) + np.tile(priors[:, :, :2], 5)
-        finish_detector(graph, boxes, conf.slice(2, 1, 2), points, self.min_score, self.max_overlap)
+        self.finish(graph, boxes, conf.slice(2, 1, 2), points)
 
     def read(self, outputs: Arrays) -> Arrays:
         cx, cy, w, h = prior_boxes(self.picture.shape_hw).T

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import UnsuitableModel
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.detection import CANDIDATES, MIN_SCORE, choose_faces
+from orchestrator.models.detection import CANDIDATES, MIN_SCORE, Detector, choose_faces
 from orchestrator.models.runner import OnnxRunner
 from orchestrator.models.samples import sample_items
 from orchestrator.models.wrapping import Arrays, Wrapping
@@ -43,7 +43,7 @@ class Proof:
 
 
 def prove(model: Path, config: ModelConfig, wrapping: Wrapping | None, runner: OnnxRunner) -> Proof:
-    """Prove a finished model file.
+    """Prove a finished model file; where its network is not at hand, its batches only.
 
     Raises:
         UnsuitableModel: it does not run, mixes the items of a batch, answers something that is no number, or answers something else than
@@ -77,11 +77,6 @@ def _prove_at(model: Path, config: ModelConfig, wrapping: Wrapping | None, runne
     return Proof(runner.runtime, BATCHES, difference, reference)
 
 
-def prove_batches(model: Path, config: ModelConfig, runner: OnnxRunner) -> Proof:
-    """Prove a model whose network is not at hand: batches only. See `prove`."""
-    return prove(model, config, None, runner)
-
-
 def _batch(items: Sequence[Arrays]) -> Arrays:
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
@@ -104,7 +99,7 @@ def _compare_with_network(model: Path, wrapping: Wrapping, items: Sequence[Array
     names = sorted(references[0])
     probe = runner.folder / "probe.onnx"
     onnx.save(_with_outputs(onnx.load(model), names), probe)
-    wanted = [*names, "faces"] if CANDIDATES in names else names
+    wanted = [*names, "faces"] if isinstance(wrapping, Detector) else names
     largest = 0.0
     for item, reference in zip(items, references, strict=True):
         found = runner.run(probe, _batch([item]), wanted)
@@ -113,7 +108,7 @@ def _compare_with_network(model: Path, wrapping: Wrapping, items: Sequence[Array
             if apart is None:
                 raise UnsuitableModel(f"The model's {name} differs from what its network computes; the network cannot be brought into the contract.")
             largest = max(largest, apart)
-        if CANDIDATES in found:
+        if isinstance(wrapping, Detector):
             _check_choice(wrapping, found[CANDIDATES][0], found["faces"][0])
     return largest
 
@@ -141,8 +136,8 @@ def _reference(wrapping: Wrapping, outputs: Arrays) -> dict[str, NDArray[Any]]:
         raise UnsuitableModel(f"The network answers {shapes}, which is not what the pack is for ({exc}).") from exc
 
 
-def _check_choice(wrapping: Wrapping, candidates: NDArray[np.float32], faces: NDArray[np.float32]) -> None:
-    expected = choose_faces(candidates, 0.0, float(getattr(wrapping, "max_overlap", 0.0)))
+def _check_choice(detector: Detector, candidates: NDArray[np.float32], faces: NDArray[np.float32]) -> None:
+    expected = choose_faces(candidates, 0.0, detector.max_overlap)
     if not np.allclose(faces, expected, rtol=1e-5, atol=1e-4):
         raise UnsuitableModel("The model chooses other faces among its candidates than it should; the network cannot be brought into the contract.")
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from deploy.local.home import open_home
 from orchestrator.errors import StorageError, UnsuitableModel
-from orchestrator.models import onnx_runner_path
 from orchestrator.models.wrapping import Arrays
 
 ANSWER_TIMEOUT_S = 300.0
@@ -29,6 +28,10 @@ takes. A file that wants more is broken or hostile. A busy host does not make it
 
 MAX_MEMORY_BYTES = 24 << 30
 """Address space of the process; a file that wants more is broken or hostile."""
+
+
+_PROGRAM = Path(__file__).with_name("onnx_runner.py")
+"""What runs in that process, in the environment that has ONNX Runtime."""
 
 
 class OnnxRunner:
@@ -52,7 +55,7 @@ class OnnxRunner:
         self.folder = Path(self._folder.name)
         """For files of the proof; removed with the runner."""
         self._process = subprocess.Popen(
-            [python, "-I", str(onnx_runner_path()), str(MAX_MEMORY_BYTES)],
+            [python, "-I", str(_PROGRAM), str(MAX_MEMORY_BYTES)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from math import prod
 
 import onnx
 from google.protobuf.message import Error as ProtobufError
@@ -178,9 +179,4 @@ _ITEM_BYTES: Mapping[int, int] = {
 
 def _byte_size(tensor: TensorProto) -> int | None:
     item = _ITEM_BYTES.get(tensor.data_type)
-    if item is None:
-        return None
-    size = item
-    for dim in tensor.dims:
-        size *= dim
-    return size
+    return None if item is None else item * prod(tensor.dims)

@@ -10,7 +10,7 @@ from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.network import Network
 from orchestrator.models.options import PackOptions
-from orchestrator.models.wrapping import Arrays, Run
+from orchestrator.models.wrapping import Arrays, Run, Wrapping
 
 SOURCE_PACKAGE = "silero-vad==6.2.3"
 """PyPI package that carries the network; it is read, not installed."""
@@ -40,7 +40,7 @@ _EXPECTED = ["input input FLOAT [chunks, 576]", "input h FLOAT [1, 1, 128]", "in
 
 
 @dataclass(frozen=True, slots=True)
-class Silero:
+class Silero(Wrapping):
     """Silero VAD 6 at 16 kHz in the form that takes many chunks at once: a short convolution of each, and an LSTM along all of them.
 
     The chunks of a window are what the network's own first axis counts; it knows no batch. So the windows of a batch run one after another.
@@ -48,7 +48,8 @@ class Silero:
 
     network: Network
     output: str
-    shared_inputs: tuple[str, ...] = ("h", "c")
+
+    shared_inputs = ("h", "c")
 
     @staticmethod
     def fit(network: Network, options: PackOptions) -> "Silero":

@@ -1,9 +1,10 @@
 """Putting a role's contract around a published network: one graph, uint8 pictures in, the role's answer out, any number of items."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import onnx
 from numpy.typing import NDArray
@@ -12,8 +13,8 @@ from onnx import TensorProto, helper
 from orchestrator.errors import UnsuitableModel
 from orchestrator.models.batch import NotBatchable, fix_shapes, infer_shapes, make_batchable
 from orchestrator.models.config import ModelConfig
-from orchestrator.models.graph import FLOAT, Graph, Value, names_read
-from orchestrator.models.network import Network, TensorInfo
+from orchestrator.models.graph import FLOAT, Graph, Value, names_read, replace_nodes
+from orchestrator.models.network import Network
 from orchestrator.models.opset import to_current_opset
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -26,37 +27,51 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 """Element types a network may compute with."""
 
 
-class Wrapping(Protocol):
+class Wrapping(ABC):
     """How one network becomes a role's model, twice: as a graph, and as array code that says what the graph should answer."""
 
-    @property
-    def network(self) -> Network:
-        """The network, untouched."""
+    __slots__ = ()
+
+    network: Network
+    """The network, untouched."""
+    shared_inputs: tuple[str, ...] = ()
+    """Inputs of the network that are the same for all items."""
 
     @property
+    def input_name(self) -> str:
+        """The name of the network's first input, of most the only one."""
+        return self.network.inputs[0].name
+
+    @property
+    def output_name(self) -> str:
+        """The name of the network's first output, of most the only one that is used."""
+        return self.network.outputs[0].name
+
+    @property
+    @abstractmethod
     def config(self) -> ModelConfig:
         """Triton's view of the model."""
 
     @property
+    @abstractmethod
     def input_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of each of the network's inputs for one item.
 
         The first axis is the batch's, of size 1; a network without a batch axis has another size there.
         """
 
-    @property
-    def shared_inputs(self) -> tuple[str, ...]:
-        """Inputs of the network that are the same for all items."""
-
+    @abstractmethod
     def draw(self, graph: Graph, run: Run) -> None:
         """Append the whole model to a graph."""
 
+    @abstractmethod
     def feed(self, item: Arrays) -> Arrays:
         """Return the network's inputs for one item of the model's inputs (no batch axis), float32.
 
         The first axis has the size of the network's own, or that times how often the network runs for one item.
         """
 
+    @abstractmethod
     def read(self, outputs: Arrays) -> Arrays:
         """Return what the model answers for one item (no batch axis), by value name, from the network's outputs."""
 
@@ -131,8 +146,7 @@ def resolve_outputs(network: Network, input_shapes: Mapping[str, tuple[int, ...]
         known = fix_shapes(model, input_shapes).shapes
     except (NotBatchable, UnsuitableModel):
         return network
-    outputs = tuple(TensorInfo(tensor.name, tensor.dtype, known.get(tensor.name, tensor.shape)) for tensor in network.outputs)
-    return Network(network.file, network.sha256, network.model, network.inputs, outputs)
+    return replace(network, outputs=tuple(replace(tensor, shape=known.get(tensor.name, tensor.shape)) for tensor in network.outputs))
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -195,9 +209,7 @@ def _item_network(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]],
                 node.input[:] = [whole if name == value.name else name for name in node.input]
             item_shape = shapes[value.name][1:] if shapes[value.name][0] == 1 else shapes[value.name]
             value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, list(item_shape)))
-    nodes += [onnx.NodeProto.FromString(node.SerializeToString()) for node in single.graph.node]
-    del single.graph.node[:]
-    single.graph.node.extend(nodes)
+    replace_nodes(single.graph, [*nodes, *single.graph.node])
     return single
 
 

@@ -1,6 +1,5 @@
 """`/v2/models`: what is installed. `/v2/analyze/cost`: how long a render would take here."""
 
-from fractions import Fraction
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Security
@@ -14,7 +13,7 @@ from orchestrator.api.v2_jobs import build_spec, parse_request
 from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
 from orchestrator.jobs.ledger import is_url
 from orchestrator.media.fetch import fetch
-from orchestrator.media.limits import check_audio, check_inputs, check_video
+from orchestrator.media.limits import check_inputs, check_video
 
 MEASURED_JOBS = 20
 """Finished jobs whose speed an estimate goes by."""
@@ -55,11 +54,10 @@ def models_router(context: Context, version: str) -> APIRouter:
 def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
     spec = build_spec(body, context, owner)
     with context.holds.holding() as hold:
-        video, *speeches = (_local(source, context, hold) for source in spec.sources)
-        check_inputs(video, speeches, context.media_limits)
-        picture = check_video(video, context.media_limits)
-        duration_s = max(check_audio(speech, context.media_limits).duration_s or Fraction(0) for speech in speeches)
-    frames = round(duration_s * (picture.frame_rate or 25))
+        video, *speeches = (_local(source, context, hold) for source in (spec.video, *spec.speeches))
+        frames = check_inputs(video, speeches, context.media_limits)
+        if spec.speaker_image is not None:
+            check_video(_local(spec.speaker_image, context, hold), context.media_limits)
     return Cost(estimatedFrameCount=frames, estimatedGenerationCost=round(frames / _frames_per_s(context), 1))
 
 

@@ -80,10 +80,15 @@ class JobSpec(BaseModel):
         return cls.model_validate_json(text, extra="ignore")
 
     @property
+    def speeches(self) -> tuple[str, ...]:
+        """The speech, and that of the others."""
+        return (self.audio, *(other.audio for other in self.others))
+
+    @property
     def sources(self) -> tuple[str, ...]:
-        """Every input: the video, the speech, the speech of the others, and the picture of the speaker where there is one."""
+        """Every input: the video, the speeches, and the picture of the speaker where there is one."""
         portrait = () if self.speaker_image is None else (self.speaker_image,)
-        return (self.video, self.audio, *(other.audio for other in self.others), *portrait)
+        return (self.video, *self.speeches, *portrait)
 
     @field_validator("video", "audio", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from av.container import InputContainer
 from orchestrator.errors import EmptyStream, LimitExceeded, MissingStream
 from orchestrator.media.audio import read_samples
 from orchestrator.media.container import format_of, open_media
-from orchestrator.media.probe import probe_video
+from orchestrator.media.probe import STILL_FRAME_RATE, probe_video
 from orchestrator.media.streams import picture_streams
 from preprocess.mel import SAMPLE_RATE_HZ
 
@@ -107,17 +107,18 @@ def check_audio(path: Path, limits: MediaLimits) -> MediaSummary:
     return summary
 
 
-def check_inputs(video: Path, speeches: Sequence[Path], limits: MediaLimits) -> None:
-    """Check the inputs of a render, one speech or several that sound together, and the length of what would come out.
+def check_inputs(video: Path, speeches: Sequence[Path], limits: MediaLimits) -> int:
+    """Check the inputs of a render, one speech or several that sound together; return how many frames would come out, by their headers.
 
     Raises:
         InputError: see `check_video` and `check_audio`.
     """
     picture = check_video(video, limits)
     duration_s = max(check_audio(speech, limits).duration_s or Fraction(0) for speech in speeches)
-    frames = duration_s * (picture.frame_rate or 25)
+    frames = duration_s * (picture.frame_rate or STILL_FRAME_RATE)
     if frames > limits.max_frames:
         raise too_many_frames(round(frames), limits)
+    return round(frames)
 
 
 def check_local(video: str | Path, speeches: Sequence[str | Path], limits: MediaLimits) -> None:

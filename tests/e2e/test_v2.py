@@ -444,6 +444,10 @@ def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dic
     (cost,) = service.sdk().generations.estimate_cost(model="lipsync-2", input=asked)
     assert cost.estimated_frame_count == 1000
     assert 0 < cost.estimated_generation_cost < 3600
+    sent = [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["long.wav"]}]
+    picture = {"type": "speakerImage", "assetId": assets["clip.mp4"]}
+    answer = service.http.post("/v2/analyze/cost", json={"model": "lipsync-2", "input": [*sent, picture]})
+    assert (answer.status_code, answer.json()[0]["estimatedFrameCount"]) == (200, 1000), "a picture is no speech"
 
 
 def test_parameter_that_means_one_thing_is_given_once(service: Service) -> None:

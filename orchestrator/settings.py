@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     )
     decoder: Literal["software", "nvdec"] | None = Field(
         None,
-        description="what decodes videos; nvdec does it on an NVIDIA GPU where the pictures are the same (8-bit 4:2:0 H.264, HEVC and VP9); "
-        "unset is what `lipsync tune` measured, else software",
+        description="what decodes videos: software or nvdec; nvdec does it on an NVIDIA GPU where the pictures are the same (8-bit 4:2:0 H.264, "
+        "HEVC and VP9), and software goes on where it fails; unset is what `lipsync tune` measured, else software",
     )
     host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
     port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")

@@ -41,9 +41,13 @@ class RuntimeSet:
     """What the TensorRT provider needs in addition."""
     machine_code: tuple[str, ...]
     """What the wheel holds code for, as `cuobjdump --list-elf` names it: major and minor in one, `a` for code that runs on no other card."""
+    portable_code: tuple[int, int] | None = None
+    """The compute capability from which on the driver can compile the wheel's PTX for a card (`cuobjdump --list-ptx`); None where it holds none."""
 
     def has_code_for(self, capability: tuple[int, int]) -> bool:
         """Tell whether a card of this compute capability can run the wheel's code."""
+        if self.portable_code is not None and capability >= self.portable_code:
+            return True
         major, minor = capability
         for code in self.machine_code:
             number = int(code.rstrip("a"))
@@ -53,11 +57,21 @@ class RuntimeSet:
 
 
 RUNTIME_SETS = (
-    RuntimeSet(13, "580", ("onnxruntime-gpu[cuda,cudnn]==1.31.1",), ("tensorrt-cu13-libs>=10.13,<11",), ("75", "80", "86", "89", "90a", "120a")),
-    RuntimeSet(12, "525", ("onnxruntime-gpu[cuda,cudnn]==1.24.4",), ("tensorrt-cu12-libs>=10.13,<11",), ("60", "70", "75", "80", "86", "90")),
+    RuntimeSet(13, "580", ("onnxruntime-gpu[cuda,cudnn]==1.31.1",), ("tensorrt-cu13-libs>=10.14.1,<11",), ("75", "80", "86", "89", "90a", "120a")),
+    RuntimeSet(
+        12,
+        "525",
+        ("onnxruntime-gpu[cuda,cudnn]==1.24.4", "nvidia-cudnn-cu12>=9.8,<9.11"),
+        ("tensorrt-cu12-libs>=10.14.1,<11",),
+        ("60", "70", "75", "80", "86", "90"),
+        (9, 0),
+    ),
 )
-"""The best first; the second is the last release for CUDA 12. What each needs and holds was read from the wheels; neither holds PTX to compile
-for other cards, so an RTX 50xx needs the first, and with it driver 580. Both were built against TensorRT 10."""
+"""The best first; the second is the last release for CUDA 12. What each needs and holds was read from the wheels. cuDNN 9.10 is the last one with
+code for Pascal and Volta. Both were built against TensorRT 10.14.1, and need that or a later one of the same major version."""
+
+TENSORRT_CAPABILITY = (7, 5)
+"""The least that TensorRT 10 is for."""
 
 CUDA_ERRORS: Mapping[int, str] = MappingProxyType(
     {
@@ -84,6 +98,11 @@ class Gpu:
 
     name: str
     compute_capability: tuple[int, int]
+
+    @property
+    def described(self) -> str:
+        """Its name and compute capability, for a sentence."""
+        return f"{self.name} (compute {'.'.join(map(str, self.compute_capability))})"
 
 
 def gpu_expected(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> str | None:
@@ -126,9 +145,34 @@ def probe(python: Path, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def choose_runtime(environment: Mapping[str, str] = os.environ) -> RuntimeSet:
-    """Choose the newest ONNX Runtime that this machine's driver can run; the newest of all where no driver answers, as while an image is built."""
-    version = probe(Path(sys.executable), environment)["driver"].get("cuda_version", 0)
-    return next((candidate for candidate in RUNTIME_SETS if version // 1000 >= candidate.cuda_major), RUNTIME_SETS[0])
+    """Choose the newest ONNX Runtime that this machine can run; the newest of all where no driver answers, as while an image is built."""
+    return runtime_for(probe(Path(sys.executable), environment)["driver"]) or RUNTIME_SETS[0]
+
+
+def runtime_for(driver: Mapping[str, Any]) -> RuntimeSet | None:
+    """Return the newest ONNX Runtime that a driver can run, and that has code for all its cards if there is one; None where no driver answers."""
+    runnable = [candidate for candidate in RUNTIME_SETS if driver.get("cuda_version", 0) // 1000 >= candidate.cuda_major]
+    cards = [(major, minor) for major, minor in (device["compute_capability"] for device in driver.get("devices", ()))]
+    fitting = [candidate for candidate in runnable if all(candidate.has_code_for(card) for card in cards)]
+    return next(iter(fitting or runnable), None)
+
+
+def is_unfit(python: Path, environment: Mapping[str, str], *, tensorrt: bool) -> bool:
+    """Tell whether another installation would run models where this one does not: it is for another driver or card, or libraries of it are gone.
+
+    Where no driver answers, none is unfit.
+
+    Raises:
+        GpuError: driver and libraries cannot be looked at.
+    """
+    found = probe(python, environment)
+    wanted, runtime = runtime_for(found["driver"]), found["runtime"]
+    if wanted is None:
+        return False
+    if not wanted.packages[0].endswith(f"=={runtime['packages'].get('onnxruntime-gpu')}"):
+        return True
+    errors = [runtime["providers"].get(name, "it is not there") for name in ("cuda", *(["tensorrt"] if tensorrt else []))]
+    return any(error is not None and _comes_with_packages(error) for error in errors)
 
 
 def check_gpu(python: Path, environment: Mapping[str, str], *, tensorrt: bool = False) -> list[Gpu]:
@@ -164,6 +208,8 @@ def explain(driver: Mapping[str, Any], runtime: Mapping[str, Any], *, tensorrt: 
         both = " beside onnxruntime-gpu, which it overwrites" if "onnxruntime-gpu" in packages else ""
         has = f"onnxruntime {packages['onnxruntime']}, the package for CPUs{both}" if "onnxruntime" in packages else "no ONNX Runtime"
         raise GpuError(f"The GPU cannot be used: the embedded Triton has {has}. Run `make setup DEVICE=gpu`, {advice}.")
+    if tensorrt and (old := [gpu for gpu in gpus if gpu.compute_capability < TENSORRT_CAPABILITY]):
+        raise GpuError(f"TensorRT has no code for the {old[0].described}, which is older than Turing. Take --device gpu, {advice}.")
     for provider in ("cuda", *(["tensorrt"] if tensorrt else [])):
         _check_provider(provider, packages["onnxruntime-gpu"], runtime["providers"], advice)
     _check_versions(gpus, int(driver["cuda_version"]), packages["onnxruntime-gpu"], advice)
@@ -176,13 +222,22 @@ def _check_provider(provider: str, version: str, providers: Mapping[str, str | N
             f"The GPU cannot be used: onnxruntime-gpu {version} comes without its {provider} provider. Run `make setup DEVICE=gpu`, {advice}."
         )
     if error := providers[provider]:
-        missing = re.match(r"(\S+?): cannot open shared object file", error)
-        cause = f"the library {missing[1]} is missing" if missing else error
+        missing = _missing_library(error)
+        cause = f"the library {missing} is missing" if missing else error
         device = "tensorrt" if provider == "tensorrt" else "gpu"
-        raise GpuError(
-            f"The GPU cannot be used: the {provider} provider of onnxruntime-gpu {version} does not load, {cause}. "
-            f"Run `make setup DEVICE={device}`, which installs it, {advice}."
-        )
+        remedy = f"Run `make setup DEVICE={device}`, which installs it" if _comes_with_packages(error) else "Install it, it is the system's"
+        raise GpuError(f"The GPU cannot be used: the {provider} provider of onnxruntime-gpu {version} does not load, {cause}. {remedy}, {advice}.")
+
+
+def _missing_library(error: str) -> str | None:
+    found = re.match(r"(\S+?): cannot open shared object file", error)
+    return found[1] if found else None
+
+
+def _comes_with_packages(error: str) -> bool:
+    """Tell whether installing the packages again would help against what the loader says."""
+    missing = _missing_library(error)
+    return missing is None or missing.startswith(("libcu", "libnv"))
 
 
 def _check_versions(gpus: list[Gpu], cuda_version: int, version: str, advice: str) -> None:
@@ -191,19 +246,17 @@ def _check_versions(gpus: list[Gpu], cuda_version: int, version: str, advice: st
     if installed is None:
         return
     if cuda_version // 1000 < installed.cuda_major:
+        other = ", or run `make setup DEVICE=gpu` again" if runtime_for({"cuda_version": cuda_version}) else ""
         raise GpuError(
             f"The GPU cannot be used: onnxruntime-gpu {version} is for CUDA {installed.cuda_major}, and the driver ends at CUDA "
-            f"{cuda_version // 1000}.{cuda_version % 1000 // 10}. Install driver {installed.driver}, or run `make setup DEVICE=gpu` again, {advice}."
+            f"{cuda_version // 1000}.{cuda_version % 1000 // 10}. Install driver {installed.driver}{other}, {advice}."
         )
-    best = RUNTIME_SETS[0]
     for gpu in gpus:
         if not installed.has_code_for(gpu.compute_capability):
-            hint = (
-                f"Install driver {best.driver} or later and run `make setup DEVICE=gpu` again"
-                if installed is not best and best.has_code_for(gpu.compute_capability)
-                else "Use the official Triton container (`docker compose up`)"
-            )
-            capability = ".".join(map(str, gpu.compute_capability))
-            raise GpuError(
-                f"The GPU cannot be used: onnxruntime-gpu {version} has no code for the {gpu.name} (compute {capability}). {hint}, {advice}."
-            )
+            better = next((known for known in RUNTIME_SETS if known.has_code_for(gpu.compute_capability)), None)
+            hint = "No release for a CUDA that drivers still run has any"
+            if better is not None:
+                driver = f"Install driver {better.driver} or later and run" if cuda_version // 1000 < better.cuda_major else "Run"
+                hint = f"{driver} `make setup DEVICE=gpu` again"
+            others = ", hide it with CUDA_VISIBLE_DEVICES" if len(gpus) > 1 else ""
+            raise GpuError(f"The GPU cannot be used: onnxruntime-gpu {version} has no code for the {gpu.described}. {hint}{others}, {advice}.")

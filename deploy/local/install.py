@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.local.gpu import RUNTIME_SETS, GpuError, RuntimeSet, choose_runtime, gpu_expected
+from deploy.local.gpu import RUNTIME_SETS, GpuError, RuntimeSet, choose_runtime, gpu_expected, is_unfit
 from deploy.local.home import DEFAULT_HOME, TritonHome, backends_folder, open_home, read_stamp, stamp_file, venv_folder
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
@@ -38,6 +39,9 @@ NUMPY_PACKAGES = ("numpy>=1.26,<2; python_version<'3.13'", "numpy>=2.1,<3; pytho
 CPU_PACKAGES = ("onnxruntime>=1.21,<1.33",)
 """onnxruntime 1.32 was tried with numpy 1.26 and 2.5; later ones come in when they have been. For GPUs see `RUNTIME_SETS`."""
 
+NVIDIA_INDEX = "https://pypi.nvidia.com"
+"""Where TensorRT's libraries are. The packages of that name on PyPI hold nothing but a program that fetches them from there."""
+
 DEVICES = ("auto", "cpu", "gpu", "tensorrt")
 """What an installation can be for. One for a GPU also runs models on the CPU; one for TensorRT is one for a GPU with some gigabytes more."""
 
@@ -53,25 +57,28 @@ def install(root: Path = DEFAULT_HOME, device: str = "auto") -> TritonHome:
     """Bring the Triton home at `root` up to date and return it.
 
     `device` is one of `DEVICES`; "auto" keeps what is there if it is current, and otherwise installs for a GPU where one is expected, else for
-    the CPU.
+    the CPU. "gpu" and "tensorrt" also look whether what is there runs with this machine's driver and cards, which may have changed.
 
-    A home that is up to date is recognised by its stamp within milliseconds. One process installs at a time; the others wait, then
-    find the home ready. An install that is killed leaves a home without a stamp, which the next one builds anew.
+    A home that is up to date is recognised by its stamp within milliseconds, by that look in a second. One process installs at a time; the others
+    wait, then find the home ready. An install that fails leaves the home as it was; one that is killed leaves a home without a stamp, which the
+    next one builds anew.
 
     Raises:
         InstallError: this machine cannot run the wheel, or pip could not fetch it.
     """
-    if (home := _open_current(root, device)) is not None:
+    if (home := _open_current(root, device)) is not None and not _is_unfit(home, device):
         return home
     _check_platform(root)
     python = _find_python()
     root.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(root / "install.lock") as lock:
-        if (home := _open_current(root, device)) is not None:
+        if (home := _open_current(root, device)) is not None and not _is_unfit(home, device):
             return home
-        record = read_stamp(root)
-        if not _serves(record.get("packages", ""), device) or open_home(root) is None:
-            record = _build(root, python, lock, _choose_packages(device))
+        record, home = read_stamp(root), open_home(root)
+        if home is None or not _serves(record.get("packages", ""), device) or _is_unfit(home, device):
+            packages = _choose_packages(device)
+            with _as_before_if_it_fails(root):
+                record = _build(root, python, lock, packages)
         _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
         _write_stamp(root, record | {"backend": _backend_hash()})
     home = _open_current(root, device)
@@ -95,6 +102,20 @@ def _serves(installed: str, device: str) -> bool:
     return installed in {"cpu": cpu + gpu + tensorrt, "gpu": gpu + tensorrt, "tensorrt": tensorrt}[device]
 
 
+def _is_unfit(home: TritonHome, device: str) -> bool:
+    """Tell whether a home for a GPU is for another one than this machine's.
+
+    Raises:
+        InstallError: the driver cannot be asked.
+    """
+    if device not in ("gpu", "tensorrt"):
+        return False
+    try:
+        return is_unfit(home.python, home.environment(), tensorrt=device == "tensorrt")
+    except GpuError as error:
+        raise InstallError(str(error)) from error
+
+
 def _choose_packages(device: str) -> tuple[str, ...]:
     """Choose ONNX Runtime for a device: for a GPU, by what its driver supports.
 
@@ -113,6 +134,10 @@ def _choose_packages(device: str) -> tuple[str, ...]:
 def _gpu_packages(runtime: RuntimeSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what to install for a GPU, and for TensorRT on it."""
     return runtime.packages, (*runtime.packages, *runtime.tensorrt)
+
+
+def _has_tensorrt(packages: tuple[str, ...]) -> bool:
+    return any(package.startswith("tensorrt") for package in packages)
 
 
 def _stamp_text(packages: tuple[str, ...]) -> str:
@@ -161,15 +186,42 @@ def _one_at_a_time(lock_file: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
+@contextlib.contextmanager
+def _as_before_if_it_fails(root: Path) -> Iterator[None]:
+    """Put what is in the home aside, and back where it was if the block raises."""
+    aside = root / "before"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    parts = (venv_folder(root), backends_folder(root), stamp_file(root))
+    for part in reversed(parts):  # without a stamp first
+        if part.exists():
+            part.rename(aside / part.name)
+    try:
+        yield
+    except BaseException:
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
+            if (aside / part.name).exists():
+                (aside / part.name).rename(part)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _build(root: Path, python: Path, lock: int, runtime: tuple[str, ...]) -> dict[str, str]:
     """Build a home from nothing and prove that its programs start; return the record to stamp it with."""
-    stamp_file(root).unlink(missing_ok=True)
-    shutil.rmtree(venv_folder(root), ignore_errors=True)
-    shutil.rmtree(backends_folder(root), ignore_errors=True)
+    what = " with TensorRT" if _has_tensorrt(runtime) else ""
+    size = "200 MB" if runtime == CPU_PACKAGES else "about 3 GB, and TensorRT" if what else "about 3 GB"
+    print(f"Installing Triton{what} into {root} ({size}) ...", file=sys.stderr, flush=True)
     venv_python = _make_venv(root, python, lock)
     pip = (str(venv_python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    for packages in (("--no-deps", TRITON_PACKAGE), (*NUMPY_PACKAGES, *runtime)):
-        _run((*pip, *packages), f"pip could not install {packages[-1]}; check the network, or name a mirror in PIP_INDEX_URL", lock=lock)
+    for packages, named in ((("--no-deps", TRITON_PACKAGE), TRITON_PACKAGE), ((*NUMPY_PACKAGES, *runtime), " ".join(runtime))):
+        failure = f"pip could not install {named}; check the network and the space on the disk, or name a mirror in PIP_INDEX_URL"
+        if _has_tensorrt(packages):
+            failure += (
+                f". What stands for TensorRT there fetches it from {NVIDIA_INDEX}, which has to be reachable too, or a mirror in PIP_EXTRA_INDEX_URL"
+            )
+        _run((*pip, *packages), failure, lock=lock)
     facts = _ask_python(venv_python)
     home = TritonHome(root.absolute(), Path(facts["site_packages"]), _library_folder(facts))
     wheel = home.site_packages / "pytriton" / "tritonserver"
@@ -243,8 +295,10 @@ def _run(command: tuple[str, ...], failure: str, *, env: dict[str, str] | None =
 
 
 def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no output"
+    """Return the last line that says something; pip ends with where to look for what it says."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"(ERROR|[\w.]+Error): \S", line)]
+    return (telling or lines or ["no output"])[-1]
 
 
 def _copy_into_place(source: Path, target: Path) -> None:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.local import install as installer
 from deploy.local.gpu import RUNTIME_SETS, RuntimeSet
-from deploy.local.home import DEFAULT_HOME, open_home, stamp_file
+from deploy.local.home import DEFAULT_HOME, open_home, read_stamp, stamp_file
 from deploy.local.install import InstallError, install
 
 
@@ -118,13 +119,62 @@ def test_auto_installs_for_a_gpu_where_one_shows_and_keeps_one_where_none_does(m
     cpu, gpu = installer._stamp_text(installer.CPU_PACKAGES), installer._stamp_text(RUNTIME_SETS[1].packages)
     monkeypatch.setattr(installer, "choose_runtime", lambda: RUNTIME_SETS[1])
     monkeypatch.setattr(installer, "gpu_expected", lambda: "/dev/nvidiactl")
-    assert installer._choose_packages("auto") == installer._choose_packages("gpu") == ("onnxruntime-gpu[cuda,cudnn]==1.24.4",)
+    assert installer._choose_packages("auto") == installer._choose_packages("gpu") == RUNTIME_SETS[1].packages
     assert (installer._serves(cpu, "auto"), installer._serves(gpu, "auto")) == (False, True)
     assert installer._choose_packages("cpu") == installer.CPU_PACKAGES
     assert installer._choose_packages("tensorrt")[-1].startswith("tensorrt-cu12-libs")
     monkeypatch.setattr(installer, "gpu_expected", lambda: None)
     assert installer._choose_packages("auto") == installer.CPU_PACKAGES
     assert (installer._serves(cpu, "auto"), installer._serves(gpu, "auto")) == (True, True)
+
+
+@pytest.mark.parametrize(("device", "is_installed_again"), [("gpu", True), ("tensorrt", True), ("auto", False), ("cpu", False)])
+def test_home_for_another_driver_or_card_is_installed_again_where_a_gpu_is_asked_for_by_name(
+    device: str, is_installed_again: bool, home_like: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = read_stamp(home_like) | {"packages": installer._stamp_text(installer._gpu_packages(RUNTIME_SETS[0])[1])}
+    stamp_file(home_like).write_text(json.dumps(stamp))
+    built: list[tuple[str, ...]] = []
+
+    def build(*arguments: Any) -> dict[str, str]:
+        built.append(arguments[-1])
+        raise InstallError("far enough")
+
+    monkeypatch.setattr(installer, "_build", build)
+    monkeypatch.setattr(installer, "choose_runtime", lambda: RUNTIME_SETS[1])
+    monkeypatch.setattr(installer, "is_unfit", lambda *_, **__: True)
+    if not is_installed_again:
+        assert install(home_like, device).root == home_like
+        assert not built
+        return
+    with pytest.raises(InstallError, match="far enough"):
+        install(home_like, device)
+    assert built == [installer._gpu_packages(RUNTIME_SETS[1])[device == "tensorrt"]]
+
+
+def test_install_that_fails_leaves_the_home_as_it_was(home_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in home_like.rglob("*") if path.is_file()}
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(InstallError, match=r"^Pip could not install nvidia-pytriton==.*: ERROR: No matching distribution found for nvidia-pytriton"):
+        install(home_like, "tensorrt")
+    assert open_home(home_like) is not None
+    (home_like / "install.lock").unlink()
+    assert {path: path.read_bytes() for path in home_like.rglob("*") if path.is_file()} == before
+
+
+def test_failure_of_pip_says_what_failed_and_not_where_to_look_for_it() -> None:
+    placeholder = """
+      urllib.error.URLError: <urlopen error [Errno -2] Name or service not known>
+      wheel_stub.error.InstallFailedError:
+      The installation of tensorrt-cu13-libs for version 10.16.1.11 failed.
+      [end of output]
+    error: metadata-generation-failed
+
+    note: This is an issue with the package mentioned above, not pip.
+    hint: See above for details.
+    """
+    assert installer._last_line(placeholder) == "urllib.error.URLError: <urlopen error [Errno -2] Name or service not known>"
+    assert installer._last_line("bash: not found\n\n") == "bash: not found"
 
 
 def test_cuda_libraries_that_pip_installed_are_on_the_library_path(home_like: Path) -> None:

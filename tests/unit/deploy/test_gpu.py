@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.local import gpu
-from deploy.local.gpu import RUNTIME_SETS, Gpu, GpuError, explain, gpu_expected
+from deploy.local.gpu import RUNTIME_SETS, Gpu, GpuError, explain, gpu_expected, is_unfit
 
 GOOD_DRIVER: dict[str, Any] = {
     "status": 0,
@@ -91,25 +91,44 @@ def test_gpu_that_everything_is_there_for_is_named() -> None:
             {**GOOD_RUNTIME, "providers": {"cuda": None, "tensorrt": "libnvinfer.so.10: cannot open shared object file: No such file"}},
             "tensorrt provider .* does not load, the library libnvinfer.so.10 is missing. Run `make setup DEVICE=tensorrt`",
         ),
-        ({**GOOD_DRIVER, "cuda_version": 12080}, GOOD_RUNTIME, r"is for CUDA 13, and the driver ends at CUDA 12\.8\. Install driver 580"),
-        (GOOD_DRIVER, OLD_RUNTIME, r"no code for the NVIDIA GeForce RTX 5090 \(compute 12\.0\)\. Install driver 580"),
         (
-            {**GOOD_DRIVER, "devices": [{"name": "NVIDIA B200", "compute_capability": [10, 0]}]},
+            GOOD_DRIVER,
+            {**GOOD_RUNTIME, "providers": {"cuda": "libz.so.1: cannot open shared object file: No such file or directory"}},
+            r"the library libz.so.1 is missing\. Install it, it is the system's",
+        ),
+        (
+            {**GOOD_DRIVER, "cuda_version": 12080},
             GOOD_RUNTIME,
-            r"no code for the NVIDIA B200 \(compute 10\.0\)\. Use the official Triton container",
+            r"is for CUDA 13, and the driver ends at CUDA 12\.8\. Install driver 580, or run `make",
+        ),
+        ({**GOOD_DRIVER, "cuda_version": 11040}, OLD_RUNTIME, r"is for CUDA 12, and the driver ends at CUDA 11\.4\. Install driver 525, or ask"),
+        (
+            {**GOOD_DRIVER, "devices": [{"name": "Tesla V100", "compute_capability": [7, 0]}]},
+            GOOD_RUNTIME,
+            r"no code for the Tesla V100 \(compute 7\.0\)\. Run `make setup DEVICE=gpu` again, or ask",
+        ),
+        (
+            {**GOOD_DRIVER, "devices": [*GOOD_DRIVER["devices"], {"name": "GeForce GTX 980", "compute_capability": [5, 2]}]},
+            GOOD_RUNTIME,
+            r"no code for the GeForce GTX 980 \(compute 5\.2\)\. No release .* has any, hide it with CUDA_VISIBLE_DEVICES, or ask",
+        ),
+        (
+            {**GOOD_DRIVER, "devices": [{"name": "Tesla V100", "compute_capability": [7, 0]}]},
+            {**OLD_RUNTIME, "providers": {"cuda": None, "tensorrt": "libnvinfer.so.10: cannot open shared object file"}},
+            r"TensorRT has no code for the Tesla V100 \(compute 7\.0\), which is older than Turing\. Take --device gpu",
         ),
     ],
 )
 def test_each_obstacle_is_named_with_what_to_do(driver: dict[str, Any], runtime: dict[str, Any], cause: str) -> None:
     with pytest.raises(GpuError, match=cause) as caught:
-        explain(driver, runtime, tensorrt=any("tensorrt" in str(value) for value in (cause,)))
+        explain(driver, runtime, tensorrt="tensorrt" in cause.lower())
     assert "or ask for the CPU with --device cpu" in str(caught.value)
     assert str(caught.value).endswith(".")
 
 
 @pytest.mark.parametrize(
     ("capability", "sets"),
-    [((6, 1), [12]), ((7, 5), [13, 12]), ((8, 6), [13, 12]), ((8, 9), [13, 12]), ((9, 0), [13, 12]), ((10, 0), []), ((12, 0), [13])],
+    [((5, 2), []), ((6, 1), [12]), ((7, 0), [12]), ((7, 5), [13, 12]), ((8, 9), [13, 12]), ((9, 0), [13, 12]), ((10, 0), [12]), ((12, 0), [13, 12])],
 )
 def test_each_card_is_served_by_the_wheels_that_hold_its_code(capability: tuple[int, int], sets: list[int]) -> None:
     assert [runtime.cuda_major for runtime in RUNTIME_SETS if runtime.has_code_for(capability)] == sets
@@ -120,6 +139,44 @@ def test_installation_follows_the_driver(version: int | None, cuda_major: int, m
     driver = {"load_error": "none"} if version is None else {"cuda_version": version}
     monkeypatch.setattr(gpu, "probe", lambda *_: {"driver": driver, "runtime": {}})
     assert gpu.choose_runtime({}).cuda_major == cuda_major
+
+
+@pytest.mark.parametrize(
+    ("version", "cards", "cuda_major"),
+    [
+        (13000, [(8, 6)], 13),
+        (13000, [(7, 0)], 12),  # the last driver branch for Volta is one for CUDA 13
+        (13000, [(8, 6), (6, 1)], 12),
+        (13000, [(10, 0)], 12),
+        (13000, [(12, 0)], 13),
+        (12080, [(12, 0)], 12),
+        (13000, [(5, 2)], 13),
+    ],
+)
+def test_installation_follows_the_cards(version: int, cards: list[tuple[int, int]], cuda_major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = {"cuda_version": version, "devices": [{"name": "a card", "compute_capability": list(card)} for card in cards]}
+    monkeypatch.setattr(gpu, "probe", lambda *_: {"driver": driver, "runtime": {}})
+    assert gpu.choose_runtime({}).cuda_major == cuda_major
+
+
+@pytest.mark.parametrize(
+    ("driver", "runtime", "unfit"),
+    [
+        (GOOD_DRIVER, GOOD_RUNTIME, (False, False)),
+        ({"load_error": "none"}, {"packages": {"onnxruntime": "1.32.0"}, "providers": {}}, (False, False)),
+        ({**GOOD_DRIVER, "cuda_version": 12080}, GOOD_RUNTIME, (True, True)),
+        (GOOD_DRIVER, OLD_RUNTIME, (True, True)),
+        (GOOD_DRIVER, {"packages": {"onnxruntime": "1.32.0"}, "providers": {}}, (True, True)),
+        (GOOD_DRIVER, {**GOOD_RUNTIME, "providers": {"cuda": "libcudnn.so.9: cannot open shared object file"}}, (True, True)),
+        (GOOD_DRIVER, {**GOOD_RUNTIME, "providers": {"cuda": "libz.so.1: cannot open shared object file", "tensorrt": None}}, (False, False)),
+        (GOOD_DRIVER, {**GOOD_RUNTIME, "providers": {"cuda": None, "tensorrt": "libnvinfer.so.10: cannot open shared object file"}}, (False, True)),
+    ],
+)
+def test_installation_that_another_one_would_better_is_unfit(
+    driver: dict[str, Any], runtime: dict[str, Any], unfit: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "probe", lambda *_: {"driver": driver, "runtime": runtime})
+    assert tuple(is_unfit(Path("python"), {}, tensorrt=tensorrt) for tensorrt in (False, True)) == unfit
 
 
 def test_probe_runs_in_the_environment_it_is_given() -> None:

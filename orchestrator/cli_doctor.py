@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local.gpu import GpuError, check_gpu, gpu_expected
+from deploy.local.gpu import gpu_expected
 from deploy.local.home import open_home
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
-from orchestrator.embedded import open_triton
+from orchestrator.embedded import embedded_device, open_triton, usable_gpus, wanted_device
 from orchestrator.errors import GpuUnavailable, RenderError
 from orchestrator.inference.selftest import RoleStatus, SelfTest, self_test
 from orchestrator.media.encoders import nvenc_problem
@@ -108,7 +108,7 @@ def check_models(settings: Settings) -> tuple[Check, SelfTest | None]:
     began = time.perf_counter()
     try:
         with open_triton(settings) as client:
-            found = self_test(client, settings.device)
+            found = self_test(client, wanted_device(settings))
             duration_s = time.perf_counter() - began
     except RenderError as exc:
         return Check("models", False, f"{exc.code}: {exc}"), None
@@ -116,20 +116,21 @@ def check_models(settings: Settings) -> tuple[Check, SelfTest | None]:
 
 
 def _check_gpu(settings: Settings) -> Check:
-    sign = gpu_expected()
+    sign, device = gpu_expected(), embedded_device(settings)
     if settings.device == "cpu":
         return Check("GPU", True, "the CPU is asked for" + (f", though {sign} shows a GPU" if sign else ""))
-    if settings.device == "auto" and sign is None:
+    if device == "cpu":
         return Check("GPU", True, "nothing shows an NVIDIA GPU: models run on the CPU")
     home = open_home(settings.triton_home)
     if home is None:
-        return Check("GPU", False, f"{sign or settings.device}: not checked, there is no embedded Triton; run `make setup DEVICE=gpu`")
+        return Check("GPU", False, f"{sign or device}: not checked, there is no embedded Triton; run `make setup DEVICE={device}`")
     try:
-        gpus = check_gpu(home.python, home.environment(), tensorrt=settings.device == "tensorrt")
-    except GpuError as exc:
-        return Check("GPU", False, f"{exc}" + (f" It is expected because of {sign}." if sign else ""))
-    names = ", ".join(f"{gpu.name} (compute {'.'.join(map(str, gpu.compute_capability))})" for gpu in gpus)
-    return Check("GPU", True, names)
+        gpus = usable_gpus(settings, home)
+    except GpuUnavailable as exc:
+        return Check("GPU", False, str(exc))
+    chosen = " as `lipsync tune` chose" if settings.device == "auto" else ""
+    means = f", with TensorRT{chosen}" if device == "tensorrt" else ""
+    return Check("GPU", True, ", ".join(gpu.described for gpu in gpus) + means)
 
 
 _ROWS: tuple[tuple[str, Callable[[RoleStatus], Any]], ...] = (

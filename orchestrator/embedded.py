@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from deploy.local.gpu import GpuError, check_gpu, gpu_expected
-from deploy.local.home import open_home
+from deploy.local.gpu import Gpu, GpuError, check_gpu, gpu_expected
+from deploy.local.home import TritonHome, open_home
 from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable, RenderError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.selftest import check_ready
+from orchestrator.inference.selftest import Wanted, check_ready
+from orchestrator.models.config import Device
 from orchestrator.models.repository import missing_roles
 from orchestrator.settings import Settings
 from orchestrator.tuned import read_tuned
@@ -209,19 +210,41 @@ def device_config(settings: Settings) -> str | None:
     Raises:
         GpuUnavailable: the GPU that is asked for, or that shows on this machine, cannot be used.
     """
-    if settings.device == "cpu":
-        return "cpu"
-    sign = gpu_expected()
-    if settings.device == "auto" and sign is None:
-        return "cpu"
-    tuned = read_tuned(settings.data) if settings.device == "auto" else None
-    with_tensorrt = settings.device == "tensorrt" or (tuned is not None and tuned.device == "tensorrt")
+    device = embedded_device(settings)
     home = open_home(settings.triton_home)
-    if home is not None:  # without one there is nothing to check, and starting Triton says so
-        try:
-            check_gpu(home.python, home.environment(), tensorrt=with_tensorrt)
-        except GpuError as exc:
-            expected = f" A GPU is expected here because of {sign}." if settings.device == "auto" else ""
-            chosen = " TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu." if tuned and with_tensorrt else ""
-            raise GpuUnavailable(f"{exc}{expected}{chosen}") from exc
-    return "tensorrt" if with_tensorrt else None
+    if device != "cpu" and home is not None:  # without one there is nothing to check, and starting Triton says so
+        usable_gpus(settings, home)
+    return None if device == "gpu" else device
+
+
+def embedded_device(settings: Settings) -> Device:
+    """Return where the embedded Triton runs models: where the settings say, else on a GPU if one shows, as `lipsync tune` chose."""
+    if settings.device != "auto":
+        return settings.device
+    if gpu_expected() is None:
+        return "cpu"
+    tuned = read_tuned(settings.data)
+    return "tensorrt" if tuned is not None and tuned.device == "tensorrt" else "gpu"
+
+
+def wanted_device(settings: Settings) -> Wanted:
+    """Return where the models have to be found: on the embedded Triton where it was told to run them, on another where the settings say."""
+    return settings.device if settings.triton else embedded_device(settings)
+
+
+def usable_gpus(settings: Settings, home: TritonHome) -> list[Gpu]:
+    """Return the GPUs that the embedded Triton can run models on.
+
+    Raises:
+        GpuUnavailable: it can on none; the message has the cause, and why a GPU, or TensorRT, is expected where nobody asked for it.
+    """
+    with_tensorrt = embedded_device(settings) == "tensorrt"
+    try:
+        return check_gpu(home.python, home.environment(), tensorrt=with_tensorrt)
+    except GpuError as exc:
+        reasons = ""
+        if settings.device == "auto":
+            reasons = f" A GPU is expected here because of {gpu_expected()}."
+            if with_tensorrt:
+                reasons += " TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu."
+        raise GpuUnavailable(f"{exc}{reasons}") from exc

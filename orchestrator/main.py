@@ -33,6 +33,7 @@ from orchestrator.api.v2_assets import assets_router
 from orchestrator.api.v2_batch import batch_router
 from orchestrator.api.v2_jobs import compact_json, generation
 from orchestrator.api.v2_models import models_router
+from orchestrator.embedded import wanted_device
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import LIP_SYNC
@@ -106,7 +107,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     registry = CollectorRegistry()
     service.register_metrics(registry)
     registry.register(TritonCollector(client))
-    app = _routes(context, Readiness(client, settings.device), registry)
+    app = _routes(context, Readiness(client, wanted_device(settings)), registry)
     guard = Guard(app, context.entrance, Limits(settings.max_upload_bytes, settings.upload_stall_s, settings.upload_min_bytes_per_s))
     return guard, _working(context, settings)
 

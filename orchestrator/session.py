@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.embedded import open_triton
+from orchestrator.embedded import open_triton, wanted_device
 from orchestrator.errors import InferenceError, RenderStalled
 from orchestrator.inference.client import INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready, check_ready, self_test
@@ -97,7 +97,7 @@ def refuse_unfit_models(client: TritonClient, settings: Settings) -> None:
         InferenceRejected: an inference failed.
     """
     try:
-        self_test(client, settings.device)
+        self_test(client, wanted_device(settings))
     except InferenceError as exc:
         if not exc.retryable:
             raise

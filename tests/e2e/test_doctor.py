@@ -15,7 +15,7 @@ def test_doctor_starts_triton_tests_every_role_and_shows_where_it_runs() -> None
     done = lipsync("doctor", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert [check["ok"] for check in report["checks"]] == [True] * 5
+    assert [check["ok"] for check in report["checks"]] == [True] * 6
     [nvenc] = [check["detail"] for check in report["checks"] if check["name"] == "NVENC"]
     assert "h264_nvenc" in nvenc and "av1_nvenc" in nvenc
     role = report["triton"]["roles"]["lip_sync"]

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy.local.gpu import GpuError
+from deploy.local.gpu import Gpu, GpuError
 from deploy.local.server import LocalTriton
-from orchestrator import embedded, tuning
+from orchestrator import cli_doctor, embedded, tuning
+from orchestrator.cli_doctor import Check
 from orchestrator.cores import available_cores
-from orchestrator.embedded import device_config, start_embedded
+from orchestrator.embedded import device_config, start_embedded, wanted_device
 from orchestrator.errors import GpuUnavailable, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import LIP_SYNC, describe_model
@@ -166,3 +167,34 @@ def test_tensorrt_that_was_chosen_is_what_auto_means(tmp_path: Path, monkeypatch
     assert tuning._devices(settings) == ["gpu"], "what was chosen and is gone does not keep from choosing again"
     with pytest.raises(GpuUnavailable, match=r"TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu"):
         device_config(settings)
+
+
+def test_doctor_and_self_test_look_for_the_tensorrt_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU, which this one is made to look like."""
+    tensorrt_is_there = True
+
+    def check_gpu(*_: object, tensorrt: bool) -> list[Gpu]:
+        if tensorrt and not tensorrt_is_there:
+            raise GpuError("The libraries of TensorRT are not there.")
+        return [Gpu("NVIDIA L4", (8, 9))]
+
+    for module in (embedded, cli_doctor):
+        monkeypatch.setattr(module, "gpu_expected", lambda: "/dev/nvidiactl")
+        monkeypatch.setattr(module, "open_home", lambda _: SimpleNamespace(root=tmp_path, python=Path("python"), environment=dict))
+    monkeypatch.setattr(embedded, "check_gpu", check_gpu)
+    settings = Settings(data=tmp_path, triton=None)
+    assert cli_doctor.check_host(settings)[0] == Check("GPU", True, "NVIDIA L4 (compute 8.9)")
+    assert wanted_device(settings) == "gpu"
+    chosen = Tuned(cores=available_cores(), device="tensorrt", encoder_threads=1, concurrent_renders=2)
+    (tmp_path / TUNED_FILE).write_text(chosen.model_dump_json())
+    assert cli_doctor.check_host(settings)[0] == Check("GPU", True, "NVIDIA L4 (compute 8.9), with TensorRT as `lipsync tune` chose")
+    assert wanted_device(settings) == "tensorrt"
+    assert cli_doctor.check_host(settings.model_copy(update={"device": "gpu"}))[0] == Check("GPU", True, "NVIDIA L4 (compute 8.9)"), "a setting wins"
+    assert wanted_device(settings.model_copy(update={"triton": "host:8001"})) == "auto", "it is no choice for a Triton elsewhere"
+    tensorrt_is_there = False
+    gpu = cli_doctor.check_host(settings)[0]
+    assert not gpu.ok
+    assert gpu.detail == (
+        "The libraries of TensorRT are not there. A GPU is expected here because of /dev/nvidiactl. "
+        "TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu."
+    )

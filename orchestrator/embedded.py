@@ -14,10 +14,10 @@ from deploy.local.home import TritonHome, open_home
 from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable, RenderError
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.selftest import Wanted, check_ready
-from orchestrator.models.config import Device
+from orchestrator.inference.selftest import check_ready
+from orchestrator.models import config
 from orchestrator.models.repository import missing_roles
-from orchestrator.settings import Settings
+from orchestrator.settings import Device, Settings
 from orchestrator.tuned import read_tuned
 
 log = logging.getLogger("lipsync.triton")
@@ -217,7 +217,7 @@ def device_config(settings: Settings) -> str | None:
     return None if device == "gpu" else device
 
 
-def embedded_device(settings: Settings) -> Device:
+def embedded_device(settings: Settings) -> config.Device:
     """Return where the embedded Triton runs models: where the settings say, else on a GPU if one shows, as `lipsync tune` chose."""
     if settings.device != "auto":
         return settings.device
@@ -227,7 +227,7 @@ def embedded_device(settings: Settings) -> Device:
     return "tensorrt" if tuned is not None and tuned.device == "tensorrt" else "gpu"
 
 
-def wanted_device(settings: Settings) -> Wanted:
+def wanted_device(settings: Settings) -> Device:
     """Return where the models have to be found: on the embedded Triton where it was told to run them, on another where the settings say."""
     return settings.device if settings.triton else embedded_device(settings)
 

@@ -143,12 +143,6 @@ def clipped(mel: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.clip(mel, -MAX_ABS, MAX_ABS), np.float32)
 
 
-def mel_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the (80, T) float32 features of a whole mono 16 kHz waveform, -4..4: its level as it is."""
-    stream = MelStream()
-    return clipped(np.concatenate([*stream.push(waveform), stream.finish()], axis=1))
-
-
 class MelWindows:
     """The windows of columns that belong to the frames of a video, out of columns that arrive in blocks. It holds little more than one block."""
 

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from orchestrator.media.encoders import open_encoder
+from preprocess.mel import MelStream, clipped
 from preprocess.orientation import UPRIGHT, Orientation
 
 NUMBER_BITS = 6
@@ -240,3 +241,9 @@ def speech_like(duration_s: float, silent_s: tuple[float, float] = (0.0, 0.0)) -
     loud = ~((time >= silent_s[0]) & (time < silent_s[1]))
     samples *= (0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)) * loud
     return np.asarray(0.5 * samples / np.abs(samples).max(), np.float32)
+
+
+def mel_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the (80, T) float32 features of a whole mono 16 kHz waveform, -4..4: its level as it is."""
+    stream = MelStream()
+    return clipped(np.concatenate([*stream.push(waveform), stream.finish()], axis=1))

@@ -178,15 +178,15 @@ class LocalTriton:
             except subprocess.TimeoutExpired:
                 os.killpg(self._guard.pid, signal.SIGKILL)
                 self._guard.wait()
-            if not self._is_gone_within(KILL_S):  # its guard was killed, and Triton does not end by itself
+            if not self._is_gone():  # its guard was killed, and Triton does not end by itself
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._guard.pid, signal.SIGKILL)  # still ours: whoever holds the lock is of this group
-                self._is_gone_within(KILL_S)
+                self._is_gone()
             self._log.close()
 
-    def _is_gone_within(self, timeout_s: float) -> bool:
-        """Wait until no process holds the server's lock, and remove its shared memory; at once where the guard did its work."""
-        deadline = time.monotonic() + timeout_s
+    def _is_gone(self) -> bool:
+        """Wait until no process holds the server's lock, `KILL_S` at most, and remove its shared memory; at once where the guard did its work."""
+        deadline = time.monotonic() + KILL_S
         while not guard.remove_if_unused(self.shared_memory_prefix):
             if time.monotonic() > deadline:
                 return False

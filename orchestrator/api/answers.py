@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
-from fractions import Fraction
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,15 +27,11 @@ PLAYABLE = {
 """Headers of a video, which browsers also open by itself."""
 
 
-def media_type(path: Path) -> str:
-    """Return the media type of a video by its name."""
-    return CONTAINERS[container_of(path) or "mp4"].media_type
-
-
 def video_file(path: Path, name: str) -> FileResponse:
-    """Return a video with Range requests, `name` being what a browser would save it as."""
+    """Return a video with Range requests, of the media type that its path says, `name` being what a browser would save it as."""
+    media_type = CONTAINERS[container_of(path) or "mp4"].media_type
     disposition = f"inline; filename*=UTF-8''{quote(name)}"
-    return FileResponse(path, media_type=media_type(path), headers={**PLAYABLE, "Content-Disposition": disposition})
+    return FileResponse(path, media_type=media_type, headers={**PLAYABLE, "Content-Disposition": disposition})
 
 
 async def next_change(context: Context, job_id: str, seen: int) -> tuple[int, JobView]:
@@ -93,16 +88,12 @@ def playlist(view: JobView, segments: list[Segment], query: str) -> str:
     lines = ["#EXTM3U", "#EXT-X-VERSION:7", f"#EXT-X-TARGETDURATION:{target_s}", "#EXT-X-MEDIA-SEQUENCE:0", "#EXT-X-PLAYLIST-TYPE:EVENT"]
     lines.append(f'#EXT-X-MAP:URI="segments/{segments[0].index}.mp4{query}",BYTERANGE="{segments[0].init_bytes}@0"')
     for segment in segments:
-        lines.append(f"#EXTINF:{_seconds(segment.duration_s)},")
+        lines.append(f"#EXTINF:{float(segment.duration_s):.6f},")
         lines.append(f"#EXT-X-BYTERANGE:{segment.size_bytes - segment.init_bytes}@{segment.init_bytes}")
         lines.append(f"segments/{segment.index}.mp4{query}")
     if view.state in FINAL_STATES:
         lines.append("#EXT-X-ENDLIST")
     return "\n".join(lines) + "\n"
-
-
-def _seconds(duration_s: Fraction) -> str:
-    return f"{float(duration_s):.6f}"
 
 
 def _event(view: JobView, shown: Callable[[JobView], str]) -> str:

@@ -20,7 +20,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
-from orchestrator.errors import IdempotencyConflict, NotReady, QueueFull, RenderError, StorageError
+from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError
 from orchestrator.inference.contract import FACE_ENHANCER
 from orchestrator.jobs.ledger import is_url
 from orchestrator.jobs.model import JobSpec, JobState, JobView
@@ -126,11 +126,9 @@ def easy_router(context: Context) -> APIRouter:
         try:
             body = await read_json(request)
             await context.run(_submit, body, context, context.owner_name(request))
-        except (Refused, IdempotencyConflict) as exc:
-            return EasyAnswer(code=BAD_REQUEST, msg=str(exc), success=False)
         except QueueFull:
             return EasyAnswer(code=BUSY, msg="忙碌中", success=True)
-        except Problem as exc:
+        except (Refused, Problem) as exc:
             return EasyAnswer(code=BAD_REQUEST, msg=str(exc), success=False)
         except RenderError as exc:
             return EasyAnswer(code=BROKEN if exc.retryable else BAD_REQUEST, msg=str(exc), success=False)
@@ -257,9 +255,8 @@ def _named(value: str, name: str, context: Context) -> str | Path:
         check_url(value, context.fetch_policy)
         return value
     folder = context.easy_data
-    relative = value.removeprefix(CONTAINER_DATA) if value.startswith(CONTAINER_DATA) else value
     try:
-        path = (folder / relative).resolve(strict=True)
+        path = (folder / value.removeprefix(CONTAINER_DATA)).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         path = None
     if path is None or not path.is_relative_to(folder.resolve()) or not path.is_file():

@@ -12,7 +12,8 @@ from fastapi import APIRouter
 from orchestrator.api.problems import Problem, ProblemDetails, error_responses
 from orchestrator.errors import RenderError, RenderInterrupted, anew
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.selftest import SelfTest, Wanted, check_ready, self_test
+from orchestrator.inference.selftest import SelfTest, check_ready, self_test
+from orchestrator.settings import Device
 
 
 class Readiness:
@@ -21,7 +22,7 @@ class Readiness:
     One look at a time, on one thread: a Triton that hangs answers none, and whoever asks meanwhile must not take the threads of all else.
     """
 
-    def __init__(self, client: TritonClient, wanted: Wanted = "auto") -> None:
+    def __init__(self, client: TritonClient, wanted: Device = "auto") -> None:
         self._client = client
         self._wanted = wanted
         self._lock = anyio.Lock()

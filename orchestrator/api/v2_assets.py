@@ -13,10 +13,10 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import StoredFile, form_body
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetType, AssetView, listed, split
+from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetView, listed, split
 from orchestrator.errors import MissingFile
 from orchestrator.jobs.records import Asset, new_id
-from orchestrator.media.limits import check_limits, summarise
+from orchestrator.media.limits import MediaKind, check_limits, summarise
 
 MAX_NAME_CHARACTERS = 255
 
@@ -91,7 +91,7 @@ def assets_router(context: Context) -> APIRouter:
         search_query: Annotated[str | None, Query(alias="searchQuery", max_length=255)] = None,
         sort_by: Annotated[AssetSort, Query(alias="sortBy")] = "dateDesc",
         types: Annotated[
-            list[Annotated[str, Field(pattern=listed(AssetType))]] | None, Query(description="Kinds, given several times or separated by commas.")
+            list[Annotated[str, Field(pattern=listed(MediaKind))]] | None, Query(description="Kinds, given several times or separated by commas.")
         ] = None,
         project_id: Annotated[str | None, Query(alias="projectId", include_in_schema=False)] = None,
     ) -> AssetPage:

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orchestrator.media.limits import MediaKind
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.speakers import Boxes, Speaker
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
-AssetType = Literal["AUDIO", "VIDEO", "IMAGE"]
 AssetSort = Literal[
     "nameAsc", "nameDesc", "dateAsc", "dateDesc", "durationAsc", "durationDesc", "sizeAsc", "sizeDesc", "kindAsc", "kindDesc"
 ]  # fmt: skip
@@ -178,7 +178,7 @@ class AssetView(BaseModel):
     url: str
     size: int
     format: str
-    type: AssetType
+    type: MediaKind
     inputType: Literal["UPLOAD"] = "UPLOAD"
     durationSeconds: float | None = None
     visibility: Literal["ORGANIZATION"] = "ORGANIZATION"

@@ -11,9 +11,6 @@ from orchestrator.inference.contract import AUDIO_ENCODER, ModelDescription, des
 from orchestrator.inference.requests import sent_ahead
 from preprocess.speech_features import HOP, SAMPLE_RATE_HZ, WHISPER_SEGMENT_COLUMNS, kaldi_fbank, whisper_log_mel
 
-FRONT_ENDS = ("whisper_log_mel", "wenet_fbank")
-"""What an encoder may be fed with."""
-
 
 class AudioEncoder:
     """The `audio_encoder` role."""
@@ -28,11 +25,10 @@ class AudioEncoder:
         self.description: ModelDescription = describe_model(client, AUDIO_ENCODER)
         parameters, dims = self.description.parameters, self.description.input_dims["audio"]
         self.front_end = parameters["audio_frontend"]
-        wanted = {"whisper_log_mel": (80, WHISPER_SEGMENT_COLUMNS), "wenet_fbank": (dims[0], 80)}.get(self.front_end)
-        if wanted != dims:
-            raise mismatch(
-                AUDIO_ENCODER, f"audio_frontend one of {', '.join(FRONT_ENDS)} with its input shape", f"{self.front_end!r} with {list(dims)}"
-            )
+        front_ends = {"whisper_log_mel": (80, WHISPER_SEGMENT_COLUMNS), "wenet_fbank": (dims[0], 80)}
+        if front_ends.get(self.front_end) != dims:
+            found = f"{self.front_end!r} with {list(dims)}"
+            raise mismatch(AUDIO_ENCODER, f"audio_frontend one of {', '.join(front_ends)} with its input shape", found)
         try:
             self.features_per_s = Fraction(parameters["features_per_s"])
             self.context = int(parameters.get("context_features", "0"))

@@ -1,10 +1,9 @@
 """Typed faces of the models on Triton: a detector that takes pictures, a lip model that takes crops and speech."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +68,6 @@ class FaceDetector:
         return (self.description,) if self.landmarks is None else (self.description, self.landmarks.description)
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        """The roles of those models."""
-        return tuple(description.role for description in self.descriptions)
-
-    @property
     def identity(self) -> str:
         """What the detections depend on besides the video: see `ModelDescription.identity`."""
         return "+".join(description.identity for description in self.descriptions)
@@ -105,9 +99,10 @@ class LipModel(CropModel):
         if self.audio_layout not in ("time", "channels"):
             raise _parameter_mismatch("audio_layout", "time or channels", self.audio_layout)
         self.paste_region = _region(parameters["paste_region"])
-        self.window_start_s = _number(parameters, "audio_window_start_s", Fraction(0))
+        self.window_start_s = _number(parameters, "audio_window_start_s") or Fraction(0)
         """Where a frame's mel window begins, relative to the frame, s."""
-        self.loud_level_db = float(_number(parameters, "audio_loud_level_db", None)) if "audio_loud_level_db" in parameters else None
+        loud_level_db = _number(parameters, "audio_loud_level_db")
+        self.loud_level_db = None if loud_level_db is None else float(loud_level_db)
         """Level loud speech is brought to before inference, dB; None leaves the track as it is."""
 
     def _find_encoder(self) -> AudioEncoder:
@@ -143,9 +138,9 @@ def _region(text: str) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def _number(parameters: Any, name: str, default: Fraction | None) -> Fraction:
+def _number(parameters: Mapping[str, str], name: str) -> Fraction | None:
     try:
-        return Fraction(parameters[name]) if default is None or name in parameters else default
+        return Fraction(parameters[name]) if name in parameters else None
     except ValueError:
         raise _parameter_mismatch(name, "a number", parameters[name]) from None
 

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,9 @@ from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, contr
 from orchestrator.inference.faces import FaceDetector, LipModel
 from orchestrator.inference.golden import check_golden, golden_inputs
 from orchestrator.inference.metrics import Metrics, read_metrics
-from orchestrator.inference.placement import Placement, ensemble_members, placement_of
+from orchestrator.inference.placement import UNKNOWN, Placement, ensemble_members, placement_of
 from orchestrator.inference.usage import model_use
-
-Wanted = Literal["auto", "cpu", "gpu", "tensorrt"]
+from orchestrator.settings import Device
 
 BATCH_TOLERANCE = 0.02
 """How much an item of a batch may differ from the same item alone, relative to the output's range: engines choose other kernels for other
@@ -46,7 +45,7 @@ class RoleStatus:
     instance_kinds: tuple[str, ...]
     instance_count: int
     execution_provider: str
-    """What ONNX Runtime really runs the model on, or "unknown"."""
+    """What ONNX Runtime really runs the model on, or `UNKNOWN`."""
     provider_source: str
     """Where that comes from."""
     operators: Mapping[str, int]
@@ -73,7 +72,7 @@ class SelfTest:
     notes: tuple[str, ...]
 
 
-def self_test(client: TritonClient, wanted: Wanted = "auto") -> SelfTest:
+def self_test(client: TritonClient, wanted: Device = "auto") -> SelfTest:
     """Check every role on Triton, the optional ones where there is a model for them, and where they run.
 
     Args:
@@ -159,7 +158,7 @@ def output_of(role: str) -> str:
     return contract_of(role).outputs[0].name
 
 
-def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metrics | None, wanted: Wanted) -> None:
+def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metrics | None, wanted: Device) -> None:
     """Compare where models run with where they should.
 
     Raises:
@@ -177,7 +176,7 @@ def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metric
             )
         if status.execution_provider == "CPUExecutionProvider":
             raise GpuUnavailable(f"Model {role} has GPU instances, but ONNX Runtime runs it on its CPU provider; see Triton's log for the cause.")
-        if wanted == "tensorrt" and status.execution_provider not in ("TensorrtExecutionProvider", "unknown"):
+        if wanted == "tensorrt" and status.execution_provider not in ("TensorrtExecutionProvider", UNKNOWN):
             raise GpuUnavailable(f"Model {role} runs on {status.execution_provider} though {reason}; start Triton with --model-config-name=tensorrt.")
 
 

@@ -77,11 +77,6 @@ HOSTS = sa.Table(
 
 ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
 
-_VIEW_FIELDS = (
-    "id", "state", "stage", "done", "total", "percent", "frames_per_s", "eta_s", "faces_found", "passed_through", "segments_done", "attempts",
-    "error_code", "error", "has_result", "revision",
-)  # fmt: skip
-
 _LOCK = 0x11B5
 """Number of the PostgreSQL advisory lock that submitting holds, so that the queue's bound is exact, and creating the table."""
 
@@ -316,7 +311,7 @@ def is_url(source: str) -> bool:
 
 
 def _view(row: Mapping[Any, Any], position: int | None) -> JobView:
-    values = {name: row[name] for name in _VIEW_FIELDS}
+    values = {name: row[name] for name in JobView.model_fields if name in JOBS.columns}
     times = {name: None if row[name] is None else datetime.fromtimestamp(row[name], UTC) for name in ("created_at", "started_at", "finished_at")}
     spec = JobSpec.stored(row["spec"])
     report = None if row["report"] is None else json.loads(row["report"])

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -10,8 +10,7 @@ from prometheus_client.registry import Collector
 
 from orchestrator.errors import StorageError
 from orchestrator.jobs.ledger import Ledger
-
-STATES = ("queued", "running", "completed", "failed", "cancelled")
+from orchestrator.jobs.model import JobState
 
 _BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 
@@ -77,7 +76,7 @@ class _Together(Collector):
         except StorageError:
             return
         jobs = GaugeMetricFamily("lipsync_jobs", "Jobs by state.", labels=["state"])
-        for state in STATES:
+        for state in get_args(JobState):
             jobs.add_metric([state], counts.get(state, 0))
         yield jobs
         age_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)

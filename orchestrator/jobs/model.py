@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from orchestrator.media.formats import CONTAINERS, Container, is_live, segment_kind
+from orchestrator.media.formats import CONTAINERS, Container
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.speakers import Speaker
 
@@ -66,13 +66,12 @@ class JobSpec(BaseModel):
     def has_playlist(self) -> bool:
         """Whether the segments are fragments of MP4, which HLS plays."""
         encoding = self.options.encoding()
-        return not encoding.smart and segment_kind(encoding.video_codec, encoding.container_name) == "mp4"
+        return not encoding.smart and encoding.segment_kind == "mp4"
 
     @property
     def is_live(self) -> bool:
         """Whether the segments, one behind the other, are a stream of the container."""
-        encoding = self.options.encoding()
-        return not encoding.smart and is_live(encoding.video_codec, encoding.container_name)
+        return self.options.encoding().is_live
 
     @classmethod
     def stored(cls, text: str) -> "JobSpec":

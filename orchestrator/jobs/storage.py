@@ -1,6 +1,5 @@
 """Files of the service: inputs by content, jobs by id. The layout is documented at `Storage`."""
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -15,6 +14,7 @@ from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
 from orchestrator.media.formats import CONTAINERS, Container
+from orchestrator.media.writer import FULL
 
 CUT_SHORT_S = 3600.0
 """An upload that nothing was added to for this long was cut short, s."""
@@ -23,8 +23,6 @@ RESERVED_SHARE = 8
 """An eighth of the free-space floor is kept from renders that are under way, so that how they end can still be written down."""
 
 _INPUTS_LOCK = ".inputs.lock"
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Storage:
@@ -202,6 +200,6 @@ def _translated(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno in _FULL:
+        if exc.errno in FULL:
             raise StorageFull(f"The disk of the data folder is full ({exc.strerror}); free some space, then try again.") from exc
         raise StorageError(f"The data folder {root} cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc

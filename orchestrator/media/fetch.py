@@ -4,11 +4,12 @@ Redirects are followed by hand and checked like the first URL.
 """
 
 import ssl
+import string
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpcore
 
@@ -102,8 +103,7 @@ def _ascii(url: str, host: str) -> bytes:
     netloc = f"[{host}]" if ":" in host else host
     if parts.port is not None:
         netloc += f":{parts.port}"
-    path = "".join(char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode()) for char in parts.path or "/")
-    query = "".join(char if char.isascii() else "".join(f"%{byte:02X}" for byte in char.encode()) for char in parts.query)
+    path, query = (quote(part, safe=string.printable) for part in (parts.path or "/", parts.query))  # what is ASCII stays as it is
     return f"{parts.scheme}://{netloc}{path}{'?' + query if query else ''}".encode("ascii")
 
 

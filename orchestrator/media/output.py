@@ -10,12 +10,9 @@ from orchestrator.media.formats import (
     Container,
     Encoder,
     PixelLayout,
-    SegmentKind,
     Sound,
-    is_live,
     keeps_alpha,
     nearest_pix_fmt,
-    segment_kind,
     sound_of,
 )
 from orchestrator.media.light import CARRIERS
@@ -54,24 +51,14 @@ class Output:
         return sound_of(self.encoding.video_codec, self.encoding.container_name)
 
     @property
-    def segment_kind(self) -> SegmentKind:
-        """How a segment is stored."""
-        return segment_kind(self.encoding.video_codec, self.encoding.container_name)
-
-    @property
     def segment_muxer(self) -> str:
         """FFmpeg's name of a segment's format."""
-        return "mp4" if self.segment_kind == "mp4" else "webm" if self.container.name == "webm" else "matroska"
+        return "mp4" if self.encoding.segment_kind == "mp4" else "webm" if self.container.name == "webm" else "matroska"
 
     @property
     def segment_suffix(self) -> str:
         """How a segment's file name ends."""
         return SEGMENT_SUFFIXES[self.segment_muxer]
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the segments, one behind the other, are a stream of the container."""
-        return not self.encoding.smart and is_live(self.encoding.video_codec, self.encoding.container_name)
 
     @property
     def description(self) -> str:

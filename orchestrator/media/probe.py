@@ -31,25 +31,18 @@ TAIL_TOLERANCE_S = Fraction(3, 4)
 _UNSPECIFIED = 2
 """FFmpeg's number for "not tagged" in primaries, transfer and matrix."""
 
-
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 
 LIMITED_RANGE = 1
 """FFmpeg's AVCOL_RANGE_MPEG."""
 
-SUBSAMPLING_XY = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1), "yuv444p": (1, 1), "yuvj444p": (1, 1)} | {
-    "yuva420p": (2, 2),
-    "yuva444p": (1, 1),
-    "yuva420p10le": (2, 2),
-    "yuva422p10le": (2, 1),
-    "yuva444p10le": (1, 1),
-    "yuv420p10le": (2, 2),
-    "yuv422p10le": (2, 1),
-    "yuv444p10le": (1, 1),
+SUBSAMPLING_XY = {
+    **dict.fromkeys(("yuv420p", "yuvj420p", "yuva420p", "yuv420p10le", "yuva420p10le"), (2, 2)),
+    **dict.fromkeys(("yuv422p", "yuvj422p", "yuv422p10le", "yuva422p10le"), (2, 1)),
+    **dict.fromkeys(("yuv444p", "yuvj444p", "yuva444p", "yuv444p10le", "yuva444p10le"), (1, 1)),
 }
 """Pixel formats that are edited and encoded as they are, with their luma samples per chroma sample, across and down."""
-
 
 _HDR: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
 """FFmpeg's AVColorTransferCharacteristic of HDR."""
@@ -101,15 +94,8 @@ class VideoInfo:
     is_still: bool
     container: str
     """FFmpeg's names of the container, separated by commas; webp where it is animated."""
-
     is_interlaced: bool
     """Whether frames are made of two fields; they are deinterlaced, one frame for each."""
-
-    @property
-    def may_jump(self) -> bool:
-        """Whether time stamps may begin anew in mid-stream, see `MAY_JUMP`."""
-        return self.container in MAY_JUMP
-
     stream_index: int = 0
     """Which of the file's streams it is."""
     orientation: Orientation = UPRIGHT
@@ -126,6 +112,11 @@ class VideoInfo:
     """Whether alpha goes on to the output; else the pictures are laid over black."""
     decoder: DecoderChoice = "software"
     """What decodes it; NVDEC only where the pictures are the same, see `nvdec.accelerator`."""
+
+    @property
+    def may_jump(self) -> bool:
+        """Whether time stamps may begin anew in mid-stream, see `MAY_JUMP`."""
+        return self.container in MAY_JUMP
 
     @property
     def is_rgb(self) -> bool:

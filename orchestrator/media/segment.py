@@ -83,10 +83,10 @@ class _SegmentMaker:
         self._lag_ticks: int | None = None
         # A later fragment keeps its own start time; the first one's sound begins before 0 and is moved there by an edit list. Matroska says
         # once, in the header, how much of the sound comes before 0.
-        is_later_fragment = index > 0 and output.segment_kind == "mp4"
+        is_later_fragment = index > 0 and output.encoding.segment_kind == "mp4"
         self._sound_shift = output.sound.priming_samples if is_later_fragment else 0
         flags = f"{_MOVFLAGS}+frag_discont" if is_later_fragment else _MOVFLAGS
-        options = {"movflags": flags, "fragment_index": str(index + 1)} if output.segment_kind == "mp4" else _LIVE_MATROSKA
+        options = {"movflags": flags, "fragment_index": str(index + 1)} if output.encoding.segment_kind == "mp4" else _LIVE_MATROSKA
         with translate_write_errors():
             self._container = av.open(str(path), "w", format=output.segment_muxer, options=options)
             self._video = self._add_video()
@@ -170,18 +170,7 @@ class SegmentCopier(_SegmentMaker):
         first_frame: int,
         source: GopReader,
     ) -> None:
-        """Open the file.
-
-        Args:
-            path: as for `SegmentEncoder`, and so the next six.
-            info: the source.
-            clock: when the output's frames are shown.
-            output: how pictures and sound are stored.
-            speech: where the sound comes from.
-            index: which segment of the output this is.
-            first_frame: number of its first picture in the output.
-            source: where the packets come from.
-        """
+        """Open the file as `SegmentEncoder` does; `source` is where the packets come from."""
         self._source = source
         super().__init__(path, info, clock, output, speech, index, first_frame)
 

@@ -23,8 +23,11 @@ from orchestrator.media.formats import (
     ContainerName,
     Encoder,
     EncoderChoice,
+    SegmentKind,
     VideoCodec,
     codecs_for,
+    is_live,
+    segment_kind,
 )
 
 GOP_S = 2
@@ -85,6 +88,16 @@ class Encoding:
     def container_name(self) -> ContainerName:
         """The container, the codec's usual one where none is given."""
         return self.container or self.video_codec.containers[0]
+
+    @property
+    def segment_kind(self) -> SegmentKind:
+        """How a segment is stored."""
+        return segment_kind(self.video_codec, self.container_name)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the segments, one behind the other, are a stream of the container."""
+        return not self.smart and is_live(self.video_codec, self.container_name)
 
     @property
     def resolved_thread_count(self) -> int:

@@ -15,8 +15,8 @@ from scipy.signal import resample_poly
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media.audio import channel_count as channel_count_of
 from orchestrator.media.audio import mel_blocks, read_samples, read_speech
-from preprocess.mel import clipped, levels_db, mel_of
-from tests.clips import Clip, Sound, make_clip, make_sound, write_wav
+from preprocess.mel import clipped, levels_db
+from tests.clips import Clip, Sound, make_clip, make_sound, mel_of, write_wav
 from tests.debian import run_ffmpeg
 
 CLICKS_S = (Fraction(1, 4), Fraction(3, 4))

@@ -22,7 +22,7 @@ from orchestrator.inference.contract import FACE_DETECTOR, FACE_ENHANCER, FACE_L
 from orchestrator.inference.golden import LANDMARKS5, check_golden, golden_crop, golden_inputs
 from orchestrator.inference.selftest import self_test, watch_gpus
 from orchestrator.models.config import ModelConfig, Tensor
-from orchestrator.settings import Settings
+from orchestrator.settings import Device, Settings
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def test_without_metrics_the_self_test_passes_and_says_what_it_cannot_know(trito
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "tensorrt"])
-def test_cpu_instances_are_refused_where_a_gpu_is_asked_for(client: TritonClient, wanted: selftest.Wanted) -> None:
+def test_cpu_instances_are_refused_where_a_gpu_is_asked_for(client: TritonClient, wanted: Device) -> None:
     with pytest.raises(GpuUnavailable, match=rf"face_detector runs on the CPU though device {wanted} is asked for: its instances are KIND_CPU"):
         self_test(client, wanted)
 

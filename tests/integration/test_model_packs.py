@@ -249,7 +249,7 @@ def test_detector_without_landmarks_gets_its_points_from_the_landmark_role(landm
     install(other, "yunet", MODELS / FILES["yunet"])
     with serving(repository) as client, serving(other) as yunet_client:
         detector, yunet = FaceDetector(client), FaceDetector(yunet_client)
-        assert detector.roles == ("face_detector", "face_landmarks")
+        assert [description.role for description in detector.descriptions] == ["face_detector", "face_landmarks"]
         for video in PRESENTERS:
             pictures, box = letterboxed(video, detector.size_px)
             small, small_box = letterboxed(video, yunet.size_px)

@@ -9,7 +9,8 @@ from orchestrator.api import health
 from orchestrator.api.health import Readiness
 from orchestrator.errors import InferenceUnavailable
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.selftest import SelfTest, Wanted
+from orchestrator.inference.selftest import SelfTest
+from orchestrator.settings import Device
 
 
 def test_many_that_ask_while_triton_hangs_share_two_looks_and_take_no_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_self_test_is_made_again_only_after_triton_was_away(monkeypatch: pytest.
         if is_away:
             raise InferenceUnavailable("Triton is away.")
 
-    def test(client: TritonClient, wanted: Wanted) -> SelfTest:
+    def test(client: TritonClient, wanted: Device) -> SelfTest:
         tests.append(SelfTest("Triton", {}, {}, ()))
         return tests[-1]
 

@@ -19,11 +19,11 @@ from preprocess.mel import (
     levels_db,
     loud_gain_db,
     mel_filterbank,
-    mel_of,
     with_gain,
     with_level,
     with_temperature,
 )
+from tests.clips import mel_of
 
 Mel = NDArray[np.float32]
 

@@ -47,7 +47,7 @@ def read_items(stored: StoredFile | None, context: Context, owner: str) -> list[
 def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:
     """Check a file of JSON lines and yield its requests."""
     try:
-        lines = [(number, line) for number, line in enumerate(data.decode().splitlines(), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1) if line.strip()]
     except UnicodeDecodeError:
         raise Problem(422, "invalid_request", "The file is not text in UTF-8; encode it so.") from None
     if not 1 <= len(lines) <= MAX_BATCH_REQUESTS:

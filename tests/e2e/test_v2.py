@@ -398,6 +398,9 @@ def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[st
     lines = [{"request_id": f"r{number}", "endpoint": "/v2/generate", "payload": payload} for number in range(2)]
     file = "\n".join(json.dumps(line) for line in lines).encode()
     assert sdk.batch.create(input=("input.jsonl", file), dry_run=True).status == "VALIDATED"
+    other_names = [{**line, "request_id": f"r\u2028{number}"} for number, line in enumerate(lines)]
+    windows = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in other_names).encode("utf-8-sig")
+    assert sdk.batch.create(input=("input.jsonl", windows), dry_run=True).status == "VALIDATED"
     for damaged, part in (
         (file.replace(b"r1", b"r0"), "Line 2"),
         (file + b"\n{", "Line 3"),

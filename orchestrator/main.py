@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from orchestrator.api.batches import BatchAnnouncer
 from orchestrator.api.context import Context
 from orchestrator.api.document import complete_document
-from orchestrator.api.easy import deliver, easy_router
+from orchestrator.api.easy import check_shared_folder, deliver, easy_router
 from orchestrator.api.guard import Entrance, Guard, Limits, is_loopback
 from orchestrator.api.health import Readiness, health_router
 from orchestrator.api.holds import Holds
@@ -38,6 +38,7 @@ from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.jobs.hooks import Hooks
+from orchestrator.jobs.ledger import database_url
 from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
@@ -117,11 +118,15 @@ def open_listener(settings: Settings) -> socket.socket:
 
     Raises:
         InvalidOption: a setting has a value that cannot be used, the service would not be safe, or the port is taken.
+        StorageError: the folder that is shared with HeyGem's clients is set and cannot be used.
     """
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     if not is_loopback(settings.host) and not keys:
         raise InvalidOption(f"The service does not listen on {settings.host} without API keys; set LIPSYNC_API_KEYS, or listen on 127.0.0.1.")
     fetch_policy(settings)
+    database_url(settings.database_url, settings.data / "jobs.sqlite")
+    if settings.easy_data is not None:
+        check_shared_folder(settings.easy_data)
     try:
         return listen(settings.host, settings.port)
     except OSError as exc:

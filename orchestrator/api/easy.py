@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -146,14 +147,13 @@ def easy_router(context: Context) -> APIRouter:
             view = await context.run(find_task, code, context, context.owner(request))
             if view is None:
                 return QueryAnswer(code=UNKNOWN_TASK, success=True, msg="任务不存在", data={})
-            if view.state == "completed" and view.has_result:
-                await context.run(_deliver_again, view, context)
+            missing = await context.run(_deliver_again, view, context) if view.state == "completed" and view.has_result else None
         except RenderError as exc:
             return QueryAnswer(code=BROKEN, success=False, msg=str(exc), data={})
         except Exception:
             log.exception("a query failed")
             return QueryAnswer(code=BROKEN, success=False, msg="系统异常", data={})
-        return QueryAnswer(code=OK, success=True, msg="", data=_task(view))
+        return QueryAnswer(code=OK, success=True, msg="", data=_task(view) if missing is None else _undelivered(view, missing))
 
     return router
 
@@ -165,6 +165,16 @@ def find_task(code: str, context: Context, owner: str | None) -> JobView | None:
     return next(iter(context.service.find(interface="easy", client_code=code, owner=owner, limit=1)), None)
 
 
+def check_shared_folder(folder: Path) -> None:
+    """Check that a video can be put into the shared folder, which is made where it is not there.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    with _written(folder) as partial:
+        partial.touch()
+
+
 def deliver(view: JobView, result: Path, folder: Path) -> None:
     """Put a finished task's video into the shared folder, complete or not at all.
 
@@ -173,28 +183,44 @@ def deliver(view: JobView, result: Path, folder: Path) -> None:
     """
     if view.spec.interface != "easy" or view.spec.client_code is None:
         return
-    place = folder / _result_name(view.spec.client_code)
+    with _written(folder) as partial:
+        shutil.copyfile(result, partial)  # a link would have the service's retention and the client share one file
+        partial.chmod(0o644)
+        partial.replace(folder / _result_name(view.spec.client_code))
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """Give the path of a file to be written in the shared folder, which is gone at the end unless it was moved into place.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     partial = folder / f".{uuid.uuid4().hex}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(result, partial)  # a link would have the service's retention and the client share one file
-            partial.chmod(0o644)
-            partial.replace(place)
+            yield partial
         finally:
             partial.unlink(missing_ok=True)
     except OSError as exc:
-        raise StorageError(f"The video cannot be put into {folder} ({exc.strerror}); check the folder, its owner and the free space.") from exc
+        raise StorageError(
+            f"No video can be put into {folder} ({exc.strerror}); check the folder, its owner and the free space, or set LIPSYNC_EASY_DATA to "
+            "another one."
+        ) from exc
 
 
-def _deliver_again(view: JobView, context: Context) -> None:
-    """Make sure that the video is there before a client is told so."""
+def _deliver_again(view: JobView, context: Context) -> StorageError | None:
+    """Make sure that the video is there before a client is told so. Returns why it cannot be put there."""
     assert view.spec.client_code is not None
     if not (context.easy_data / _result_name(view.spec.client_code)).is_file():
         try:
             deliver(view, context.service.result(view.id), context.easy_data)
         except NotReady:
-            return  # its retention ended meanwhile
+            return None  # its retention ended meanwhile
+        except StorageError as exc:
+            return exc
+    return None
 
 
 def _submit(body: Any, context: Context, owner: str) -> None:
@@ -222,6 +248,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         if before.spec.request != asked:
             raise Refused("code已被其他任务使用。 This code was used for another task; use a new one.")
         return
+    check_shared_folder(context.easy_data)
     named = _named(video_url, "video_url", context), _named(audio_url, "audio_url", context)
     check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
     with context.holds.holding() as hold:
@@ -255,13 +282,13 @@ def _named(value: str, name: str, context: Context) -> str | Path:
         check_url(value, context.fetch_policy)
         return value
     folder = context.easy_data
-    try:
-        path = (folder / value.removeprefix(CONTAINER_DATA)).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):
-        path = None
-    if path is None or not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise Refused(f"{name}文件不存在：请放在数据目录中。 There is no such file in the shared folder.")
-    return path
+    # A result, too, is told with a slash in front.
+    for place in (folder / value.removeprefix(CONTAINER_DATA), folder / value.lstrip("/")):
+        with suppress(OSError, ValueError, RuntimeError):
+            path = place.resolve(strict=True)
+            if path.is_relative_to(folder.resolve()) and path.is_file():
+                return path
+    raise Refused(f"{name}文件不存在：请放在数据目录中。 There is no such file in the shared folder.")
 
 
 def _copied(source: str | Path, name: str, context: Context, hold: Hold) -> str | Path:
@@ -287,6 +314,11 @@ def _task(view: JobView) -> TaskState:
         return TaskState(code=code, status=3, progress=view.percent, result="", msg=view.error or "任务已取消")
     msg = f"排队中，第 {view.queue_position} 位" if view.queue_position else f"{view.stage} {view.done}/{view.total}"
     return TaskState(code=code, status=1, progress=min(view.percent, 99), result="", msg=msg)
+
+
+def _undelivered(view: JobView, why: StorageError) -> TaskState:
+    """Return a rendered task as one that still runs: the client asks again, and has its video once the folder can be written."""
+    return TaskState(code=view.spec.client_code or "", status=1, progress=99, result="", msg=str(why))
 
 
 def _result_name(code: str) -> str:

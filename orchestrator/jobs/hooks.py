@@ -54,6 +54,7 @@ class Hooks:
     webhook_body: Callable[[JobView], bytes] = _plain_body
     """The body announced at a job's end, in the shape of its interface."""
     deliver: Callable[[JobView, Path], None] = lambda view, result: None
-    """Brings the result where its interface wants it, before the job counts as completed. It may be called again for the same job."""
+    """Brings the result where its interface wants it, before the job counts as completed. It may be called again for the same job. A `StorageError`
+    is tried again like any other; after the last attempt the job counts as completed all the same, and its result is kept."""
     is_kept: Callable[[Path], bool] = lambda path: False
     """Whether something other than a job (an asset) still needs a file under `inputs/`."""

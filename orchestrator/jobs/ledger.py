@@ -15,9 +15,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from orchestrator.errors import IdempotencyConflict, QueueFull, StorageError, StorageFull, UnknownJob
+from orchestrator.errors import IdempotencyConflict, InvalidOption, QueueFull, StorageError, StorageFull, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
 from orchestrator.jobs.waiting import AtWork
 
@@ -91,7 +91,7 @@ class Ledger:
         """Open the database and create the table where it is missing.
 
         Raises:
-            StorageError: the database cannot be opened.
+            StorageError: the database cannot be opened; the message has the database's own words, which are for the operator alone.
         """
         self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=24)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
@@ -99,10 +99,16 @@ class Ledger:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         self._writer = self._engine.execution_options(is_writer=True)
-        with self._write() as connection:
-            self._lock_out_others(connection)
-            _metadata.create_all(connection)
-            _add_new_columns(connection)
+        try:
+            with self._write() as connection:
+                self._lock_out_others(connection)
+                _metadata.create_all(connection)
+                _add_new_columns(connection)
+        except StorageError as exc:
+            if isinstance(exc, StorageFull) or not isinstance(exc.__cause__, DBAPIError):
+                raise
+            words = " ".join(str(exc.__cause__.orig).split())
+            raise StorageError(f"The jobs' database cannot be opened; check LIPSYNC_DATABASE_URL, or the data folder. It says: {words}") from exc
 
     def close(self) -> None:
         """Close every connection."""
@@ -340,8 +346,21 @@ def _translated() -> Iterator[None]:
 
 
 def database_url(url: str | None, file: Path) -> str:
-    """Return SQLAlchemy's URL for the setting: PostgreSQL by psycopg, or SQLite in a file."""
+    """Return SQLAlchemy's URL for the setting: PostgreSQL by psycopg, or SQLite in a file.
+
+    Raises:
+        InvalidOption: the setting is not a URL.
+    """
     if url is None:
         return f"sqlite:///{file.absolute()}"
+    try:
+        port = sa.make_url(url).port
+        if port is not None and not 0 < port < 1 << 16:
+            raise ValueError(port)
+    except (ValueError, ArgumentError) as exc:  # whose text may have a piece of the password in it
+        raise InvalidOption(
+            "LIPSYNC_DATABASE_URL is malformed; write it as postgresql://USER:PASSWORD@HOST:PORT/NAME, with %40 for an @, %2F for a / and %3A for "
+            "a : inside of a name or password."
+        ) from exc
     scheme, separator, rest = url.partition("://")
     return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else url

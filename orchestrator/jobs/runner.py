@@ -257,7 +257,12 @@ class Runner:
             segments=self._storage.segments(row["id"]),
             roles=settings.optional_roles,
         )
-        self._hooks.deliver(self._ledger.view(row["id"]), result)
+        try:
+            self._hooks.deliver(self._ledger.view(row["id"]), result)
+        except StorageError:
+            if row["failures"] + 1 < settings.max_attempts:
+                raise
+            log.warning("the result is there, but cannot be delivered", extra={"job": row["id"]})
         return {**asdict(report), "output": result.name}
 
     def _inputs(self, row: Row, spec: JobSpec, watch: Watch) -> list[Path]:

@@ -1,6 +1,7 @@
 """`/easy` as HeyGem / Duix.Avatar clients use it."""
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_switch_that_does_nothing_here_is_refused_and_not_ignored(name: str, val
 
 def test_only_files_of_the_shared_folder_are_read(service: Service) -> None:
     folder = service.easy_data
-    for inside in ("model.mp4", str(folder / "model.mp4"), "/code/data/temp/model.mp4", "./model.mp4"):
+    for inside in ("model.mp4", str(folder / "model.mp4"), "/code/data/temp/model.mp4", "./model.mp4", "/model.mp4"):
         assert submit(service, str(uuid.uuid4()), video_url=inside)["code"] == 10000
     outside = ["../secret.mp4", str(folder.parent / "secret.mp4"), "link.mp4", "/etc/passwd", "/code/data/temp/../secret.mp4"]
     outside += ["nowhere.mp4", ".", "a\x00b"]
@@ -191,3 +192,21 @@ def test_whatever_is_sent_the_answer_is_in_heygems_shape(body: bytes, code: str,
 
 def test_query_without_a_code_is_an_unknown_task(service: Service) -> None:
     assert service.http.get("/easy/query").json()["code"] == 10004
+
+
+def test_task_whose_video_cannot_be_delivered_is_kept_until_it_can(triton: LocalTriton, clip: Path, tmp_path: Path) -> None:
+    with serving(triton.grpc_address, tmp_path, key="", LIPSYNC_MAX_ATTEMPTS="2") as service:
+        folder = service.easy_data
+        (folder / "model.mp4").write_bytes(clip.read_bytes())
+        write_wav(folder / "speech.wav", speech_like(1.0), SPEECH_RATE_HZ)
+        assert submit(service, "kept")["code"] == 10000
+        shutil.rmtree(folder)
+        folder.touch()
+        wait_until(lambda: str(folder) in query(service, "kept")["data"]["msg"], "the client is told why its video is not there")
+        assert (query(service, "kept")["code"], query(service, "kept")["data"]["status"]) == (10000, 1)
+        refused = submit(service, "another")
+        assert (refused["code"], str(folder) in refused["msg"]) == (9999, True)
+        folder.unlink()
+        data = finish(service, "kept")
+        assert data["status"] == 2
+        assert frame_count((folder / data["result"].removeprefix("/")).read_bytes()) == 25

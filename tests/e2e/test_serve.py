@@ -257,12 +257,21 @@ def serve_refused(*arguments: str, **environment: str) -> "subprocess.CompletedP
         (("--host", "0.0.0.0"), {}, "without API keys"),
         ((), {"LIPSYNC_FETCH_NETWORKS": "everything"}, "not a network"),
         (("--host", "192.0.2.1"), {"LIPSYNC_API_KEYS": "anna:0123456789abcdef"}, "cannot listen"),
+        ((), {"LIPSYNC_DATABASE_URL": "postgresql://user:secret@host:port/jobs"}, "LIPSYNC_DATABASE_URL"),
     ],
 )
 def test_service_that_would_not_be_safe_does_not_start(arguments: tuple[str, ...], environment: dict[str, str], part: str, tmp_path: Path) -> None:
     done = serve_refused(*arguments, LIPSYNC_DATA=str(tmp_path), **environment)
     assert done.returncode == 1
     assert done.stderr.startswith("invalid_option: ") and part in done.stderr
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing/below"])
+def test_folder_that_heygems_videos_cannot_be_put_into_is_said_at_the_start(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = serve_refused(LIPSYNC_DATA=str(tmp_path / "data"), LIPSYNC_EASY_DATA=str(tmp_path / place))
+    assert done.returncode == 1
+    assert done.stderr.startswith("storage_failed: ") and "LIPSYNC_EASY_DATA" in done.stderr
 
 
 def test_second_service_on_the_same_data_is_refused_with_a_sentence(service: Service) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import StorageFull
+from orchestrator.errors import InvalidOption, StorageFull
 from orchestrator.jobs.engine import engine_url, workflow_id
 from orchestrator.jobs.ledger import Ledger, database_url, is_url, local_inputs
 from orchestrator.jobs.model import JobSpeaker, JobSpec
@@ -93,6 +93,13 @@ def test_urls_of_the_databases() -> None:
         assert database_url(f"{scheme}://u:p@h/n", file) == "postgresql+psycopg://u:p@h/n"
         assert engine_url(f"{scheme}://u:p@h/n", file) == "postgresql://u:p@h/n"
     assert is_url("HTTPS://example.org/a") and not is_url("/data/http.mp4")
+
+
+@pytest.mark.parametrize("place", ["h:port", "h:99999", "[::1", "h:5432x"])
+def test_url_of_a_database_that_is_malformed_is_refused_without_its_password(place: str) -> None:
+    with pytest.raises(InvalidOption, match="LIPSYNC_DATABASE_URL") as refused:
+        database_url(f"postgresql://user:secret@{place}/jobs", Path("/data/jobs.sqlite"))
+    assert "secret" not in str(refused.value)
 
 
 def test_workflows_of_a_job_begin_with_its_id() -> None:

@@ -38,8 +38,7 @@ def tune_command(
 
 def _show(trial: Trial) -> None:
     if isinstance(trial, ModelTrial):
-        batching = trial.batching
-        what = f"{trial.device}, {batching.instance_count} instances, batches of {_size(trial)}, {batching.queue_delay_us} us"
+        what = f"{trial.device}, {trial.batching}"
     else:
         what = f"{trial.encoder_threads} encoder threads, {trial.count} renders at a time, decoding by {trial.decoder}"
     Console(stderr=True, highlight=False).print(f"{what}: {trial.frames_per_s:.1f} frames/s", markup=False)

@@ -111,7 +111,7 @@ def tune(settings: Settings, seconds: float, on_trial: Callable[[Trial], None] =
                 return _tuned(settings, client, Path(folder), [], None, on_trial)
         check_repository(settings)
         devices = _devices(settings)
-        trials = [trial for device in devices for trial in _try_batchings(settings, Path(folder), device, seconds, on_trial)]
+        trials = _try_devices(settings, Path(folder), devices, seconds, on_trial)
         model = best_model(trials)
         device = devices[0] if model is None else model.device
         with _serving(settings, Path(folder), device, None if model is None else model.batching) as client:
@@ -214,6 +214,19 @@ def _devices(settings: Settings) -> list[Device]:
     return ["gpu", "tensorrt"]
 
 
+def _try_devices(settings: Settings, folder: Path, devices: Sequence[Device], seconds: float, on_trial: Callable[[Trial], None]) -> list[ModelTrial]:
+    """Measure the lip model on each device. A TensorRT that nobody asked for, and that does not take the models, is left out."""
+    trials: list[ModelTrial] = []
+    for device in devices:
+        try:
+            trials += _try_batchings(settings, folder, device, seconds, on_trial)
+        except GpuUnavailable as exc:
+            if device == devices[0]:
+                raise
+            log.warning("%s is left out: %s", device, exc)
+    return trials
+
+
 def _try_batchings(settings: Settings, folder: Path, device: Device, seconds: float, on_trial: Callable[[Trial], None]) -> list[ModelTrial]:
     """Measure the lip model on a device; nothing where it is an ensemble."""
     config = (settings.model_repository / LIP_SYNC / CONFIG_FILES[device]).read_text()
@@ -285,7 +298,8 @@ def _serving(settings: Settings, folder: Path, device: Device, batching: Batchin
         with LocalTriton.start(settings.triton_home, repository, config_name=name) as server, TritonClient(server.grpc_address) as client:
             yield client
     except TritonStartError as exc:
-        raise InferenceUnavailable(f"The embedded Triton did not start with {batching or 'the configuration as it is'}. {exc}") from exc
+        kind = InferenceUnavailable if device == "cpu" else GpuUnavailable
+        raise kind(f"The embedded Triton did not start on {device} with {batching or 'the configuration as it is'}. {exc}") from exc
     finally:
         shutil.rmtree(repository)
 

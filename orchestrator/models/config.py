@@ -182,6 +182,9 @@ class Batching:
     preferred_size: int | None = None
     """Items of the batches that it makes when it can, and of a render's requests; None for as many as the model takes."""
 
+    def __str__(self) -> str:
+        return f"{self.instance_count} instances, batches of {self.preferred_size or 'any size'}, {self.queue_delay_us} us"
+
 
 def batching_of(config: str) -> Batching | None:
     """Return the batching of a configuration that was written here; None for one without, as of an ensemble."""

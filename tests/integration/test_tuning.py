@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy.local.gpu import Gpu, GpuError
+from deploy.local.gpu import Gpu, GpuError, gpu_expected
 from deploy.local.server import LocalTriton
 from orchestrator import cli_doctor, embedded, tuning
 from orchestrator.cli_doctor import Check
@@ -81,6 +81,20 @@ def test_on_a_triton_that_runs_by_itself_only_renders_are_measured(triton: Local
     assert read_tuned(settings.data) == tuned.chosen
     with pytest.raises(InferenceUnavailable):
         tune(settings.model_copy(update={"triton": "127.0.0.1:1"}), 0.2)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(gpu_expected() is not None, reason="this machine has a GPU")
+def test_tensorrt_that_does_not_take_the_models_is_left_out_where_nobody_asked_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU it does not; here it is the CPU that it comes second to."""
+    monkeypatch.setattr(tuning, "batchings", lambda *_: [lambda best: iter([best])])
+    trials = tuning._try_devices(Settings(), tmp_path, ["cpu", "tensorrt"], 0.2, lambda trial: None)
+    assert {trial.device for trial in trials} == {"cpu"}
+    assert "tensorrt is left out: The embedded Triton did not start on tensorrt with 1 instances, batches of any size, 700 us." in caplog.text
+    with pytest.raises(GpuUnavailable, match="no GPUs are available"):
+        tuning._try_devices(Settings(), tmp_path, ["tensorrt"], 0.2, lambda trial: None)
 
 
 def test_fastest_is_chosen_and_what_is_as_fast_with_less() -> None:

@@ -94,6 +94,26 @@ def test_provider_that_does_not_start_is_an_error(backend: Any, model_file: Path
         backend.open_session(model_file, backend.ort.SessionOptions(), [("CUDAExecutionProvider", {})])
 
 
+def test_provider_that_fails_is_an_error_with_its_cause_and_no_other_takes_over(
+    backend: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ONNX Runtime 1.31 for CUDA 13 says with a driver for CUDA 12, of which there is none here."""
+    session = backend.open_session(model_file, backend.ort.SessionOptions(), [("CPUExecutionProvider", {})])
+    assert not session._enable_fallback, "a run that fails on a provider fails"
+
+    def open_there(*_: Any, enable_fallback: int = 1, **__: Any) -> Any:
+        if enable_fallback:
+            return session
+        raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient\nfor CUDA runtime version ; GPU=-1. ")
+
+    monkeypatch.setattr(backend.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(backend.ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(backend.ort, "InferenceSession", open_there)
+    monkeypatch.setattr(backend, "why_not", lambda _: "")
+    with pytest.raises(ModelError, match=r"model.onnx cannot be opened on CUDAExecutionProvider: CUDA failure 35: .* insufficient for .*; GPU=-1\.$"):
+        backend.open_session(model_file, backend.ort.SessionOptions(), [("CUDAExecutionProvider", {})])
+
+
 def test_parameters_reach_onnx_runtime(backend: Any) -> None:
     parameters = {"intra_op_thread_count": "3", "inter_op_thread_count": "2", "execution_mode": "1", "enable_mem_arena": "0"}
     parameters["session.intra_op.allow_spinning"] = "0"

@@ -439,9 +439,9 @@ def publish(placement: Placement, args: dict[str, str]) -> None:
 
 
 def open_session(file: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
-    """Open a model on exactly these providers.
+    """Open a model on exactly these providers, for all its runs.
 
-    ONNX Runtime itself goes on with its CPU provider, 20 to 100 times slower, when a GPU provider cannot start.
+    ONNX Runtime itself goes on with another provider, CPUs' last, 20 to 100 times slower, when one cannot start, or fails in a run.
 
     Raises:
         pb_utils.TritonModelException: a provider is not in this build of ONNX Runtime, or it did not start.
@@ -452,7 +452,13 @@ def open_session(file: Path, options: ort.SessionOptions, providers: list[Provid
         raise pb_utils.TritonModelException(f"{missing[0]} is not in the installed ONNX Runtime {ort.__version__}: {advice}.")
     if names != ["CPUExecutionProvider"]:
         ort.preload_dlls()
-    session = ort.InferenceSession(file, options, providers=providers)
+    try:
+        session = ort.InferenceSession(file, options, providers=providers, enable_fallback=0)
+    except (ValueError, RuntimeError) as error:
+        if names == ["CPUExecutionProvider"]:
+            raise
+        cause = " ".join(str(error).split()).rstrip(". ")
+        raise pb_utils.TritonModelException(f"{file} cannot be opened on {' and '.join(names)}: {cause}{why_not(names[0])}.") from error
     if stopped := [name for name in names if name not in session.get_providers()]:
         raise pb_utils.TritonModelException(f"{stopped[0]} did not start{why_not(stopped[0])}: {advice}.")
     return session

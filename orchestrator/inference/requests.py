@@ -22,7 +22,7 @@ def sent_ahead(requests: Iterator[Request], count: int = 2) -> Iterator[Request]
 
 
 class Joined(Future[list[Result]]):
-    """The results of several requests, in order, as one; the first error is its error. Cancelling it cancels each of them."""
+    """The results of several requests, none for none, in order, as one; the first error is its error. Cancelling it cancels each of them."""
 
     def __init__(self, parts: Sequence[Future[Result]]) -> None:
         super().__init__()
@@ -32,6 +32,8 @@ class Joined(Future[list[Result]]):
         self.set_running_or_notify_cancel()
         for part in parts:
             part.add_done_callback(self._count)
+        if not parts:
+            self.set_result([])
 
     def cancel(self) -> bool:
         """Ask for the requests to be given up; the error then says so."""

@@ -13,13 +13,13 @@ from orchestrator.media.audio import Speech
 from orchestrator.media.reader import VideoReader, stream_colour
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
-from orchestrator.pipeline.enhance import Shown, enhanced
+from orchestrator.pipeline.enhance import enhanced
 from orchestrator.pipeline.models import Models
 from orchestrator.pipeline.occlusion import unoccluded
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.seam import faded
-from orchestrator.pipeline.shots import Shot, cut_shots
+from orchestrator.pipeline.shots import Shot, Shown, cut_shots
 from orchestrator.pipeline.speech import Windows, speech_windows
 from orchestrator.pipeline.timeline import Timeline
 from orchestrator.pipeline.watch import Watch

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 
 from orchestrator.media.reader import sample_views
-from orchestrator.pipeline.enhance import Shown
+from orchestrator.pipeline.shots import Shown
 
 
 def faded(shown: Generator[Shown]) -> Generator[Shown]:

@@ -1,4 +1,4 @@
-"""Output frames on their way to the lip model."""
+"""Output frames on their way through the stages: cut out for the lip model, and with their mouths in place."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.faces import LipModel
-from orchestrator.media.reader import DecodedFrame, VideoReader, plane_views, stream_colour
+from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
 from orchestrator.pipeline.analyse import Analysis
-from orchestrator.pipeline.enhance import Face
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.speech import Windows
 from orchestrator.pipeline.timeline import Timeline
@@ -19,6 +18,25 @@ from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
 from preprocess.yuv import FaceCrop, crop_face
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """Where a picture's face is, and what of it may be changed."""
+
+    landmarks5: NDArray[np.float32]
+    """(5, 2), px of the frame."""
+    frame_to_crop: NDArray[np.float64]
+    """(2, 3), to the lip model's crop."""
+    mask: NDArray[np.float32]
+    """(S, S), of the lip model's crop."""
+    visible: NDArray[np.float32] | None = None
+    """(S, S) of the same crop: 0 where something lies before the face; None where nothing was looked for."""
+
+    @property
+    def editable(self) -> NDArray[np.float32]:
+        """The mask, without what lies before the face."""
+        return self.mask if self.visible is None else np.asarray(self.mask * self.visible, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +58,21 @@ class Shot:
     speaking: tuple[Speaking, ...]
     weight: float | None
     """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An output frame with its mouth in place."""
+
+    index: int
+    source_index: int
+    """Which frame of the source it shows."""
+    picture: Picture
+    is_edited: bool
+    faces: tuple[Face, ...]
+    """Those that are rendered."""
+    weight: float | None = None
+    """Share with which it is faded in over the one before, at the seam of a loop; None where it stands for itself."""
 
 
 def cut_shots(

@@ -20,6 +20,7 @@ def test_joined_requests_give_their_results_in_order_or_the_first_error() -> Non
     failing[0].set_result(1)
     with pytest.raises(OSError, match="gone"):
         joined.result(0)
+    assert Joined[int]([]).result(0) == []
     waiting: list[Future[int]] = [Future(), Future()]
     Joined(waiting).cancel()
     assert all(part.cancelled() for part in waiting)

@@ -9,6 +9,10 @@ DEFAULT_HOME = Path(__file__).resolve().parents[2] / ".triton"
 """Beside the source tree and git-ignored, so that two checkouts do not share one installation."""
 
 
+ENGINES = "tensorrt_cache"
+"""Folder of TensorRT's built engines in a home, with `-N` behind it for those of GPU N from 1 up."""
+
+
 @dataclass(frozen=True, slots=True)
 class TritonHome:
     """The paths inside a home. Creates nothing."""

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.local.gpu import RUNTIME_SETS, GpuError, RuntimeSet, choose_runtime, gpu_expected, is_unfit
-from deploy.local.home import DEFAULT_HOME, TritonHome, backends_folder, open_home, read_stamp, stamp_file, venv_folder
+from deploy.local.home import DEFAULT_HOME, ENGINES, TritonHome, backends_folder, open_home, read_stamp, stamp_file, venv_folder
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 """Those that both this project and a stub in the wheel are for."""
@@ -79,6 +79,8 @@ def install(root: Path = DEFAULT_HOME, device: str = "auto") -> TritonHome:
             packages = _choose_packages(device)
             with _as_before_if_it_fails(root):
                 record = _build(root, python, lock, packages)
+            for engines in root.glob(f"{ENGINES}*"):  # another TensorRT does not read them
+                shutil.rmtree(engines)
         _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
         _write_stamp(root, record | {"backend": _backend_hash()})
     home = _open_current(root, device)

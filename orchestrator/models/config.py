@@ -15,6 +15,7 @@ from typing import Literal
 
 import onnx
 
+from deploy.local.home import ENGINES
 from orchestrator.models.gpu_graph import GraphTraits, graph_traits
 
 Device = Literal["gpu", "tensorrt", "cpu"]
@@ -39,9 +40,6 @@ stalled so, and none of 861 with two instances. Two also overlap one batch's cop
 
 TENSORRT_WORKSPACE_BYTES = 2 << 30
 """GPU memory TensorRT may use while it chooses and runs kernels. 1 GiB, the native backend's default, is little for convolutions at 512 px."""
-
-TENSORRT_CACHE = "tensorrt_cache"
-"""Folder of built engines, relative to the working directory of the server, which has to be writable; the model repository need not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +158,10 @@ class ModelConfig:
             "precision_mode": "FP16",
             "max_workspace_size_bytes": str(TENSORRT_WORKSPACE_BYTES),
             "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": TENSORRT_CACHE,
+            "trt_engine_cache_path": ENGINES,  # in the working directory of the server: the model repository may be read-only
             "trt_engine_cache_prefix": f"{self.role}_{model_sha256[:16]}",
             "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": TENSORRT_CACHE,
+            "trt_timing_cache_path": ENGINES,
             **(profiles if one_engine else {}),
         }
 

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,34 @@ def test_gpu_instance_gets_tensorrt_before_cuda_on_its_own_device(backend: Any) 
         ),
         ("CUDAExecutionProvider", {"device_id": "3", "gpu_mem_limit": "5"}),
     ]
+
+
+def test_each_gpu_keeps_engines_of_its_own(backend: Any) -> None:
+    parameters = {"trt_engine_cache_path": "engines", "trt_timing_cache_path": "engines"}
+    config = {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": [{"name": "tensorrt", "parameters": parameters}]}}}
+    folders = [backend.wanted_providers(config, "GPU", device)[0][1]["trt_engine_cache_path"] for device in ("0", "1")]
+    assert folders == ["engines", "engines-1"]
+    assert backend.wanted_providers(config, "GPU", "1")[0][1]["trt_timing_cache_path"] == "engines-1"
+
+
+def test_engine_that_tensorrt_does_not_read_is_built_anew(backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ONNX Runtime 1.24 and 1.31 say it."""
+    warnings: list[str] = []
+    monkeypatch.setattr(backend.pb_utils, "Logger", SimpleNamespace(log_warn=warnings.append), raising=False)
+    engine = tmp_path / "lip_sync_TRTKernel_0_sm89.engine"
+    engine.write_bytes(b"cut off")
+    failure = f"[ONNXRuntimeError] : 11 : EP_FAIL : TensorRT EP could not deserialize engine from cache: {engine}"
+
+    def open_there() -> str:
+        if engine.exists():
+            raise RuntimeError(failure)
+        return "opened"
+
+    assert backend.without_stale_engines(open_there) == "opened"
+    assert len(warnings) == 1 and str(engine) in warnings[0]
+    engine.mkdir()
+    with pytest.raises(RuntimeError, match="EP_FAIL"):
+        backend.without_stale_engines(open_there)
 
 
 def test_cpu_instance_gets_the_cpu_provider_whatever_the_accelerators(backend: Any) -> None:

@@ -162,6 +162,21 @@ def test_install_that_fails_leaves_the_home_as_it_was(home_like: Path, monkeypat
     assert {path: path.read_bytes() for path in home_like.rglob("*") if path.is_file()} == before
 
 
+def test_another_installation_keeps_no_engines_of_the_tensorrt_before(home_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home_like / "tensorrt_cache").mkdir()
+    (home_like / "tensorrt_cache-1").mkdir()
+    packages = installer._stamp_text(installer._gpu_packages(RUNTIME_SETS[0])[1])
+
+    def build(*_: Any) -> dict[str, str]:
+        for part in (home_like / "before").iterdir():
+            part.rename(home_like / part.name)
+        return read_stamp(home_like) | {"packages": packages}
+
+    monkeypatch.setattr(installer, "_build", build)
+    install(home_like, "tensorrt")
+    assert not list(home_like.glob("tensorrt_cache*"))
+
+
 def test_failure_of_pip_says_what_failed_and_not_where_to_look_for_it() -> None:
     placeholder = """
       urllib.error.URLError: <urlopen error [Errno -2] Name or service not known>

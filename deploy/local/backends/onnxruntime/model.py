@@ -10,12 +10,14 @@ import ctypes
 import json
 import math
 import os
+import re
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -77,6 +79,12 @@ TENSORRT_SWITCHES = frozenset(
 )
 """Options that ONNX Runtime's Python interface refuses unless they are `True` or `False` (1.24 and 1.31); the native backend takes 1 and true."""
 
+CACHE_FOLDERS = ("trt_engine_cache_path", "trt_timing_cache_path")
+"""Options that name a folder. Instances on several GPUs load side by side, and an engine's name has nothing of which GPU it is for."""
+
+STALE_ENGINE = re.compile(r"could not deserialize engine from cache: (\S+)")
+"""What ONNX Runtime says of a kept engine that TensorRT does not read: one of another release of it, or one whose writing was cut off."""
+
 NUMPY_2 = int(np.__version__.split(".")[0]) >= 2
 """Triton's stub is compiled for numpy 1: with numpy 2 its own conversion gives wrong data without an error, but DLPack is exact
 (every type tried). With numpy 1 it is the other way round: its conversion is exact, and DLPack crashes the stub."""
@@ -101,6 +109,7 @@ PROVIDER_LIBRARIES = {
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Config: TypeAlias = dict[str, Any]
 Provider: TypeAlias = tuple[str, dict[str, str]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -347,7 +356,9 @@ def wanted_providers(config: Config, kind: str, device_id: str) -> list[Provider
     options = {accelerator["name"]: dict(accelerator.get("parameters", {})) for accelerator in accelerators}
     providers: list[Provider] = []
     if "tensorrt" in options:
-        providers.append(("TensorrtExecutionProvider", {"device_id": device_id, **tensorrt_options(options["tensorrt"])}))
+        tensorrt = tensorrt_options(options["tensorrt"])
+        of_its_own = {name: f"{tensorrt[name]}-{device_id}" for name in CACHE_FOLDERS if name in tensorrt and device_id != "0"}
+        providers.append(("TensorrtExecutionProvider", {"device_id": device_id, **tensorrt, **of_its_own}))
     providers.append(("CUDAExecutionProvider", {"device_id": device_id, **options.get("cuda", {})}))
     return providers
 
@@ -372,7 +383,7 @@ def try_out(session: ort.InferenceSession, config: Config) -> Placement:
     dims |= {name: [*leading, *map(int, tensor["dims"])] for name, tensor in warm_up.items() if name in dims}
     try:
         feed = {found.name: np.zeros(dims[found.name], numpy_type(found.type)) for found in session.get_inputs()}
-        session.run(None, feed)
+        without_stale_engines(lambda: session.run(None, feed))
     except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises
         pb_utils.Logger.log_warn(f"The trial run failed, so where the model runs is not known: {error}")
         session.end_profiling()
@@ -453,7 +464,7 @@ def open_session(file: Path, options: ort.SessionOptions, providers: list[Provid
     if names != ["CPUExecutionProvider"]:
         ort.preload_dlls()
     try:
-        session = ort.InferenceSession(file, options, providers=providers, enable_fallback=0)
+        session = without_stale_engines(lambda: ort.InferenceSession(file, options, providers=providers, enable_fallback=0))
     except (ValueError, RuntimeError) as error:
         if names == ["CPUExecutionProvider"]:
             raise
@@ -462,6 +473,21 @@ def open_session(file: Path, options: ort.SessionOptions, providers: list[Provid
     if stopped := [name for name in names if name not in session.get_providers()]:
         raise pb_utils.TritonModelException(f"{stopped[0]} did not start{why_not(stopped[0])}: {advice}.")
     return session
+
+
+def without_stale_engines(action: Callable[[], Result]) -> Result:
+    """Do what may take engines that were kept; those that TensorRT does not read are removed, and built anew."""
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            found = STALE_ENGINE.search(str(error))
+            if found is None or not Path(found[1]).is_file():
+                raise
+            pb_utils.Logger.log_warn(
+                f"TensorRT does not read the engine {found[1]}, which is built anew: another release of it made it, or not to the end."
+            )
+            Path(found[1]).unlink()
 
 
 def why_not(provider: str) -> str:

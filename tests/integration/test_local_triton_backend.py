@@ -5,14 +5,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from deploy.local.install import BACKEND_SOURCE
 from orchestrator.cores import available_cores
@@ -128,7 +129,6 @@ def test_provider_that_fails_is_an_error_with_its_cause_and_no_other_takes_over(
 ) -> None:
     """What ONNX Runtime 1.31 for CUDA 13 says with a driver for CUDA 12, of which there is none here."""
     session = backend.open_session(model_file, backend.ort.SessionOptions(), [("CPUExecutionProvider", {})])
-    assert not session._enable_fallback, "a run that fails on a provider fails"
 
     def open_there(*_: Any, enable_fallback: int = 1, **__: Any) -> Any:
         if enable_fallback:
@@ -141,6 +141,53 @@ def test_provider_that_fails_is_an_error_with_its_cause_and_no_other_takes_over(
     monkeypatch.setattr(backend, "why_not", lambda _: "")
     with pytest.raises(ModelError, match=r"model.onnx cannot be opened on CUDAExecutionProvider: CUDA failure 35: .* insufficient for .*; GPU=-1\.$"):
         backend.open_session(model_file, backend.ort.SessionOptions(), [("CUDAExecutionProvider", {})])
+
+
+def test_provider_that_fails_in_a_run_is_not_replaced_by_the_cpu(backend: Any, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = backend.open_session(model_file, backend.ort.SessionOptions(), [("CPUExecutionProvider", {})])
+    inner = MagicMock(wraps=session._sess)
+    inner.run.side_effect = EPFail("cuDNN has no memory")
+    monkeypatch.setattr(session, "_sess", inner)
+    with pytest.raises(EPFail, match="cuDNN has no memory"):
+        session.run(None, {"x": np.zeros((1, 1), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"), [("CUDA failure 700: an illegal memory access was encountered", True), ("no memory for this batch", False)]
+)
+def test_process_ends_when_its_gpu_refuses_what_it_ran_before(backend: Any, error: str, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded Triton is started again without it; this process would refuse every request from now on."""
+
+    def run(names: list[str] | None, feed: dict[str, Any]) -> list[Any]:
+        if ends or feed is not model.trial:
+            raise RuntimeError(error)
+        return []
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    logged: list[str] = []
+    utils = SimpleNamespace(
+        get_input_tensor_by_name=lambda request, name: SimpleNamespace(as_numpy=lambda: np.zeros((1, 1), np.float32)),
+        Logger=SimpleNamespace(log_error=logged.append),
+        InferenceResponse=lambda error: error,
+        TritonError=str,
+    )
+    monkeypatch.setattr(backend, "pb_utils", utils)
+    monkeypatch.setattr(backend, "NUMPY_2", False)
+    monkeypatch.setattr(backend.os, "_exit", leave)
+    model = backend.TritonPythonModel()
+    model.batches, model.pace, model.input_names, model.output_names = True, None, ["x"], ["y"]
+    model.session, model.trial = SimpleNamespace(run=run), {"x": np.zeros((1, 1), np.float32)}
+    requests = [SimpleNamespace(requested_output_names=lambda: ["y"])] * 2
+    if ends:
+        with pytest.raises(SystemExit):
+            model.execute(requests)
+        assert len(logged) == 1 and error in logged[0]
+    else:
+        assert model.execute(requests) == [error, error] and not logged
+    model.trial = None  # as of a model on a CPU
+    assert model.execute(requests) == [error, error]
 
 
 def test_parameters_reach_onnx_runtime(backend: Any) -> None:
@@ -265,7 +312,8 @@ def test_profile_of_a_real_session_counts_its_operators(backend: Any, model_file
     options = backend.ort.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
     session = backend.ort.InferenceSession(model_file, options, providers=["CPUExecutionProvider"])
-    placement = backend.try_out(session, {"max_batch_size": 4, "input": [{"name": "x", "dims": ["1"]}]})
+    zeros, placement = backend.try_out(session, {"max_batch_size": 4, "input": [{"name": "x", "dims": ["1"]}]})
+    assert zeros is not None and zeros["x"].shape == (1, 1)
     assert placement.operators == {"CPUExecutionProvider": 1}
     assert placement.large_on_cpu == []
 

@@ -144,7 +144,8 @@ class TritonPythonModel:
             self.session = open_session(file, options, providers)
             self._check_config(config, file)
             self.pace = BatchPace(options.enable_cpu_mem_arena) if self.batches and leaves_batches_open(config, providers, options) else None
-            placement = try_out(self.session, config)
+            trial, placement = try_out(self.session, config)
+        self.trial = None if providers[0][0] == "CPUExecutionProvider" else trial
         if problem := misplaced(placement, [name for name, _ in providers], config):
             raise pb_utils.TritonModelException(f"{file} {problem}.")
         publish(placement, args)
@@ -178,8 +179,21 @@ class TritonPythonModel:
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises is the answer to these requests
             if len(requests) > 1:
                 return [response for request in requests for response in self._run_together([request])]
+            if self._lost_gpu():
+                pb_utils.Logger.log_error(f"The GPU does not work for this process any more, so it ends: {error}")
+                os._exit(1)
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))]
         return [respond(request, dict(zip(names, share, strict=True))) for request, share in zip(requests, shares, strict=True)]
+
+    def _lost_gpu(self) -> bool:
+        """Tell whether what ran when the model was loaded fails now: after some errors a GPU refuses all to a process, and works for a new one."""
+        if self.trial is None:
+            return False
+        try:
+            self.session.run(None, self.trial)
+        except Exception:  # noqa: BLE001 - whatever ONNX Runtime raises
+            return True
+        return False
 
     def _run(self, names: list[str], inputs: list[Array]) -> list[Array]:
         """Run a batch and return the outputs with these names."""
@@ -372,10 +386,10 @@ def tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
     return {name: str(value in ("1", "true")) if name in TENSORRT_SWITCHES else value for name, value in options.items()}
 
 
-def try_out(session: ort.InferenceSession, config: Config) -> Placement:
+def try_out(session: ort.InferenceSession, config: Config) -> tuple[dict[str, Array] | None, Placement]:
     """Run a model once on zeros, and end the profile that its session was opened with. Open sizes are those of its first warm-up.
 
-    A model that fails on zeros has no placement; Triton's own warm-up says whether it works.
+    Returns the zeros and where it ran. A model that fails on zeros has neither; Triton's own warm-up says whether it works.
     """
     leading = [1] if config["max_batch_size"] > 0 else []
     warm_up = (config.get("model_warmup") or [{}])[0].get("inputs", {})
@@ -387,8 +401,8 @@ def try_out(session: ort.InferenceSession, config: Config) -> Placement:
     except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises
         pb_utils.Logger.log_warn(f"The trial run failed, so where the model runs is not known: {error}")
         session.end_profiling()
-        return Placement({}, {}, [])
-    return read_profile(Path(session.end_profiling()))
+        return None, Placement({}, {}, [])
+    return feed, read_profile(Path(session.end_profiling()))
 
 
 def numpy_type(onnx_type: str) -> Any:

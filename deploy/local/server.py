@@ -79,7 +79,7 @@ class LocalTriton:
         metrics_port: int = 0,
         log_path: Path | None = None,
         extra_args: Sequence[str] = (),
-        ready_timeout_s: float = 900.0,
+        ready_timeout_s: float = 3600.0,
         drain_s: float = 1.0,
         is_given_up: Callable[[], bool] = lambda: False,
     ) -> Self:
@@ -97,7 +97,8 @@ class LocalTriton:
             metrics_port: see `grpc_port`.
             log_path: where to append Triton's log; None keeps it until Triton ends.
             extra_args: more options for `tritonserver`.
-            ready_timeout_s: how long models may load; the first start with TensorRT builds its engines, which takes minutes.
+            ready_timeout_s: how long models may load; the first start with TensorRT builds an engine for each, which takes minutes. One that does
+                nothing at all is known sooner.
             drain_s: how long requests in flight get to finish when the server is stopped.
             is_given_up: asked all the time whether nobody waits for the start any more, which then fails.
 

@@ -92,16 +92,10 @@ def self_test(client: TritonClient, wanted: Device = "auto") -> SelfTest:
     check_devices(client.address, roles, before, wanted)
     notes = [] if before else [f"no metrics at {client.metrics_address}: utilisation and execution providers cannot be read"]
     peak: dict[str, float] = {}
-    on_gpu = [role for role, status in roles.items() if status.device == "GPU"]
+    on_gpu = {role: status for role, status in roles.items() if status.device == "GPU"}
     if before and on_gpu:
-        peak = dict(watch_gpus(client, on_gpu))
-        if not peak:
-            notes.append("Triton reports no GPU utilisation (it cannot on MIG slices and under WSL); the instance kinds stand alone")
-        elif max(peak.values()) == 0.0:
-            raise GpuUnavailable(
-                f"Triton at {client.address} has {' and '.join(on_gpu)} on GPU instances, but no GPU showed any work within {GPU_PROOF_S:g} s of "
-                "inferences; check `nvidia-smi` and Triton's log."
-            )
+        peak = dict(watch_gpus(client, list(on_gpu)))
+        notes += check_proof(client.address, on_gpu, peak)
     return SelfTest(client.server_name(), roles, peak, tuple(notes))
 
 
@@ -178,6 +172,24 @@ def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metric
             raise GpuUnavailable(f"Model {role} has GPU instances, but ONNX Runtime runs it on its CPU provider; see Triton's log for the cause.")
         if wanted == "tensorrt" and status.execution_provider not in ("TensorrtExecutionProvider", UNKNOWN):
             raise GpuUnavailable(f"Model {role} runs on {status.execution_provider} though {reason}; start Triton with --model-config-name=tensorrt.")
+
+
+def check_proof(address: str, on_gpu: Mapping[str, RoleStatus], peak: Mapping[str, float]) -> list[str]:
+    """Compare what GPUs showed of themselves while models ran, as `watch_gpus` returns it, with where those run; return what is to be remarked.
+
+    Raises:
+        GpuUnavailable: no GPU showed any work, and nothing else says that the models run on one.
+    """
+    if not peak:
+        return ["Triton reports no GPU utilisation (it cannot on MIG slices and under WSL); the instance kinds stand alone"]
+    if max(peak.values()) > 0.0:
+        return []
+    if unproven := [role for role, status in on_gpu.items() if status.execution_provider == UNKNOWN]:
+        raise GpuUnavailable(
+            f"Triton at {address} has {' and '.join(unproven)} on GPU instances, but no GPU showed any work within {GPU_PROOF_S:g} s of "
+            "inferences; check `nvidia-smi` and Triton's log."
+        )
+    return ["Triton shows no GPU at work, though its backend saw the models' operators run on one: it may not know how to ask this GPU or driver"]
 
 
 def _test_role(client: TritonClient, role: str, metrics: Metrics | None) -> RoleStatus:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from orchestrator.inference import selftest
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_DETECTOR, FACE_ENHANCER, FACE_LANDMARKS, LIP_SYNC, VOICE_ACTIVITY, describe_model
 from orchestrator.inference.golden import LANDMARKS5, check_golden, golden_crop, golden_inputs
-from orchestrator.inference.selftest import self_test, watch_gpus
+from orchestrator.inference.placement import UNKNOWN
+from orchestrator.inference.selftest import check_proof, self_test, watch_gpus
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.settings import Device, Settings
 
@@ -109,6 +111,16 @@ def test_gpu_that_stays_idle_is_seen(triton: LocalTriton, monkeypatch: pytest.Mo
     monkeypatch.setattr(selftest, "GPU_PROOF_S", 0.5)
     with metrics_with_gpu([0.0]) as address, TritonClient(triton.grpc_address, metrics_address=address) as client:
         assert watch_gpus(client, [LIP_SYNC]) == {"GPU-stand-in": 0.0}
+
+
+def test_gpus_that_show_no_work_are_an_error_unless_the_backend_saw_the_models_run_there(client: TritonClient) -> None:
+    status = replace(self_test(client).roles[LIP_SYNC], device="GPU", execution_provider="CUDAExecutionProvider")
+    assert check_proof("host:8001", {LIP_SYNC: status}, {"GPU-1": 0.0, "GPU-2": 0.4}) == []
+    assert "it cannot on MIG" in check_proof("host:8001", {LIP_SYNC: status}, {})[0]
+    assert "though its backend saw the models' operators run on one" in check_proof("host:8001", {LIP_SYNC: status}, {"GPU-1": 0.0})[0]
+    unproven = replace(status, execution_provider=UNKNOWN)
+    with pytest.raises(GpuUnavailable, match=r"Triton at host:8001 has lip_sync on GPU instances, but no GPU showed any work within 6 s"):
+        check_proof("host:8001", {FACE_DETECTOR: status, LIP_SYNC: unproven}, {"GPU-1": 0.0})
 
 
 def faces_with(points: object, box: tuple[float, ...] = (0.35, 0.23, 0.66, 0.61)) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -253,7 +253,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
     check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
     with context.holds.holding() as hold:
         video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
-        check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
+        frame_count = check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
         spec = JobSpec(
             video=str(video),
             audio=str(audio),
@@ -262,6 +262,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
             client_code=code,
             owner=owner,
             request=asked,
+            expected_frame_count=frame_count,
         )
         context.service.submit(spec, idempotency_key=f"easy:{code}")
 

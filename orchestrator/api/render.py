@@ -75,7 +75,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             options = _options({name: text for name, text in form.fields.items() if name in RenderOptions.model_fields})
             check_speakers(options.speaker, [other.speaker for other in others])
             video, audio = form.files["video"].path, form.files["audio"].path
-            await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
+            frame_count = await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
             portrait = form.files.get("speaker_image")
             if portrait is not None:
                 await context.run(check_video, portrait.path, context.media_limits)
@@ -88,6 +88,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
                 interface="render",
                 owner=context.owner_name(request),
                 request={"served_by": context.served_by},
+                expected_frame_count=frame_count,
             )
             if not spec.is_live:
                 raise errors.InvalidOption(

@@ -149,7 +149,7 @@ def build_spec(
         options = options.model_copy(update={"speaker": speaker})
         options.check()
     check_speakers(speaker, [other_speaker for _, other_speaker in others])
-    check_local(video, [source for source, _ in speeches], context.media_limits)
+    frame_count = check_local(video, [source for source, _ in speeches], context.media_limits)
     if isinstance(portrait, Path):
         check_video(portrait, context.media_limits)
     if request.webhookUrl is not None:
@@ -166,6 +166,7 @@ def build_spec(
         webhook_url=request.webhookUrl,
         output_name=request.outputFileName,
         priority=priority,
+        expected_frame_count=frame_count,
         request=request.model_dump(mode="json", exclude_unset=True, exclude={"webhookUrl", "outputFileName", "externalId"}),
     )
 

@@ -136,7 +136,7 @@ class Progress(BaseModel):
     etaSeconds: float | None
     queuePosition: int | None = Field(description="1 for the next to start.")
     startsInSeconds: float | None = Field(
-        description="Time until a job that waits starts, by those before it and how long the last ones took; null where nothing is known."
+        description="Time until a job that waits starts, by the length of those before it and the pace of the last ones; null where nothing is known."
     )
     facesFound: int | None = Field(description="Source frames that show the speaker's face.")
     framesPassedThrough: int = Field(description="Output frames that are the source's own.")

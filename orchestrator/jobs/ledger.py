@@ -43,6 +43,7 @@ JOBS = sa.Table(
     sa.Column("video", sa.Text),  # local path, once there is one
     sa.Column("audio", sa.Text),
     sa.Column("others", sa.Text),  # JSON list of the further speakers' tracks, as those
+    sa.Column("frames", sa.Integer),  # of the output, by the inputs' headers; NULL while one is a URL
     sa.Column("stage", sa.String(16), nullable=False, default="queued"),
     sa.Column("done", sa.Integer, nullable=False, default=0),
     sa.Column("total", sa.Integer, nullable=False, default=0),
@@ -129,7 +130,7 @@ class Ledger:
                     sa.select(JOBS.c.id, JOBS.c.spec).where(JOBS.c.owner == spec.owner, JOBS.c.idempotency_key == idempotency_key)
                 ).one_or_none()
                 if known is not None:
-                    if JobSpec.stored(known.spec) != spec:
+                    if JobSpec.stored(known.spec) != JobSpec.stored(text):
                         raise IdempotencyConflict("This key was used before, for another request; use a new key, or send the same request.")
                     return str(known.id), False
             waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
@@ -150,6 +151,7 @@ class Ledger:
                     changed_at=now,
                     video=None if is_url(spec.video) else spec.video,
                     audio=None if is_url(spec.audio) else spec.audio,
+                    frames=spec.expected_frame_count or None,  # 0 where a header tells no length
                     others=json.dumps([None if is_url(source) else source for source in spec.sources[2:]]),
                 )
             )
@@ -226,8 +228,13 @@ class Ledger:
     def at_work(self) -> list[AtWork]:
         """Return the jobs that any host is at."""
         now = time.time()
-        rows = self._rows(sa.select(JOBS.c.started_at, JOBS.c.eta_s).where(JOBS.c.state == "running"))
-        return [AtWork(now - row["started_at"], row["eta_s"]) for row in rows]
+        rows = self._rows(sa.select(JOBS.c.started_at, JOBS.c.eta_s, JOBS.c.frames).where(JOBS.c.state == "running"))
+        return [AtWork(now - row["started_at"], row["eta_s"], row["frames"]) for row in rows]
+
+    def waiting(self, limit: int) -> list[int | None]:
+        """Return the frames of the jobs that wait, first in line first; None where their number is not known."""
+        query = sa.select(JOBS.c.frames).where(JOBS.c.state == "queued").order_by(JOBS.c.priority, JOBS.c.created_at)
+        return [row["frames"] for row in self._rows(query.limit(limit))]
 
     def runs(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Return the runs of those jobs among some that are not finished."""

@@ -54,6 +54,8 @@ class JobSpec(BaseModel):
     """Where to announce the job's end, durably."""
     output_name: str | None = None
     priority: Priority = "interactive"
+    expected_frame_count: int | None = Field(None, exclude=True)
+    """Frames of the output by the inputs' headers; None where that is not known, as while one is a URL. It is no part of the request."""
     request: dict[str, Any] = Field(default_factory=dict)
     """The client's request as the interface wants to echo it; only stored."""
 
@@ -119,7 +121,7 @@ class JobView(BaseModel):
     queue_position: int | None = None
     """1 for the next to start; None when it is not queued."""
     starts_in_s: float | None = None
-    """Time until it starts, by the jobs before it and by how long the last ones took, s; None when it is not queued, or nothing is known yet."""
+    """Time until it starts, by the length of those before it and the pace of the last ones, s; None when it is not queued, or nothing is known."""
     faces_found: int | None = None
     """Source frames that show the speaker's face; None until that is known."""
     passed_through: int = 0

@@ -30,6 +30,7 @@ from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.progress import ProgressBoard
 from orchestrator.jobs.storage import Storage
+from orchestrator.jobs.waiting import Took
 from orchestrator.media.limits import MediaLimits, check_inputs, check_video
 from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.media.writer import FULL, storage_error
@@ -102,8 +103,8 @@ class Runner:
         self._pulse = threading.Thread(target=self._pulse_until_closed, name="jobs-pulse", daemon=True)
         self.frames_per_s: float | None = None
         """Render speed of the job that ended last; None before the first."""
-        self.took_s: deque[float] = deque(maxlen=MEASURED_JOBS)
-        """How long the last jobs took that were completed at the first attempt, s."""
+        self.took: deque[Took] = deque(maxlen=MEASURED_JOBS)
+        """How long the last jobs took that were completed at the first attempt."""
 
     def start(self) -> None:
         """Begin to write progress down."""
@@ -128,7 +129,7 @@ class Runner:
             report = self._render(row, watch, board)
             is_completed = True
             if not row["attempts"]:
-                self.took_s.append(time.monotonic() - began_s)
+                self.took.append(Took(time.monotonic() - began_s, report["frame_count"]))
             return {"kind": "completed", "report": report}
         except RenderCancelled:
             return {"kind": "gone"}

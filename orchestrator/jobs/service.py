@@ -24,7 +24,7 @@ from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import Runner
 from orchestrator.jobs.storage import Storage
-from orchestrator.jobs.waiting import expected_s, start_times
+from orchestrator.jobs.waiting import Pace, start_times
 from orchestrator.jobs.webhooks import Deliveries
 from orchestrator.media.assembly import read_init_bytes
 from orchestrator.pipeline.models import check_roles
@@ -252,7 +252,7 @@ class JobService:
         if not last or not self._is_running:
             return views
         at_work = self._ledger.at_work()
-        starts = start_times(last, at_work, self._most_renders, expected_s(list(self._runner.took_s), at_work))
+        starts = start_times(self._ledger.waiting(last), at_work, self._most_renders, Pace(list(self._runner.took), at_work))
         known = dict(enumerate(starts, 1))
         return [view.model_copy(update={"starts_in_s": known.get(view.queue_position or 0)}) for view in views]
 

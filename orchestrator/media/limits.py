@@ -121,20 +121,24 @@ def check_inputs(video: Path, speeches: Sequence[Path], limits: MediaLimits) -> 
     return round(frames)
 
 
-def check_local(video: str | Path, speeches: Sequence[str | Path], limits: MediaLimits) -> None:
+def check_local(video: str | Path, speeches: Sequence[str | Path], limits: MediaLimits) -> int | None:
     """Check those inputs of a render that are files already; one that is text is a URL that is yet to be fetched.
+
+    Returns how many frames would come out, by their headers; None while one is a URL.
 
     Raises:
         InputError: see `check_video` and `check_audio`.
     """
     local = [speech for speech in speeches if isinstance(speech, Path)]
     if isinstance(video, Path) and local:
-        check_inputs(video, local, limits)
-    elif isinstance(video, Path):
+        frame_count = check_inputs(video, local, limits)
+        return frame_count if len(local) == len(speeches) else None
+    if isinstance(video, Path):
         check_video(video, limits)
     else:
         for speech in local:
             check_audio(speech, limits)
+    return None
 
 
 def check_limits(path: Path, summary: MediaSummary, limits: MediaLimits) -> None:

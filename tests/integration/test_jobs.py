@@ -91,6 +91,17 @@ def test_jobs_that_wait_tell_when_they_start(spec: Callable[..., JobSpec], clien
             assert service.cancel(job.id).starts_in_s is None
 
 
+def test_job_behind_a_long_one_is_told_to_start_later(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    with working(options(tmp_path / "data", max_concurrent_renders=1), client) as service:
+        wait_for(service, service.submit(spec(1.0)).id, is_over)
+        running = service.submit(spec(30.0, expected_frame_count=750))
+        hours, behind = service.submit(spec(1.0, expected_frame_count=360_000)), service.submit(spec(1.0, expected_frame_count=25))
+        told = {view.id: view.starts_in_s or 0.0 for view in service.find(state="queued")}
+        assert told[behind.id] - told[hours.id] > 10 * told[hours.id], told
+        for job in (behind, hours, running):
+            service.cancel(job.id)
+
+
 def test_same_key_is_the_same_job_and_another_request_a_conflict(database_url: str | None, spec: Callable[..., JobSpec], tmp_path: Path) -> None:
     with closing_unstarted(options(tmp_path / "data", database_url=database_url, max_queued_jobs=3)) as service:
         first = service.submit(spec(1.0), idempotency_key="a")

@@ -72,6 +72,7 @@ def test_request_stored_by_another_version_can_be_read_and_is_the_same_request(l
     assert ledger.change("a", {"spec": text})
     assert ledger.view("a").spec == SPEC
     assert ledger.insert("b", SPEC, 10, "key", 5) == ("a", False)
+    assert ledger.insert("b", SPEC.model_copy(update={"expected_frame_count": 25}), 10, "key", 5) == ("a", False), "it is no part of the request"
 
 
 def test_job_of_a_host_that_is_gone_is_abandoned_and_that_of_a_living_one_is_not(ledger: Ledger) -> None:

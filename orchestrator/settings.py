@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 log = logging.getLogger("lipsync.settings")
@@ -20,15 +22,40 @@ Device = Literal["auto", "cpu", "gpu", "tensorrt"]
 Transport = Literal["auto", "grpc", "shared_memory"]
 
 
+CENTURY_S = 100 * 365 * 86400.0
+"""Longer ones end beyond the times that can be written down."""
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}", text) or not 0 < int(text.rpartition(":")[2]) < 1 << 16:
+        raise ValueError("must be HOST:PORT without anything in front, as in 127.0.0.1:8001")
+    return text
+
+
+def _public_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_complete = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete or not text.isprintable() or " " in text:
+        raise ValueError("must be a complete http or https URL, as in https://lipsync.example.org")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+
+
 class Settings(BaseSettings):
     """How this host renders. Command-line options come before the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="LIPSYNC_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="LIPSYNC_", env_ignore_empty=True, extra="ignore")
 
-    triton: str | None = Field(None, description="gRPC address HOST:PORT of a Triton that already runs; unset starts the embedded one")
+    triton: Address | None = Field(None, description="gRPC address HOST:PORT of a Triton that already runs; unset starts the embedded one")
     triton_home: Path = Field(_ROOT / ".triton", description="folder of the embedded Triton")
     model_repository: Path = Field(_ROOT / "model_repository", description="folder of the models the embedded Triton serves")
-    triton_metrics: str | None = Field(None, description="metrics address HOST:PORT of that Triton; unset means port 8002 of the same host")
+    triton_metrics: Address | None = Field(None, description="metrics address HOST:PORT of that Triton; unset means port 8002 of the same host")
     device: Device = Field(
         "auto", description="where models run: auto, cpu, gpu or tensorrt; auto takes the CPU only where nothing shows an NVIDIA GPU"
     )
@@ -47,14 +74,18 @@ class Settings(BaseSettings):
         pattern=r"^postgres(ql)?(\+psycopg)?://",
         description="database of the jobs, postgresql://USER:PASSWORD@HOST/NAME when several hosts share them; unset is SQLite in the data folder",
     )
-    host_name: str | None = Field(None, description="this host's name among those that share a database; unset makes one up once and keeps it")
+    host_name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="this host's name among those that share a database; unset makes one up once and keeps it",
+    )
     max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait; further ones are refused with queue_full")
     stall_s: float = Field(60.0, gt=0, description="a render in which nothing is finished for this long has stalled and is tried again, s")
     max_attempts: int = Field(6, ge=1, description="attempts in a row that may fail without getting any further before the job fails")
     free_space_floor_bytes: int = Field(1 << 30, ge=0, description="no new work is taken while less disk space than this is free, bytes")
     track_cache_bytes: int = Field(1 << 30, ge=0, description="largest size of the face-track cache, bytes; the tracks used longest ago go first")
-    retention_s: float = Field(7 * 86400.0, gt=0, description="how long the result and inputs of a finished job are kept, s")
-    history_s: float = Field(90 * 86400.0, gt=0, description="how long a finished job itself is remembered, s")
+    retention_s: float = Field(7 * 86400.0, gt=0, le=CENTURY_S, description="how long the result and inputs of a finished job are kept, s")
+    history_s: float = Field(90 * 86400.0, gt=0, le=CENTURY_S, description="how long a finished job itself is remembered, s")
     webhook_secret: str = Field("", description="signs webhooks; empty sends them unsigned")
     log_format: Literal["text", "json"] = Field("text", description="how the service logs; json is one object a line")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")
@@ -74,9 +105,8 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
     port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
-    public_url: str | None = Field(
+    public_url: PublicUrl | None = Field(
         None,
-        pattern="^(https?://.+)?$",
         description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's",
     )
     api_keys: str = Field("", description="API keys as NAME:KEY, separated by commas; a key has 16 characters or more")

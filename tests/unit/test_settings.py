@@ -1,10 +1,11 @@
-"""Settings that were mistyped."""
+"""Settings that were mistyped, or left empty."""
 
 import logging
 
 import pytest
+from pydantic import ValidationError
 
-from orchestrator.settings import warn_of_unknown_variables
+from orchestrator.settings import Settings, warn_of_unknown_variables
 
 
 def test_variable_that_is_no_setting_is_named_with_the_one_that_may_be_meant(
@@ -19,3 +20,44 @@ def test_variable_that_is_no_setting_is_named_with_the_one_that_may_be_meant(
         "LIPSYNC_API_KEY is no setting, and is left out; did you mean LIPSYNC_API_KEYS?",
         "LIPSYNC_QQQQ is no setting, and is left out",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TRITON", "http://127.0.0.1:8001"),
+        ("TRITON", "localhost"),
+        ("TRITON", "127.0.0.1:99999"),
+        ("TRITON_METRICS", "nonsense"),
+        ("HOST_NAME", "a/b"),
+        ("PUBLIC_URL", "example.org"),
+        ("PUBLIC_URL", "https://[::1"),
+        ("PUBLIC_URL", "https://exa mple.org"),
+        ("RETENTION_S", "inf"),
+        ("RETENTION_S", "1e12"),
+        ("HISTORY_S", "inf"),
+    ],
+)
+def test_value_that_no_service_could_work_with_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"LIPSYNC_{name}", value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("TRITON", "[::1]:8001"), ("TRITON", "triton-server:8001"), ("HOST_NAME", "gpu-1.example.org"), ("PUBLIC_URL", "http://[::1]:8383/lips")],
+)
+def test_sensible_value_is_taken_as_it_is(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"LIPSYNC_{name}", value)
+    assert getattr(Settings(), name.lower()) == value
+
+
+def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = [f"LIPSYNC_{name.upper()}" for name in Settings.model_fields]
+    for variable in variables:
+        monkeypatch.delenv(variable, raising=False)
+    unset = Settings()
+    for variable in variables:
+        monkeypatch.setenv(variable, "")
+    assert Settings() == unset, "an empty folder would be the one the service was started in"

@@ -203,9 +203,12 @@ def _devices(settings: Settings) -> list[Device]:
     if settings.device != "auto":
         device_config(settings)
         return [settings.device]
-    if gpu_expected() is None:
+    if (sign := gpu_expected()) is None:
         return ["cpu"]
-    device_config(settings.model_copy(update={"device": "gpu"}))
+    try:
+        device_config(settings.model_copy(update={"device": "gpu"}))
+    except GpuUnavailable as exc:
+        raise GpuUnavailable(f"{exc} A GPU is expected here because of {sign}.") from exc
     try:
         device_config(settings.model_copy(update={"device": "tensorrt"}))
     except GpuUnavailable as exc:

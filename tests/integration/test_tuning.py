@@ -161,9 +161,12 @@ def test_configuration_without_batching_is_left_alone() -> None:
 def test_tensorrt_that_was_chosen_is_what_auto_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a GPU, which this one is made to look like."""
     asked: list[bool] = []
+    gpu_is_there = True
 
     def check_gpu(*_: object, tensorrt: bool) -> None:
         asked.append(tensorrt)
+        if not gpu_is_there:
+            raise GpuError("The driver is not there.")
         if tensorrt and len(asked) > 2:
             raise GpuError("The libraries of TensorRT are not there.")
 
@@ -179,6 +182,10 @@ def test_tensorrt_that_was_chosen_is_what_auto_means(tmp_path: Path, monkeypatch
     assert device_config(settings.model_copy(update={"device": "gpu"})) is None, "a setting wins"
     assert tuning._devices(settings.model_copy(update={"device": "gpu"})) == ["gpu"]
     assert tuning._devices(settings) == ["gpu"], "what was chosen and is gone does not keep from choosing again"
+    gpu_is_there = False
+    with pytest.raises(GpuUnavailable, match=r"^The driver is not there\. A GPU is expected here because of /dev/nvidiactl\.$"):
+        tuning._devices(settings)
+    gpu_is_there = True
     with pytest.raises(GpuUnavailable, match=r"TensorRT is what `lipsync tune` chose; run that again, or set LIPSYNC_DEVICE=gpu"):
         device_config(settings)
 

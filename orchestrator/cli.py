@@ -25,6 +25,7 @@ from orchestrator.cli_triton import triton_command
 from orchestrator.cli_tune import tune_command
 from orchestrator.embedded import open_triton
 from orchestrator.errors import InvalidOption, RenderError
+from orchestrator.fetching import local_files
 from orchestrator.heap import bound_heap
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.progress import OnProgress, Progress
@@ -52,16 +53,19 @@ _stderr = Console(stderr=True)
 @app.command("render")
 @with_render_flags
 def render_command(
-    video: Annotated[Path, typer.Option(help="Video of a person, or a still image.")],
-    audio: Annotated[Path, typer.Option(help="Speech: a sound file, or a video with sound.")],
+    video: Annotated[str, typer.Option(metavar="FILE|URL", help="Video of a person, or a still image.")],
+    audio: Annotated[str, typer.Option(metavar="FILE|URL", help="Speech: a sound file, or a video with sound.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .mp4, .mov, .webm or .mkv.")],
     speaker_audio: Annotated[
         list[str] | None,
         typer.Option(metavar="AUDIO@X,Y[,FRAME]", help="One more speaker: his speech, and a point on his face as for --speaker. May be repeated."),
     ] = None,
     speaker_image: Annotated[
-        Path | None,
-        typer.Option(help="Picture of the speaker, in place of --speaker; needs a face_embedder model (`lipsync models install dlib-resnet`)."),
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Picture of the speaker, in place of --speaker; needs a face_embedder model (`lipsync models install dlib-resnet`).",
+        ),
     ] = None,
     triton: TritonOption = None,
     device: DeviceOption = None,
@@ -70,16 +74,19 @@ def render_command(
     options: RenderOptions,
 ) -> None:
     """Render a video with lips that follow the speech."""
-    with _progress_bar() as on_progress:
+    settings = read_settings(triton, device)
+    others = [_speaker_audio(text) for text in speaker_audio or ()]
+    sources = [video, audio, *(speech for speech, _ in others), *([] if speaker_image is None else [speaker_image])]
+    with local_files(sources, out, settings) as files, _progress_bar() as on_progress:
         report = render(
-            video,
-            audio,
+            files[0],
+            files[1],
             out,
             options=options,
-            others=[_speaker_audio(text) for text in speaker_audio or ()],
-            speaker_image=speaker_image,
+            others=[SpeakerAudio(file, point) for file, (_, point) in zip(files[2:], others, strict=False)],
+            speaker_image=None if speaker_image is None else files[-1],
             on_progress=on_progress,
-            settings=read_settings(triton, device),
+            settings=settings,
         )
     if as_json:
         print(json.dumps(asdict(report), indent=1))
@@ -87,11 +94,11 @@ def render_command(
         _print_report(report)
 
 
-def _speaker_audio(text: str) -> SpeakerAudio:
+def _speaker_audio(text: str) -> tuple[str, str]:
     audio, _, point = text.rpartition("@")
     if not audio:
         raise InvalidOption(f"--speaker-audio {text!r} must be a sound file and a point on the speaker's face: AUDIO@X,Y or AUDIO@X,Y,FRAME.")
-    return SpeakerAudio(Path(audio), point)
+    return audio, point
 
 
 @app.command()

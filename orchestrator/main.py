@@ -1,6 +1,5 @@
 """The service's composition root."""
 
-import ipaddress
 import logging
 import socket
 import threading
@@ -35,6 +34,7 @@ from orchestrator.api.v2_jobs import compact_json, generation
 from orchestrator.api.v2_models import models_router
 from orchestrator.embedded import wanted_device
 from orchestrator.errors import InvalidOption
+from orchestrator.fetching import fetch_policy
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.jobs.hooks import Hooks
@@ -44,9 +44,8 @@ from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
 from orchestrator.media.fetch import fetch, post
 from orchestrator.media.limits import MediaLimits
-from orchestrator.media.reach import FetchPolicy, IpNetwork
 from orchestrator.models.repository import installed_pack
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, split_list
 
 log = logging.getLogger("lipsync.service")
 
@@ -97,7 +96,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         fetch_policy=policy,
         media_limits=limits,
         model=installed_pack(settings.model_repository, LIP_SYNC) or LIP_SYNC,
-        model_aliases=frozenset(_split(settings.model_aliases)),
+        model_aliases=frozenset(split_list(settings.model_aliases)),
         retention_s=settings.retention_s,
         easy_data=easy_data,
         public_url=settings.public_url,
@@ -149,21 +148,6 @@ def run_service(client: TritonClient, settings: Settings, listener: socket.socke
         serve(app, stopping, listener)
 
 
-def fetch_policy(settings: Settings) -> FetchPolicy:
-    """Return what may be fetched.
-
-    Raises:
-        InvalidOption: a network is malformed.
-    """
-    networks: list[IpNetwork] = []
-    for text in _split(settings.fetch_networks):
-        try:
-            networks.append(ipaddress.ip_network(text, strict=False))
-        except ValueError as exc:
-            raise InvalidOption(f"LIPSYNC_FETCH_NETWORKS has {text!r}, which is not a network; write it as 10.0.0.0/8.") from exc
-    return FetchPolicy(hosts=_split(settings.fetch_hosts), networks=networks, max_bytes=settings.max_upload_bytes)
-
-
 def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry) -> FastAPI:
     app = FastAPI(
         title="Lip-sync render service",
@@ -207,10 +191,6 @@ def _working(context: Context, settings: Settings) -> Iterator[None]:
         context.stopping.set()
         announcer.close()
         service.close(SHUTDOWN_GRACE_S)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _host_names(public_url: str | None) -> frozenset[str]:

@@ -140,6 +140,11 @@ class Settings(BaseSettings):
         return frozenset(role for role in roles if getattr(self, role))
 
 
+def split_list(text: str) -> list[str]:
+    """Return the parts of a setting that is several, separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def warn_of_unknown_variables() -> None:
     """Log each variable of the environment that is named like a setting and is none: a mistyped one would be left out without a word."""
     known = [name.upper() for name in Settings.model_fields]

@@ -23,10 +23,9 @@ from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError
 from orchestrator.inference.contract import FACE_ENHANCER
-from orchestrator.jobs.ledger import is_url
 from orchestrator.jobs.model import JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
-from orchestrator.media.reach import check_url
+from orchestrator.media.reach import check_url, is_url
 from orchestrator.pipeline.options import RenderOptions
 
 log = logging.getLogger("lipsync.easy")

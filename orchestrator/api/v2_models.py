@@ -11,9 +11,9 @@ from orchestrator.api.uploads import read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_jobs import build_spec, parse_request
 from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
-from orchestrator.jobs.ledger import is_url
 from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import check_inputs, check_video
+from orchestrator.media.reach import is_url
 
 MEASURED_JOBS = 20
 """Finished jobs whose speed an estimate goes by."""

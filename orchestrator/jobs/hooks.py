@@ -34,7 +34,7 @@ class Post(Protocol):
 
 
 def _no_fetch(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
-    raise UrlRefused("This service does not fetch URLs; upload the file.")
+    raise UrlRefused("This service does not fetch URLs; give the file itself.")
 
 
 def _no_post(url: str, body: bytes, headers: Mapping[str, str]) -> int:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from orchestrator.errors import IdempotencyConflict, InvalidOption, QueueFull, StorageError, StorageFull, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
 from orchestrator.jobs.waiting import AtWork
+from orchestrator.media.reach import is_url
 
 _metadata = sa.MetaData()
 
@@ -316,11 +317,6 @@ def _add_new_columns(connection: sa.Connection) -> None:
 def local_inputs(row: Row) -> list[str | None]:
     """Return a job's inputs in the order of `JobSpec.sources`; None for a URL that was not fetched yet."""
     return [row["video"], row["audio"], *json.loads(row["others"] or "[]")]
-
-
-def is_url(source: str) -> bool:
-    """Tell whether an input is a URL and not a path."""
-    return source.lower().startswith(("http://", "https://"))
 
 
 def _view(row: Mapping[Any, Any], position: int | None) -> JobView:

@@ -25,7 +25,7 @@ from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
 from orchestrator.jobs.hooks import Hooks
-from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, Row, is_url, local_inputs
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, Row, local_inputs
 from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.progress import ProgressBoard
@@ -33,6 +33,7 @@ from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.waiting import Took
 from orchestrator.media.limits import MediaLimits, check_inputs, check_video
 from orchestrator.media.nvdec import chosen_decoder
+from orchestrator.media.reach import is_url
 from orchestrator.media.writer import FULL, storage_error
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render

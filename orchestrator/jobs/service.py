@@ -19,7 +19,7 @@ from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, Work, engine_url
 from orchestrator.jobs.hooks import Hooks
-from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, is_url, local_inputs
+from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, local_inputs
 from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import Runner
@@ -27,6 +27,7 @@ from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.waiting import Pace, start_times
 from orchestrator.jobs.webhooks import Deliveries
 from orchestrator.media.assembly import read_init_bytes
+from orchestrator.media.reach import is_url
 from orchestrator.pipeline.models import check_roles
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.speakers import check_speaker_image, check_speakers

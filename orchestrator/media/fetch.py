@@ -141,7 +141,7 @@ def _receive(
             raise _too_large(where, policy)
         elapsed_s = time.monotonic() - started
         if elapsed_s > policy.stall_s and received < elapsed_s * policy.min_bytes_per_s:
-            raise FetchFailed(f"{where} sends less than {policy.min_bytes_per_s} bytes a second; use a faster server, or upload the file.")
+            raise FetchFailed(f"{where} sends less than {policy.min_bytes_per_s} bytes a second; use a faster server, or give the file itself.")
         write(piece)
     if not received:
         raise MissingFile(f"{where} is empty (0 bytes); check the URL.")

@@ -46,6 +46,11 @@ class FetchPolicy:
     """A download that is slower than this on average is given up."""
 
 
+def is_url(source: str) -> bool:
+    """Tell whether an input is a URL and not a path."""
+    return source.lower().startswith(("http://", "https://"))
+
+
 def check_url(url: str, policy: FetchPolicy) -> None:
     """Check what can be seen of a URL without the network: scheme, credentials, host.
 
@@ -68,13 +73,13 @@ def host_of(url: str, policy: FetchPolicy) -> str:
     except (ValueError, UnicodeError) as exc:
         raise UrlRefused("A URL of the request is malformed; give a complete http or https URL.") from exc
     if parts.scheme not in ("http", "https") or not host:
-        raise UrlRefused("Only complete http and https URLs are fetched; give one, or upload the file.")
+        raise UrlRefused("Only complete http and https URLs are fetched; give one, or give the file itself.")
     if parts.username is not None or parts.password is not None:
         raise UrlRefused(f"The URL on {host} contains a user name or password; give a URL that works without.")
     if not url.isprintable() or " " in url:
         raise UrlRefused(f"The URL on {host} contains characters that must be percent-encoded; encode them.")
     if policy.hosts and not any(fnmatchcase(host.lower(), pattern.lower()) for pattern in policy.hosts):
-        raise UrlRefused(f"Files are not fetched from {host}; upload the file, or add the host to LIPSYNC_FETCH_HOSTS.")
+        raise UrlRefused(f"Files are not fetched from {host}; give the file itself, or add the host to LIPSYNC_FETCH_HOSTS.")
     literal = _literal(host)
     if literal is not None and not may_reach(literal, policy.networks):
         raise _not_public(host)
@@ -95,7 +100,7 @@ def _literal(host: str) -> IpAddress | None:
 
 def _not_public(host: str) -> UrlRefused:
     return UrlRefused(
-        f"The host {host} is not on the public internet, and is not fetched from; upload the file, or add its network to LIPSYNC_FETCH_NETWORKS."
+        f"The host {host} is not on the public internet, and is not fetched from; give the file itself, or add its network to LIPSYNC_FETCH_NETWORKS."
     )
 
 

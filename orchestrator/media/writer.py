@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from glob import escape
 from pathlib import Path
+from typing import Literal
 
 import av
 
@@ -179,14 +180,14 @@ def placed_when_complete(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder(out: Path) -> Iterator[Path]:
+def scratch_folder(out: Path, kind: Literal["segments", "inputs"] = "segments") -> Iterator[Path]:
     """Give a folder beside `out` for as long as the block runs.
 
     Raises:
         StorageError: `out`'s folder is not there or not writable.
     """
     _sweep(out)
-    folder = _beside(out, "segments")
+    folder = _beside(out, kind)
     with _storage_errors(f"Cannot write to {out.parent}", "create the folder or choose another output"):
         folder.mkdir(exist_ok=True)
     try:
@@ -201,7 +202,7 @@ def _beside(out: Path, kind: str) -> Path:
 
 def _sweep(out: Path) -> None:
     """Delete what renders left that were killed."""
-    for kind in ("partial", "segments"):
+    for kind in ("partial", "segments", "inputs"):
         for stale in out.parent.glob(f".{escape(out.name)}.*.{kind}"):
             owner = stale.name.split(".")[-2]
             if owner.isdigit() and not Path("/proc", owner).exists():

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.pipeline.options import RenderOptions
 from tests.clips import write_wav
 from tests.e2e.conftest import descendants, lipsync, running, wait_until
+from tests.e2e.service import sharing
 
 
 def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path) -> None:
@@ -23,6 +25,32 @@ def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: Loca
     assert report["models"]["lip_sync"]["execution_count"] < report["models"]["lip_sync"]["inference_count"] == 62
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 62
+
+
+def test_inputs_are_fetched_by_the_rules_of_the_service(
+    clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, out = tmp_path / "shared", tmp_path / "results" / "out.mp4"
+    shared.mkdir()
+    out.parent.mkdir()
+    (shared / "人物 1.mp4").write_bytes(clip.read_bytes())
+    (shared / "speech.wav").write_bytes(speech.read_bytes())
+    with sharing(shared) as url:
+
+        def render(video: str, audio: str) -> "subprocess.CompletedProcess[str]":
+            return lipsync("render", "--video", f"{url}/{video}", "--audio", f"{url}/{audio}", "-o", out, "--triton", triton.grpc_address)
+
+        refused = render("%E4%BA%BA%E7%89%A9%201.mp4", "speech.wav")
+        assert (refused.returncode, refused.stderr.partition(":")[0]) == (1, "url_refused"), refused.stderr
+        monkeypatch.setenv("LIPSYNC_FETCH_NETWORKS", "127.0.0.0/8")
+        missing = render("nowhere.mp4", "speech.wav")
+        assert (missing.returncode, missing.stderr.partition(":")[0]) == (1, "missing_file"), missing.stderr
+        swapped = render("speech.wav", "%E4%BA%BA%E7%89%A9%201.mp4")
+        assert (swapped.returncode, swapped.stderr.startswith("missing_stream: speech.wav ")) == (1, True), swapped.stderr
+        assert not list(out.parent.iterdir())
+        done = render("%E4%BA%BA%E7%89%A9%201.mp4", "speech.wav")
+    assert done.returncode == 0, done.stderr
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_help_has_every_option_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

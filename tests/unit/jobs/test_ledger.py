@@ -8,8 +8,9 @@ import pytest
 
 from orchestrator.errors import InvalidOption, StorageFull
 from orchestrator.jobs.engine import engine_url, workflow_id
-from orchestrator.jobs.ledger import Ledger, database_url, is_url, local_inputs
+from orchestrator.jobs.ledger import Ledger, database_url, local_inputs
 from orchestrator.jobs.model import JobSpeaker, JobSpec
+from orchestrator.media.reach import is_url
 
 
 @pytest.fixture

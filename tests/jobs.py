@@ -20,8 +20,8 @@ from orchestrator.jobs.service import JobService
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings
-from tests.e2e.conftest import wait_until
 from tests.leash import leashed
+from tests.programs import wait_until
 
 
 @contextmanager

@@ -18,8 +18,8 @@ import av
 import httpx
 from sync import Sync
 
-from tests.e2e.conftest import LIPSYNC, wait_until
 from tests.leash import leashed
+from tests.programs import LIPSYNC, wait_until
 
 KEY, OTHER_KEY = "key-of-anna-0123456789", "key-of-bob-0123456789"
 

@@ -13,7 +13,7 @@ import tritonclient.grpc
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
-from tests.e2e.conftest import abandoned_memory, lipsync, wait_until
+from tests.programs import abandoned_memory, lipsync, wait_until
 
 
 def bench(triton: LocalTriton, *arguments: str | Path) -> dict[str, Any]:

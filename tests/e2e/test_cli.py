@@ -12,8 +12,8 @@ import pytest
 from deploy.local.server import LocalTriton
 from orchestrator.pipeline.options import RenderOptions
 from tests.clips import write_wav
-from tests.e2e.conftest import descendants, lipsync, running, wait_until
 from tests.e2e.service import sharing
+from tests.programs import descendants, lipsync, running, wait_until
 
 
 def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.local.gpu import gpu_expected
 from deploy.local.server import LocalTriton
-from tests.e2e.conftest import lipsync
+from tests.programs import lipsync
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.conftest import wait_until
 from tests.e2e.service import Service, frame_count, serving
+from tests.programs import wait_until
 
 
 @pytest.fixture(scope="module")

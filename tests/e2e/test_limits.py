@@ -13,8 +13,8 @@ import pytest
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, Clip, make_clip, speech_like, write_wav
-from tests.e2e.conftest import wait_until
 from tests.e2e.service import Service, serving, sharing
+from tests.programs import wait_until
 
 MAX_BYTES = 1 << 20
 

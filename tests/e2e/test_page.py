@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
 from tests.debian import install
-from tests.e2e.conftest import wait_until
 from tests.e2e.service import KEY, Service, serving
+from tests.programs import wait_until
 
 expect.set_options(timeout=60_000)  # a machine that stands still makes nothing false
 

@@ -19,8 +19,8 @@ from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.conftest import lipsync, wait_until, wait_until_idle
 from tests.e2e.service import Service, frame_count, serving
+from tests.programs import lipsync, wait_until, wait_until_idle
 
 
 @pytest.fixture(scope="module")

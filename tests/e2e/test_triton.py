@@ -20,7 +20,7 @@ from orchestrator.cli_triton import serve_triton
 from orchestrator.embedded import Serving, SupervisedTriton
 from orchestrator.errors import InferenceUnavailable
 from orchestrator.settings import Settings
-from tests.e2e.conftest import descendants, running, wait_until
+from tests.programs import descendants, running, wait_until
 
 PROMPT_S = 20.0
 """In which a program ends that is told to, s; requests in flight get ten."""

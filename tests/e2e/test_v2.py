@@ -19,8 +19,8 @@ from sync.core.api_error import ApiError
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.conftest import wait_until
 from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, receiving, serving, sharing
+from tests.programs import wait_until
 
 SECRET = "whsec_test"
 

@@ -20,7 +20,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.models.config import CONFIG_FILES
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.conftest import wait_until
+from tests.programs import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()

@@ -37,8 +37,8 @@ from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.webhooks import sign
 from orchestrator.settings import Settings
-from tests.e2e.conftest import wait_until, wait_until_idle
 from tests.jobs import busy_threads, expected, is_over, options, wait_for, working
+from tests.programs import wait_until, wait_until_idle
 
 
 def test_job_is_what_a_render_is_and_says_how_far_it_is(

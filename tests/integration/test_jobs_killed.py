@@ -20,8 +20,8 @@ from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
 from orchestrator.media.reader import sample_views
 from orchestrator.pipeline.options import RenderOptions
-from tests.e2e.conftest import abandoned_memory, wait_until
 from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
+from tests.programs import abandoned_memory, wait_until
 
 
 def noisy(clip: Path, path: Path) -> Path:

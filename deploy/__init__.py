@@ -1,1 +1,1 @@
-"""Ways to run the service: a pip-installed Triton in `local`, containers in `docker`, clusters in `kubernetes`."""
+"""Ways to run the service: a pip-installed Triton in `local`, containers in `docker`."""

@@ -1,4 +1,4 @@
-"""`lipsync models list | install | verify | card | use`: the models in the repository."""
+"""`lipsync models list | install | verify | card | use | remove`: the models in the repository."""
 
 import json
 from collections.abc import Mapping

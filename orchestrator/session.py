@@ -42,7 +42,7 @@ def render(
     on_progress: OnProgress | None = None,
     settings: Settings | None = None,
 ) -> RenderReport:
-    """Render `video` with lips that follow `audio` into the MP4 `out`.
+    """Render `video` with lips that follow `audio` into `out`.
 
     `others` are more speakers, each with a track of his own; then `options`, too, choose theirs by a point. `speaker_image` is a picture of
     the one speaker, in place of what the options choose.

@@ -153,7 +153,7 @@ class Generation(BaseModel):
     model: str
     input: list[dict[str, Any]]
     options: dict[str, Any] | None = None
-    outputUrl: str | None = Field(None, description="The MP4; the link works without a key.")
+    outputUrl: str | None = Field(None, description="The video; the link works without a key.")
     outputDuration: float | None = Field(None, description="s")
     webhookUrl: str | None = None
     error: str | None = None

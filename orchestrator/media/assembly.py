@@ -45,6 +45,7 @@ def assemble(
         segments: all segments of the output, in order.
         out: file to write.
         info: the source.
+        clock: when each picture of the output is shown.
         output: how pictures and sound are stored.
         tick: called between any two packets; what it raises ends the copying.
 

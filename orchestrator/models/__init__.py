@@ -1,1 +1,1 @@
-"""Model packs: published or generated ONNX graphs brought into the repository's contract (onnx and numpy only)."""
+"""Model packs: published or generated ONNX graphs brought into the repository's contract (ONNX Runtime runs in a process of its own)."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import InvalidOption
+from orchestrator.models.config import CONFIG_FILES, max_batch_size_of
 from orchestrator.models.install import install_pack, is_outdated, use_installed, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import DEFAULT_PACKS, PACKS, find_pack
@@ -94,7 +95,7 @@ def models_card(
         print(json.dumps(dict(version.card), indent=1, ensure_ascii=False))
         return
     for name, value in version.card.items():
-        print(f"{name:16}{_text(value)}")
+        print(f"{name:16}{_text(value)}{_on_cpu(version) if name == 'max_batch_size' else ''}")
 
 
 @models.command("use")
@@ -110,6 +111,13 @@ def models_remove(role: Annotated[str, typer.Argument(help="An optional role, as
     """Take an optional role's model out of the repository, with all its versions."""
     remove_role(Settings().model_repository, role)
     print(f"{role}: removed")
+
+
+def _on_cpu(version: Version) -> str:
+    """Return what a CPU takes where that is another batch than the card's, which is a GPU's."""
+    file = version.folder / CONFIG_FILES["cpu"]
+    size = max_batch_size_of(file.read_text()) if file.is_file() else None
+    return "" if size in (None, version.card["max_batch_size"]) else f" (on a CPU {size})"
 
 
 def _served(role: str) -> Version:

@@ -14,9 +14,9 @@ from orchestrator.api.problems import ProblemDetails, error_responses
 from orchestrator.api.v2 import API_KEY
 from orchestrator.errors import RenderError
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS
 from orchestrator.inference.metrics import read_metrics
-from orchestrator.inference.selftest import served_roles
-from orchestrator.inference.usage import model_use
+from orchestrator.inference.usage import counted_use
 
 
 class TritonCollector(Collector):
@@ -42,8 +42,9 @@ class TritonCollector(Collector):
         memory = GaugeMetricFamily("lipsync_gpu_memory_used_bytes", "Memory in use on a GPU of Triton's.", labels=["gpu"])
         is_up = self._client.is_server_ready()
         try:
-            for role in served_roles(self._client) if is_up else ():
-                use = model_use(self._client, role)
+            counted = self._client.statistics() if is_up else {}
+            for role in (role for role in (*CONTRACTS, *OPTIONAL_CONTRACTS) if role in counted):
+                use = counted_use(counted[role])
                 inferences.add_metric([role], use.inference_count)
                 executions.add_metric([role], use.execution_count)
                 compute.add_metric([role], use.compute_s)

@@ -360,8 +360,8 @@ class TritonClient:
         with translate_errors(self.address):
             return dict(self._shared[0].grpc.get_model_config(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)["config"])
 
-    def statistics(self, model: str) -> dict[str, Any]:
-        """Return a model's statistics since it was loaded as Triton's JSON."""
+    def statistics(self, model: str = "") -> dict[str, dict[str, Any]]:
+        """Return the statistics of a model, or of every one in one request, since it was loaded: Triton's JSON by the model's name."""
         with translate_errors(self.address):
             stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
-            return dict(stats["model_stats"][0])
+            return {str(one["name"]): dict(one) for one in stats.get("model_stats", ())}

@@ -79,9 +79,9 @@ def run_load(client: TritonClient, description: ModelDescription, output: str, s
         stack.callback(connection.close)
         slots = [stack.enter_context(_slot(connection, client, description, output, samples, load, index)) for index in range(load.concurrency)]
         _drive(connection, client.address, description.role, slots, load.duration_s * WARM_UP_SHARE)
-        before = client.statistics(description.role)
+        before = client.statistics(description.role)[description.role]
         latencies, failures, elapsed_s = _drive(connection, client.address, description.role, slots, load.duration_s)
-        after = client.statistics(description.role)
+        after = client.statistics(description.role)[description.role]
     if not latencies:
         raise failures[0]
     return LoadResult(

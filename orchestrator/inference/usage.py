@@ -1,6 +1,8 @@
 """What Triton did for a render, by Triton's own count."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import instance_kinds
@@ -43,12 +45,16 @@ def model_use(client: TritonClient, role: str) -> ModelUse:
     Raises:
         InferenceError: Triton cannot be reached or lacks the model.
     """
-    stats = client.statistics(role)
+    return counted_use(client.statistics(role)[role], instance_kinds(client.config(role)))
+
+
+def counted_use(stats: Mapping[str, Any], kinds: tuple[str, ...] = ()) -> ModelUse:
+    """Return a model's work by its statistics, see `TritonClient.statistics`."""
     items, batches = int(stats.get("inference_count", 0)), int(stats.get("execution_count", 0))
     spent = stats.get("inference_stats", {})
     return ModelUse(
         version=str(stats.get("version", "")),
-        instance_kinds=instance_kinds(client.config(role)),
+        instance_kinds=kinds,
         inference_count=items,
         execution_count=batches,
         queue_s=int(spent.get("queue", {}).get("ns", 0)) / 1e9,

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.local.server import LocalTriton
 from orchestrator import errors
+from orchestrator.api.metrics import TritonCollector
 from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.faces import FaceDetector, LipModel
@@ -162,3 +164,13 @@ def test_no_answer_is_taken_for_a_while_after_a_models_process_was_given_up(clie
         monkeypatch.setattr(client_module, "DISTRUST_S", 0.0)
         assert not ours._shared[0].has_answered(gone)
         assert detector.detect(images).result().shape == (1, 16, 15)
+
+
+def test_metrics_ask_triton_for_all_models_at_once(triton: LocalTriton) -> None:
+    with TritonClient(triton.grpc_address) as own:
+        with mock.patch.object(own._shared[0].grpc, "_client_stub", wraps=own._shared[0].grpc._client_stub) as asked:
+            metrics = {metric.name: metric for metric in TritonCollector(own).collect()}
+        calls = [call[0] for call in asked.method_calls]
+    models = {sample.labels["model"] for sample in metrics["lipsync_triton_inferences"].samples}
+    assert {"face_detector", "lip_sync", "voice_activity"} <= models
+    assert sorted(calls) == ["ModelStatistics", "ServerReady"]

@@ -87,7 +87,6 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     service = JobService(settings, client, hooks)
     context = Context(
         service=service,
-        storage=service.storage,
         uploads=Uploads(service.storage, holds, settings.max_upload_bytes, settings.max_uploads),
         holds=holds,
         assets=assets,

@@ -16,7 +16,6 @@ from orchestrator.api.uploads import Uploads
 from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
-from orchestrator.jobs.storage import Storage
 from orchestrator.media.limits import MediaLimits
 from orchestrator.media.reach import FetchPolicy
 
@@ -29,7 +28,6 @@ class Context:
     """The service as the routes see it."""
 
     service: JobService
-    storage: Storage
     uploads: Uploads
     holds: Holds
     assets: Records[Asset]

@@ -295,7 +295,7 @@ def _copied(source: str | Path, name: str, context: Context, hold: Hold) -> str 
     """Return an input's URL, or a copy of its file: clients remove some files right after they have submitted them."""
     if isinstance(source, str):
         return source
-    with context.storage.incoming(source.name, context.fetch_policy.max_bytes) as sink:
+    with context.service.storage.incoming(source.name, context.fetch_policy.max_bytes) as sink:
         try:
             with open(source, "rb", opener=lambda opened, flags: os.open(opened, flags | os.O_NOFOLLOW)) as file:
                 while piece := file.read(1 << 20):

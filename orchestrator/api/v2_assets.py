@@ -130,7 +130,7 @@ def assets_router(context: Context) -> APIRouter:
     async def content(asset_id: AssetId, request: Request) -> Response:
         """Return an asset's file, or a range of it."""
         asset = await context.run(find, asset_id, request)
-        if not context.storage.holds(asset.path):
+        if not context.service.storage.holds(asset.path):
             raise MissingFile("The file of this asset is gone; upload it again.")
         return FileResponse(asset.path, media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
 

@@ -235,6 +235,6 @@ def _source(item: VideoInput | AudioInput | SpeakerImageInput, context: Context,
         return item.url
     assert item.assetId is not None
     asset = context.assets.get(item.assetId, owner if context.entrance.keys else None)
-    if not context.storage.holds(asset.path):
+    if not context.service.storage.holds(asset.path):
         raise MissingFile("The file of this asset is gone; upload it again.")
     return asset.path

@@ -65,7 +65,7 @@ def _local(source: str, context: Context, hold: Hold) -> Path:
     """Return an input's file; fetched and held if it is a URL."""
     if not is_url(source):
         return Path(source)
-    with context.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
+    with context.service.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
         fetch(source, sink.write, context.fetch_policy)
         return sink.commit(hold.add)
 

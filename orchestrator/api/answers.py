@@ -46,15 +46,15 @@ def event_stream(context: Context, view: JobView, shown: Callable[[JobView], str
         yield "retry: 2000\n\n"
         yield _event(view, shown)
         seen, current, silent_s = view.revision, view, 0.0
-        told = _waiting(view)
+        told = _unwritten(view)
         while current.state not in FINAL_STATES and not context.stopping.is_set():
             before = seen
             try:
                 seen, current = await next_change(context, view.id, seen)
             except UnknownJob:
                 return  # it was deleted
-            if seen != before or told != _waiting(current):
-                told = _waiting(current)
+            if seen != before or told != _unwritten(current):
+                told = _unwritten(current)
                 yield _event(current, shown)
                 silent_s = 0.0
                 continue
@@ -66,9 +66,9 @@ def event_stream(context: Context, view: JobView, shown: Callable[[JobView], str
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-def _waiting(view: JobView) -> tuple[int | None, int | None]:
-    """Return what changes of a job that waits without a change of the job itself: its place, and in how many seconds it starts."""
-    return view.queue_position, None if view.starts_in_s is None else round(view.starts_in_s)
+def _unwritten(view: JobView) -> tuple[int | None, int | None, str | None]:
+    """Return what changes without a change of the job itself: its place among those that wait, in how many seconds it starts, what holds it up."""
+    return view.queue_position, None if view.starts_in_s is None else round(view.starts_in_s), view.error_code
 
 
 def playlist(view: JobView, segments: list[Segment], query: str) -> str:

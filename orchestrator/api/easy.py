@@ -313,7 +313,7 @@ def _task(view: JobView) -> TaskState:
     if status == 3:
         return TaskState(code=code, status=3, progress=view.percent, result="", msg=view.error or "任务已取消")
     msg = f"排队中，第 {view.queue_position} 位" if view.queue_position else f"{view.stage} {view.done}/{view.total}"
-    return TaskState(code=code, status=1, progress=min(view.percent, 99), result="", msg=msg)
+    return TaskState(code=code, status=1, progress=min(view.percent, 99), result="", msg=" ".join(filter(None, (msg, view.error))))
 
 
 def _undelivered(view: JobView, why: StorageError) -> TaskState:

@@ -22,7 +22,7 @@ from orchestrator.api.v2_schema import (
     VideoInput,
 )
 from orchestrator.errors import InvalidOption, MissingFile
-from orchestrator.jobs.model import JobSpeaker, JobSpec, JobState, JobView, Priority
+from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobState, JobView, Priority
 from orchestrator.media.limits import check_local, check_video
 from orchestrator.media.reach import check_url
 from orchestrator.pipeline.options import RenderOptions
@@ -206,6 +206,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
             framesPassedThrough=view.passed_through,
             segmentsDone=view.segments_done,
             attempts=view.attempts,
+            lastProblem=None if view.state in FINAL_STATES else view.error,
         ),
         eventsUrl=context.signed_url(f"{path}/events", path, base_url),
         playlistUrl=context.signed_url(f"{path}/playlist.m3u8", path, base_url) if view.spec.has_playlist else None,

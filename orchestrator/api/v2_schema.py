@@ -142,6 +142,9 @@ class Progress(BaseModel):
     framesPassedThrough: int = Field(description="Output frames that are the source's own.")
     segmentsDone: int
     attempts: int
+    lastProblem: str | None = Field(
+        description="Why the last attempt failed, while it is tried again, or that the disk is full; null where nothing was wrong, and at the end."
+    )
 
 
 class Generation(BaseModel):

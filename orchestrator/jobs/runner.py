@@ -61,6 +61,8 @@ REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
 MEASURED_JOBS = 20
 """Completed jobs by which the start of those that wait is estimated."""
 
+DISK_FULL = "The service's disk is full but for what it needs itself; jobs go on when some space is free again."
+
 FIRST_IN_LINE = 1
 """Queue priority of a job that goes on; smaller than that of any new one."""
 
@@ -353,7 +355,7 @@ class Runner:
             running = dict(self._running)
         if running and self._storage.is_exhausted:
             for job in running.values():
-                job.watch.stop(StorageFull("The service's disk is full but for what it needs itself; free some space, then try again."))
+                job.watch.stop(StorageFull(DISK_FULL))
         is_changed = False
         for job_id, job in running.items():
             values = job.board.take()

@@ -6,14 +6,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from orchestrator.errors import MissingFile, NotReady, RenderCancelled, RenderError, StorageError
+from orchestrator.errors import MissingFile, NotReady, RenderCancelled, RenderError, StorageError, StorageFull
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
@@ -22,7 +24,7 @@ from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, local_inputs
 from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
-from orchestrator.jobs.runner import Runner
+from orchestrator.jobs.runner import DISK_FULL, Runner
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.waiting import Pace, start_times
 from orchestrator.jobs.webhooks import Deliveries
@@ -35,6 +37,9 @@ from orchestrator.settings import Settings
 
 PRIORITIES = {"interactive": 10, "batch": 20}
 """DBOS's queue priorities: smaller goes first."""
+
+HELD_UP: Mapping[str, Any] = MappingProxyType({"frames_per_s": 0.0, "eta_s": None, "error_code": StorageFull.code, "error": DISK_FULL})
+"""What there is to say about a job while the disk is full."""
 
 POLL_S = 0.25
 """How often a wait looks for changes that another process made, s."""
@@ -248,7 +253,10 @@ class JobService:
         return self._runner.frames_per_s
 
     def _estimated(self, views: list[JobView]) -> list[JobView]:
-        """Say of jobs that wait when they start, where that can be told."""
+        """Say of jobs that wait when they start, where that can be told; and of those that a full disk holds up that it does, which it cannot take
+        down."""
+        if any(view.state in ACTIVE_STATES for view in views) and self.storage.is_exhausted:
+            return [view if view.state in FINAL_STATES else view.model_copy(update=HELD_UP) for view in views]
         last = max((view.queue_position or 0 for view in views), default=0)
         if not last or not self._is_running:
             return views

@@ -183,6 +183,17 @@ def test_nearly_full_disk_takes_no_new_work_until_there_is_space_again(spec: Cal
         assert service.submit(spec()).state == "queued"
 
 
+def test_job_says_that_the_disk_is_full_though_that_cannot_be_written_down(spec: Callable[..., JobSpec], tmp_path: Path) -> None:
+    with closing_unstarted(options(tmp_path / "data")) as service:
+        job = service.submit(spec())
+        assert job.error is None
+    with closing_unstarted(options(tmp_path / "data", free_space_floor_bytes=1 << 63)) as service:
+        for seen in (service.get(job.id), *service.find(), service.wait_change(job.id, job.revision, 0)[1]):
+            assert (seen.state, seen.error_code, seen.eta_s) == ("queued", "storage_full", None)
+    with closing_unstarted(options(tmp_path / "data")) as service:
+        assert service.get(job.id).error is None
+
+
 def test_second_service_on_the_same_data_is_refused(client: TritonClient, tmp_path: Path) -> None:
     settings = options(tmp_path / "data")
     with working(settings, client):

@@ -80,3 +80,25 @@ def test_region_that_kept_its_noise_gets_no_more() -> None:
     matched = shifted.copy()
     match(source, matched, 1, 3)
     assert np.abs(matched.astype(float) - shifted).std() < 0.4 * 6.0
+
+
+def test_edges_of_the_chin_and_what_lies_above_it_do_not_hide_the_grain() -> None:
+    plain, lined, bearded = face(1, 6.0), face(1, 6.0), face(1, 6.0)
+    lined[100:] += 90.0
+    bearded[:80] += 3.0 * (face(2, 6.0, blur_px=1.5)[:80] - face(2, 0.0)[:80])
+    shares = [None if grain is None else grain.share for grain in (grain_of(np.rint(source), 1) for source in (plain, lined, bearded))]
+    assert shares == [1.0, 1.0, 1.0]
+
+
+def test_soft_grain_gets_softer_noise_than_a_sensors_own() -> None:
+    def alike(blur_px: float) -> float:
+        _, smooth, matched = edit(8.0, blur_px=blur_px)
+        added = (matched.astype(float) - smooth)[40:80, 50:110]
+        return float(np.corrcoef(added[:, :-1].ravel(), added[:, 1:].ravel())[0, 1])
+
+    assert alike(0.6) > alike(0.0) + 0.1
+
+
+def test_chroma_gets_grain_where_luma_has_it() -> None:
+    chroma, luma = np.rint(face(1, 1.4)), grain_of(np.rint(face(1, 8.0)), 1)
+    assert luma is not None and grain_of(chroma, 1) is None and grain_of(chroma, 1, luma) is not None

@@ -6,6 +6,11 @@ import onnx
 from onnx import TensorProto
 
 
+_LEFT_OUT = frozenset({"NonMaxSuppression", "NonZero", "RoiAlign", "Scan", "Loop", "If"})
+"""Operators that ONNX Runtime may keep from TensorRT: those whose results have a size that depends on the data (with TensorRT 10.0 to 10.7 always),
+and those with a graph inside, where an operator in it is not TensorRT's."""
+
+
 @dataclass(frozen=True, slots=True)
 class GraphTraits:
     """What the GPU configurations of a model depend on."""
@@ -23,10 +28,10 @@ def graph_traits(model: onnx.ModelProto) -> GraphTraits:
 
 
 def fits_one_engine(model: onnx.ModelProto) -> bool:
-    """Tell whether a graph's bytes are cast to numbers where they come in, and back where they go out, and are nowhere else.
+    """Tell whether TensorRT takes a graph as a whole: no operator is left out, and bytes are cast where they come in and go out and nowhere else.
 
     TensorRT has UINT8 for the inputs and outputs of an engine only, and there only next to a Cast. Operators on bytes in between (a Slice,
-    a Concat) split the graph: ONNX Runtime runs them with CUDA, and the engines between them begin at tensors of no known batch size.
+    a Concat) split the graph, as do those left out: ONNX Runtime runs them with CUDA, and the engines between them begin at tensors of no known size.
     """
     graph = model.graph
     bytes_in = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
@@ -35,7 +40,7 @@ def fits_one_engine(model: onnx.ModelProto) -> bool:
     reads_bytes = all(node.op_type == "Cast" for node in graph.node if bytes_in & set(node.input))
     casts = {name for name, node in made_by.items() if node.op_type == "Cast" and _target(node) == TensorProto.UINT8}
     ends = {_through_identity(name, made_by) for name in bytes_out}
-    return reads_bytes and casts == ends
+    return reads_bytes and casts == ends and not _LEFT_OUT & {node.op_type for node in graph.node}
 
 
 def _target(node: onnx.NodeProto) -> int:

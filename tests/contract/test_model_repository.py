@@ -180,6 +180,13 @@ def test_one_engine_takes_a_graph_with_bytes_at_its_borders_only() -> None:
     assert not fits_one_engine(bytes_model(enter, leave, helper.make_node("Relu", ["b"], ["y"]))), "an operator on the bytes that go out"
 
 
+def test_no_one_engine_is_counted_on_where_an_operator_may_be_kept_from_tensorrt() -> None:
+    enter = helper.make_node("Cast", ["x"], ["a"], to=onnx.TensorProto.FLOAT)
+    leave = helper.make_node("Cast", ["found"], ["y"], to=onnx.TensorProto.UINT8)
+    assert fits_one_engine(bytes_model(enter, helper.make_node("Relu", ["a"], ["found"]), leave))
+    assert not fits_one_engine(bytes_model(enter, helper.make_node("NonZero", ["a"], ["found"]), leave))
+
+
 @pytest.mark.parametrize("role", CONTRACTS)
 def test_engine_cache_of_other_weights_is_never_taken(role: str) -> None:
     """ONNX Runtime finds engines by the graph's structure; the same network with other weights would meet the old ones."""

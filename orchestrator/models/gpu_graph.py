@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-
 _LEFT_OUT = frozenset({"NonMaxSuppression", "NonZero", "RoiAlign", "Scan", "Loop", "If"})
 """Operators that ONNX Runtime may keep from TensorRT: those whose results have a size that depends on the data (with TensorRT 10.0 to 10.7 always),
 and those with a graph inside, where an operator in it is not TensorRT's."""

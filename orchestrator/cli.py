@@ -24,7 +24,7 @@ from orchestrator.cli_options import DeviceOption, TritonOption, read_settings, 
 from orchestrator.cli_triton import triton_command
 from orchestrator.cli_tune import tune_command
 from orchestrator.embedded import open_triton
-from orchestrator.errors import InvalidOption, RenderError
+from orchestrator.errors import InvalidOption, RenderError, complaint
 from orchestrator.fetching import local_files
 from orchestrator.heap import bound_heap
 from orchestrator.pipeline.options import RenderOptions
@@ -134,7 +134,7 @@ def main() -> NoReturn:
     except ValidationError as exc:
         if exc.title != Settings.__name__:
             raise
-        wrong = "; ".join(f"LIPSYNC_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}" for error in exc.errors())
+        wrong = "; ".join(f"LIPSYNC_{'_'.join(map(str, error['loc'])).upper()}: {complaint(error)}" for error in exc.errors())
         _stderr.print(f"[bold red]invalid_option[/]: {escape(f'A setting cannot be used: {wrong}.')}", highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)

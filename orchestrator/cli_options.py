@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from orchestrator.errors import InvalidOption
+from orchestrator.errors import InvalidOption, complaint
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.settings import Device, Settings
 
@@ -46,7 +46,7 @@ def with_render_flags(command: Callable[..., None]) -> Callable[..., None]:
         try:
             options = RenderOptions.model_validate(chosen)
         except ValidationError as exc:
-            wrong = "; ".join(f"--{str(error['loc'][0]).replace('_', '-')}: {error['msg']}" for error in exc.errors() if error["loc"])
+            wrong = "; ".join(f"--{str(error['loc'][0]).replace('_', '-')}: {complaint(error)}" for error in exc.errors() if error["loc"])
             raise InvalidOption(f"{wrong or exc}.") from exc
         command(**given, options=options)
 

@@ -38,7 +38,8 @@ The code is the same in the API, the logs and the reports; the message is one se
 `preprocess` or `postprocess` is a programming error and no part of this tree.
 """
 
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 
 class RenderError(Exception):
@@ -247,6 +248,11 @@ class RenderCancelled(RenderError):
     """The render was asked to stop."""
 
     code = "cancelled"
+
+
+def complaint(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value by one of pydantic's errors; of our own sentences without what pydantic puts in front."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def without_trace(error: BaseException) -> BaseException:

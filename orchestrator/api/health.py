@@ -58,11 +58,13 @@ def health_router(readiness: Readiness, is_accepting: Callable[[], bool]) -> API
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")
+    @router.head("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         """Tell that the process answers."""
         return {"status": "ok"}
 
     @router.get("/readyz", responses=error_responses(ProblemDetails, 502, 503, 504))
+    @router.head("/readyz", include_in_schema=False)
     async def readyz() -> dict[str, Any]:
         """Tell whether jobs are taken on, Triton has every role ready and the self-test passed; and of each role its pack, device and speed."""
         if not is_accepting():

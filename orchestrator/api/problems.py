@@ -114,8 +114,8 @@ def validation_sentence(error: RequestValidationError | ValidationError, skip: i
     """Return one sentence about what is wrong with a request, without repeating what was sent."""
     details = []
     for entry in error.errors()[:5]:
-        place = ".".join(str(part) for part in entry["loc"][skip:])
-        details.append(f"{place}: {entry['msg']}" if place else str(entry["msg"]))
+        place, what = ".".join(str(part) for part in entry["loc"][skip:]), errors.complaint(entry)
+        details.append(f"{place}: {what}" if place else what)
     return f"The request is not complete or not correct: {'; '.join(details)}."
 
 

@@ -178,6 +178,7 @@ def v2_router(context: Context) -> APIRouter:
             **error_responses(V2Error, 401, 404, 409, 422),
         },
     )
+    @router.head("/generate/{job_id}/playlist.m3u8", include_in_schema=False)
     async def hls_playlist(job_id: JobId, request: Request) -> Response:
         """Return the HLS playlist of what is rendered so far."""
         view = await context.job(job_id, request)
@@ -190,6 +191,7 @@ def v2_router(context: Context) -> APIRouter:
         response_class=Response,
         responses={**file_responses("A segment: initialisation, then one fragment.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409, 422)},
     )
+    @router.head("/generate/{job_id}/segments/{index}.mp4", include_in_schema=False)
     async def segment(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], request: Request) -> Response:
         """Return one finished segment of the live video."""
         view = await context.job(job_id, request)

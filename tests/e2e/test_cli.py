@@ -153,7 +153,7 @@ def test_port_that_there_is_not_is_refused(arguments: tuple[str, ...]) -> None:
         (("--speaker", "128,110", "--speaker-audio", "other.wav"), "AUDIO@X,Y"),
         (("--speaker-audio", "{speech}@390,110"), "chosen by a point"),
         (("--speaker", "128,110", "--speaker-audio", "{speech}@here"), "chosen by a point"),
-        (("--speaker", "left"), "--speaker: "),
+        (("--speaker", "left"), "--speaker: must be "),
     ],
 )
 def test_speakers_that_cannot_be_told_apart_are_refused_before_anything_is_started(

@@ -39,6 +39,12 @@ def jobs_left(service: Service) -> list[Path]:
     return list((service.data / "jobs").iterdir())
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz"])
+def test_head_is_answered_as_get_is_without_the_body(path: str, service: Service) -> None:
+    whole, head = service.http.get(path), service.http.head(path)
+    assert (head.status_code, head.content, head.headers["content-type"]) == (200, b"", whole.headers["content-type"])
+
+
 def test_ready_means_that_every_role_passed_its_self_test(service: Service) -> None:
     answer = service.http.get("/readyz")
     assert answer.status_code == 200

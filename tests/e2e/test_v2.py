@@ -345,6 +345,7 @@ def test_video_can_be_watched_while_it_is_rendered(service: Service, assets: dic
     wait_until(lambda: "#EXTINF" in playlist(), "the first segment can be watched")
     assert service.ended(generation.id)["status"] == "COMPLETED"
     lines = playlist().splitlines()
+    assert httpx.head(playlist_url).headers["content-type"] == "application/vnd.apple.mpegurl"
     assert lines[0] == "#EXTM3U" and lines[-1] == "#EXT-X-ENDLIST"
     base = playlist_url.partition("playlist.m3u8")[0]
     initial = next(line for line in lines if line.startswith("#EXT-X-MAP:"))

@@ -16,6 +16,7 @@ def page_router() -> APIRouter:
     headers = {"Content-Security-Policy": content_security_policy(html), "Cache-Control": "no-cache"}
 
     @router.get("/")
+    @router.head("/")
     async def page() -> HTMLResponse:
         """Return the page."""
         return HTMLResponse(html, headers=headers)

@@ -42,6 +42,7 @@ def docs_router() -> APIRouter:
     contents = {name: (folder / name).read_bytes() for name in _FILES}
 
     @router.get("")
+    @router.head("")
     async def docs() -> HTMLResponse:
         """Return the page."""
         return HTMLResponse(_HTML, headers={"Content-Security-Policy": _POLICY})

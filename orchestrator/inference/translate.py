@@ -1,5 +1,6 @@
 """What Triton and its client raise, as our errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,11 @@ _STUB_MESSAGE = ("Stub process", "not healthy")
 _OTHERS_ANSWER = "shared memory size specified with the request for output"
 """What Triton says where an output has more rows than the request asked for. The region is made to the model's own measures, so it is the answer to
 another request, see `client.DISTRUST_S`."""
+
+
+_GPU_FAILURE = re.compile(r"\b(?:CUDA|CUDNN|CUDNN_FE|CUBLAS|CUFFT) failure -?\d+[^;]*")
+"""What ONNX Runtime says of a GPU that failed. Whatever the request was, the same one may pass later: when other programs leave the GPU memory, or
+when Triton is started again, which some errors need."""
 
 
 @contextmanager
@@ -50,6 +56,10 @@ def translated(error: InferenceServerException, address: str) -> InferenceError:
         )
     if is_held_up(message):
         return held_up(address)
+    if failure := _GPU_FAILURE.search(message):
+        return InferenceUnavailable(
+            f"The GPU of Triton at {address} failed ({failure[0].strip()}); try again; if it goes on, look at `nvidia-smi` and start Triton again."
+        )
     if status == "StatusCode.NOT_FOUND" or "unknown model" in message:
         return ContractMismatch(f"Triton at {address} lacks a model that is needed ({message}); start it with this project's model repository.")
     return InferenceRejected(f"Triton at {address} refused a request: {message or error}.")

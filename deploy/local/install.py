@@ -39,9 +39,6 @@ NUMPY_PACKAGES = ("numpy>=1.26,<2; python_version<'3.13'", "numpy>=2.1,<3; pytho
 CPU_PACKAGES = ("onnxruntime>=1.21,<1.33",)
 """onnxruntime 1.32 was tried with numpy 1.26 and 2.5; later ones come in when they have been. For GPUs see `RUNTIME_SETS`."""
 
-NVIDIA_INDEX = "https://pypi.nvidia.com"
-"""Where TensorRT's libraries are. The packages of that name on PyPI hold nothing but a program that fetches them from there."""
-
 DEVICES = ("auto", "cpu", "gpu", "tensorrt")
 """What an installation can be for. One for a GPU also runs models on the CPU; one for TensorRT is one for a GPU with some gigabytes more."""
 
@@ -221,7 +218,8 @@ def _build(root: Path, python: Path, lock: int, runtime: tuple[str, ...]) -> dic
         failure = f"pip could not install {named}; check the network and the space on the disk, or name a mirror in PIP_INDEX_URL"
         if _has_tensorrt(packages):
             failure += (
-                f". What stands for TensorRT there fetches it from {NVIDIA_INDEX}, which has to be reachable too, or a mirror in PIP_EXTRA_INDEX_URL"
+                ". What stands for TensorRT there fetches it from NVIDIA's own package index, which has to be reachable too, or a mirror in "
+                "PIP_EXTRA_INDEX_URL"
             )
         _run((*pip, *packages), failure, lock=lock)
     facts = _ask_python(venv_python)

@@ -69,8 +69,6 @@ def install(root: Path = DEFAULT_HOME, device: str = "auto") -> TritonHome:
     python = _find_python()
     root.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(root / "install.lock") as lock:
-        if (home := _open_current(root, device)) is not None and not _is_unfit(home, device):
-            return home
         record, home = read_stamp(root), open_home(root)
         if home is None or not _serves(record.get("packages", ""), device) or _is_unfit(home, device):
             packages = _choose_packages(device)
@@ -78,6 +76,8 @@ def install(root: Path = DEFAULT_HOME, device: str = "auto") -> TritonHome:
                 record = _build(root, python, lock, packages)
             for engines in root.glob(f"{ENGINES}*"):  # another TensorRT does not read them
                 shutil.rmtree(engines)
+        elif record.get("backend") == _backend_hash():
+            return home
         _copy_into_place(BACKEND_SOURCE, backends_folder(root) / "onnxruntime" / "model.py")
         _write_stamp(root, record | {"backend": _backend_hash()})
     home = _open_current(root, device)

@@ -19,6 +19,7 @@ _COMPOSE_VARIABLES = frozenset({"LISTEN", "MODEL_CONFIG"})
 """What only docker-compose.yml reads."""
 
 Device = Literal["auto", "cpu", "gpu", "tensorrt"]
+DecoderChoice = Literal["software", "nvdec"]
 Transport = Literal["auto", "grpc", "shared_memory"]
 
 
@@ -98,7 +99,7 @@ class Settings(BaseSettings):
     encoder_threads: int | None = Field(
         None, ge=1, le=64, description="threads of a render's encoder; unset is what `lipsync tune` measured, else one per core, at most 16"
     )
-    decoder: Literal["software", "nvdec"] | None = Field(
+    decoder: DecoderChoice | None = Field(
         None,
         description="what decodes videos: software or nvdec; nvdec does it on an NVIDIA GPU where the pictures are the same (8-bit 4:2:0 H.264, "
         "HEVC and VP9), and software goes on where it fails; unset is what `lipsync tune` measured, else software",

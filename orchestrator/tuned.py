@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from orchestrator.cores import available_cores
-from orchestrator.settings import Settings
+from orchestrator.settings import DecoderChoice, Settings
 
 TUNED_FILE = "tuned.json"
 
@@ -18,7 +18,7 @@ class Tuned(BaseModel):
     device: Literal["gpu", "tensorrt", "cpu"] | None
     """Of the embedded Triton's models; None where Triton runs by itself."""
     encoder_threads: int = Field(ge=1)
-    decoder: Literal["software", "nvdec"] = "software"
+    decoder: DecoderChoice = "software"
     concurrent_renders: int = Field(ge=1)
 
 

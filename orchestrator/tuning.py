@@ -30,7 +30,6 @@ from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, run_load
 from orchestrator.inference.selftest import output_of
 from orchestrator.jobs.capacity import LEAST_RENDERS, available_bytes, job_bytes, within_memory
-from orchestrator.media.formats import DecoderChoice
 from orchestrator.media.nvdec import nvdec_problem
 from orchestrator.media.writer import Encoding
 from orchestrator.models.config import CONFIG_FILES, Batching, Device, batching_of, max_batch_size_of, with_batching
@@ -38,7 +37,7 @@ from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.tracks import TrackCache
-from orchestrator.settings import Settings
+from orchestrator.settings import DecoderChoice, Settings
 from orchestrator.tuned import TUNED_FILE, Tuned
 
 log = logging.getLogger("lipsync.tuning")

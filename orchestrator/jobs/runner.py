@@ -249,8 +249,19 @@ class Runner:
                 check_video(portrait, limits)
         result = self._storage.result(row["id"], spec.container)
         speakers = [SpeakerAudio(path, other.speaker) for path, other in zip(others, spec.others, strict=True)]
-        host = self._encoder_threads, self._decoder
-        plan = plan_render(video, audio, result, spec.options, board.report, watch, limits, speakers, portrait, *host)
+        plan = plan_render(
+            video,
+            audio,
+            result,
+            spec.options,
+            board.report,
+            watch,
+            limits,
+            speakers,
+            portrait,
+            encoder_threads=self._encoder_threads,
+            decoder=self._decoder,
+        )
         board.total_frames = plan.expected_frame_count
         report = render(
             plan,

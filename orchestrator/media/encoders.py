@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
 from orchestrator.media.formats import PRESETS, Encoder
@@ -103,7 +104,7 @@ def nvenc_problem(encoder: Encoder) -> str | None:
     """Try an NVENC encoder twice on a few pictures; return why it cannot be used here, or None."""
     try:
         first, second = (sample_packets(encoder) for _ in range(2))
-        pictures = _decoded_count(encoder, first)
+        pictures = len(decoded_packets(av.Codec(encoder.name, "w").canonical_name, first))
     except (av.FFmpegError, OSError, ValueError) as exc:
         return driver_fault(exc)
     if pictures != _PROBE_FRAMES:
@@ -139,12 +140,11 @@ def sample_packets(encoder: Encoder) -> list[bytes]:
     return packets + [bytes(packet) for packet in context.encode(None)]
 
 
-def _decoded_count(encoder: Encoder, packets: list[bytes]) -> int:
-    """Return how many pictures come out of packets."""
-    decoder = VideoCodecContext.create(av.Codec(encoder.name, "w").canonical_name, "r")
+def decoded_packets(codec: str, packets: list[bytes], hwaccel: HWAccel | None = None) -> list[av.VideoFrame]:
+    """Return the pictures that come out of packets."""
+    decoder = VideoCodecContext.create(codec, "r", hwaccel)
     assert isinstance(decoder, VideoCodecContext)
-    count = sum(len(decoder.decode(av.Packet(data))) for data in packets)
-    return count + len(decoder.decode(None))
+    return [picture for packet in (*map(av.Packet, packets), None) for picture in decoder.decode(packet)]
 
 
 def encoder_version() -> str:

@@ -9,7 +9,6 @@ import av
 CodecName = Literal["h264", "hevc", "av1", "vp9", "prores", "prores_4444", "ffv1"]
 ContainerName = Literal["mp4", "mov", "webm", "mkv"]
 EncoderChoice = Literal["software", "nvenc", "auto"]
-DecoderChoice = Literal["software", "nvdec"]
 AlphaChoice = Literal["auto", "keep", "flatten"]
 SoundName = Literal["aac", "libopus", "pcm_s24le"]
 SegmentKind = Literal["mp4", "matroska"]

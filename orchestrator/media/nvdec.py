@@ -6,14 +6,13 @@ from functools import cache
 import av
 import numpy as np
 from av.codec.hwaccel import HWAccel
-from av.video.codeccontext import VideoCodecContext
 
 from orchestrator.errors import GpuUnavailable
-from orchestrator.media.encoders import driver_fault, sample_packets
-from orchestrator.media.formats import CODECS, DecoderChoice
+from orchestrator.media.encoders import decoded_packets, driver_fault, sample_packets
+from orchestrator.media.formats import CODECS
 from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import VideoInfo
-from orchestrator.settings import Settings
+from orchestrator.settings import DecoderChoice, Settings
 from orchestrator.tuned import read_tuned
 
 log = logging.getLogger("lipsync.media")
@@ -37,12 +36,12 @@ def nvdec_problem() -> str | None:
     """Decode a few pictures with NVDEC; return why it cannot be used here, or None."""
     packets = sample_packets(CODECS["h264"].software)
     try:
-        found = _decoded(packets, _cuda())
+        found = decoded_packets("h264", packets, _cuda())
     except (av.FFmpegError, OSError, NotImplementedError) as exc:
         return driver_fault(exc)
     if any(picture.format.name != PIXEL_FORMAT for picture in found):
         return "it decodes no H.264"
-    expected = _decoded(packets, None)
+    expected = decoded_packets("h264", packets)
     is_same = len(found) == len(expected) and all(
         np.array_equal(one, other)
         for picture, wanted in zip(found, expected, strict=True)
@@ -69,9 +68,3 @@ def chosen_decoder(settings: Settings) -> DecoderChoice:
 
 def _cuda() -> HWAccel:
     return HWAccel("cuda", options={"primary_ctx": "1"})  # one context for all videos, not one each
-
-
-def _decoded(packets: list[bytes], hwaccel: HWAccel | None) -> list[av.VideoFrame]:
-    decoder = VideoCodecContext.create("h264", "r", hwaccel)
-    assert isinstance(decoder, VideoCodecContext)
-    return [picture for packet in (*map(av.Packet, packets), None) for picture in decoder.decode(packet)]

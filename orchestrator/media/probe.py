@@ -15,11 +15,12 @@ from orchestrator.errors import EmptyStream, UnreadableMedia
 from orchestrator.media.alpha import ALPHA_FORMATS, decoded, has_alpha, is_opaque, says_alpha
 from orchestrator.media.bounds import check_size
 from orchestrator.media.container import MAY_JUMP, declares_its_length, format_of, open_media, refuse_truncated_riff
-from orchestrator.media.formats import DecoderChoice, PixelLayout
+from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
 from orchestrator.media.orientation import orientation_of
 from orchestrator.media.streams import main_video
 from orchestrator.media.times import MAX_FRAME_RATE, header_rate
+from orchestrator.settings import DecoderChoice
 from preprocess.orientation import UPRIGHT, Orientation
 
 STILL_FRAME_RATE = Fraction(25)

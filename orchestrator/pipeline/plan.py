@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, StorageError
 from orchestrator.media.audio import read_speech
-from orchestrator.media.formats import CONTAINERS, DecoderChoice, container_of
+from orchestrator.media.formats import CONTAINERS, container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
@@ -22,6 +22,7 @@ from orchestrator.pipeline.recognise import read_reference
 from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speaker_image, check_speakers, speaker_choice
 from orchestrator.pipeline.timeline import frame_order, speech_frame_count
 from orchestrator.pipeline.watch import Watch
+from orchestrator.settings import DecoderChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from av.container import InputContainer
 from deploy.local.gpu import gpu_expected
 from orchestrator.cores import available_cores
 from orchestrator.errors import GpuUnavailable, UnreadableMedia
-from orchestrator.media import nvdec
+from orchestrator.media import encoders, nvdec
 from orchestrator.media import reader as reader_module
 from orchestrator.media.container import open_media, packets_of
 from orchestrator.media.nvdec import accelerator, chosen_decoder, nvdec_problem
@@ -167,18 +167,18 @@ def test_without_a_driver_it_is_an_error_if_set_and_a_warning_if_tuned(tmp_path:
 
 
 def test_decoder_that_gives_other_pictures_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = nvdec._decoded
+    real = encoders.decoded_packets
     missing: list[str] = []
 
-    def decoded(packets: list[bytes], hwaccel: object) -> list[av.VideoFrame]:
-        pictures = real(packets, None)
+    def decoded(codec: str, packets: list[bytes], hwaccel: object = None) -> list[av.VideoFrame]:
+        pictures = real(codec, packets)
         if hwaccel is None:
             return pictures
         return [picture.reformat(format="nv12") for picture in pictures[len(missing) :]]
 
-    monkeypatch.setattr(nvdec, "_decoded", decoded)
+    monkeypatch.setattr(nvdec, "decoded_packets", decoded)
     assert nvdec_problem.__wrapped__() is None
     missing.append("a picture")
     assert nvdec_problem.__wrapped__() == "its pictures are not those of software"
-    monkeypatch.setattr(nvdec, "_decoded", lambda packets, _: real(packets, None))
+    monkeypatch.setattr(nvdec, "decoded_packets", lambda codec, packets, *_: real(codec, packets))
     assert nvdec_problem.__wrapped__() == "it decodes no H.264"

@@ -27,6 +27,7 @@ DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 BIN = Path(sys.executable).parent
 PROFILES = ("gpu", "cpu")
 API_KEY = "a-key-of-the-tests-only"
+SHARED_MEMORY = {"type": "volume", "source": "shared-memory", "target": "/dev/shm", "volume": {"nocopy": True}}
 
 
 def interpolate(value: Any, variables: dict[str, str]) -> Any:
@@ -73,8 +74,16 @@ def test_plain_up_means_the_gpu_and_each_profile_is_whole() -> None:
     for profile in PROFILES:
         running = services(profile)
         for service in running.values():
-            referred = [*service.get("depends_on", {}), *([service["ipc"].split(":")[1]] if "service:" in service.get("ipc", "") else [])]
-            assert set(referred) <= set(running), "Compose refuses a reference to a service that is not of the profile"
+            assert set(service.get("depends_on", {})) <= set(running), "Compose refuses a reference to a service that is not of the profile"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_triton_and_orchestrator_share_memory_and_neither_needs_the_other_to_run_before_it_is_started(profile: str) -> None:
+    sharing = {name for name, service in services(profile).items() if SHARED_MEMORY in service["volumes"]}
+    assert sharing == set(services(profile)) - {"models"}
+    assert compose()["volumes"]["shared-memory"]["driver_opts"]["type"] == "tmpfs"
+    for service in services(profile).values():  # after a reboot Docker starts none that joins another container's namespace before that one runs
+        assert not {"ipc", "network_mode", "pid"} & set(service)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -121,6 +130,8 @@ def test_models_are_read_only_for_triton_and_every_path_of_a_volume_exists_in_th
     folders = set(made[1].split())
     for name, service in services(profile).items():
         for volume in service.get("volumes", ()):
+            if volume == SHARED_MEMORY:
+                continue
             source, target, *mode = volume.split(":")
             assert source in compose()["volumes"]
             assert target in folders, f"{name}: a new volume takes its owner from the image's folder"
@@ -289,7 +300,7 @@ def tritonserver(tmp_path: Path) -> Iterator[Any]:
         with log.open("wb") as file:
             process = subprocess.Popen([home.tritonserver, *arguments, *added], env=home.environment(), cwd=tmp_path, stdout=file, stderr=file)
         started.append(process)
-        return process, f"http://127.0.0.1:{port}/v2/health/ready", log
+        return process, f"http://127.0.0.1:{port}", log
 
     yield start
     for process in started:
@@ -297,10 +308,16 @@ def tritonserver(tmp_path: Path) -> Iterator[Any]:
         process.wait(timeout=60)
 
 
-def test_triton_command_of_the_cpu_profile_serves_the_models(tritonserver: Any) -> None:
-    _, health, _ = tritonserver(services("cpu")["triton-cpu"]["command"])
-    wait_until(lambda: answers(health), "Triton is ready", timeout_s=120)
-    assert services("cpu")["triton-cpu"]["healthcheck"]["test"][-1].endswith("/v2/health/ready")
+def test_triton_command_of_the_cpu_profile_serves_the_models_and_is_well_by_either_profiles_check(tritonserver: Any) -> None:
+    _, url, _ = tritonserver(services("cpu")["triton-cpu"]["command"])
+    wait_until(lambda: answers(f"{url}/v2/health/ready"), "Triton is ready", timeout_s=120)
+    for service in (services("cpu")["triton-cpu"], services("gpu")["triton"]):
+        [config] = service["configs"]
+        kind, python, script, trials = service["healthcheck"]["test"]
+        assert (kind, python, script) == ("CMD", "python3", config["target"]) and service["init"], "only a process other than the first can be killed"
+        file = ROOT / compose()["configs"][config["source"]]["file"]
+        done = subprocess.run([sys.executable, file, trials, url, "nobody"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")

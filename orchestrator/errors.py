@@ -252,6 +252,8 @@ class RenderCancelled(RenderError):
 
 def complaint(error: Mapping[str, Any]) -> str:
     """Return what is wrong with a value by one of pydantic's errors; of our own sentences without what pydantic puts in front."""
+    if error["type"] == "extra_forbidden":
+        return "is not known here; leave it out"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

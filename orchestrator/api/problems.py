@@ -46,6 +46,9 @@ RETRY_AFTER_S = 5
 
 _RETRYABLE = (408, 429, 503)
 
+_V2_STATUS: Mapping[int, int] = MappingProxyType({422: 400})
+"""Where sync.so has another status: its SDKs know a request that cannot be used as 400, BadRequestError."""
+
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
@@ -85,6 +88,7 @@ def problem(path: str, status: int, code: str, detail: str, retryable: bool = Fa
     """Return the response for an error, in the shape of the interface that a path belongs to."""
     headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable or status in _RETRYABLE else None
     if path == "/v2" or path.startswith("/v2/"):
+        status = _V2_STATUS.get(status, status)
         return JSONResponse(V2Error(message=detail, statusCode=status, error_code=code).model_dump(), status, headers)
     if path.startswith("/easy/"):
         return JSONResponse({"code": 10002 if status < 500 else 9999, "data": {}, "msg": detail, "success": False}, status, headers)
@@ -95,19 +99,26 @@ def problem(path: str, status: int, code: str, detail: str, retryable: bool = Fa
 def error_responses(body: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what the OpenAPI document says about a route's errors."""
     media_type = "application/problem+json" if body is ProblemDetails else "application/json"
-    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+    content = _schema_of(body, media_type)
     return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
 
 
 def file_responses(what: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Return what the OpenAPI document says about a route that answers with a file or, for a Range, a part of one."""
+    """Return what the OpenAPI document says about a route of `/v2` that answers with a file or, for a Range, a part of one."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
         200: {"description": what, "content": content},
         206: {"description": "A part of it.", "content": content},
-        400: {"description": "The Range header is malformed.", "content": {"text/plain": {}}},
+        400: {
+            "description": "The request or its Range header is malformed.",
+            "content": {"text/plain": {}, **_schema_of(V2Error, "application/json")},
+        },
         416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
     }
+
+
+def _schema_of(body: type[BaseModel], media_type: str) -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
 
 
 def validation_sentence(error: RequestValidationError | ValidationError, skip: int = 0) -> str:

@@ -52,6 +52,8 @@ class Form:
     """A form that has arrived."""
 
     fields: Mapping[str, str]
+    lists: Mapping[str, list[str]]
+    """Text fields that may come several times, in the order of their parts."""
     files: Mapping[str, StoredFile]
 
 
@@ -66,13 +68,14 @@ class Uploads:
         self._writers = anyio.CapacityLimiter(4)
 
     @asynccontextmanager
-    async def form(self, request: Request, files: Collection[str], fields: Collection[str]) -> AsyncIterator[Form]:
+    async def form(self, request: Request, files: Collection[str], fields: Collection[str], lists: Collection[str] = ()) -> AsyncIterator[Form]:
         """Read a multipart form. Its files are held until the block ends, by when a job or an asset must name them.
 
         Args:
             request: not read yet.
             files: names of the parts that are files.
             fields: names of the parts that are text.
+            lists: names of the parts that are text and may come several times.
 
         Raises:
             Problem: it is no such form, or has a part that is not known.
@@ -81,7 +84,7 @@ class Uploads:
         media_type, options = parse_options_header(request.headers.get("content-type", ""))
         if media_type != b"multipart/form-data" or not options.get(b"boundary"):
             raise Problem(415, "unsupported_media_type", "Send the request as multipart/form-data.")
-        reader = _FormReader(options[b"boundary"], files, fields)
+        reader = _FormReader(options[b"boundary"], files, fields, lists)
         with self._holds.holding() as hold:
             async with self._slots:
                 with ExitStack() as open_files:
@@ -93,7 +96,7 @@ class Uploads:
                     except FormParserError as exc:
                         raise Problem(422, "invalid_request", "The multipart form is damaged; send it again.") from exc
                     await self._store(reader, open_files, hold)
-            yield Form(reader.fields, dict(reader.stored))
+            yield Form(reader.fields, reader.lists, dict(reader.stored))
 
     async def _store(self, reader: "_FormReader", open_files: ExitStack, hold: Hold) -> None:
         """Write what has been gathered, and put files that are complete in their place."""
@@ -126,12 +129,13 @@ class _Part:
 class _FormReader:
     """Takes bytes of a multipart body and keeps what has to be written."""
 
-    def __init__(self, boundary: bytes, files: Collection[str], fields: Collection[str]) -> None:
-        self._file_names, self._field_names = files, fields
+    def __init__(self, boundary: bytes, files: Collection[str], fields: Collection[str], lists: Collection[str]) -> None:
+        self._file_names, self._field_names, self._list_names = files, fields, lists
         self.fields: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}
         self.stored: dict[str, StoredFile] = {}
         self._parts: list[_Part] = []
-        self._seen: set[str] = set()
+        self._seen: list[str] = []
         self._part: _Part | None = None
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
@@ -188,14 +192,16 @@ class _FormReader:
         if disposition != b"form-data" or not name:
             raise FormParserError("a part has no name")
         is_file = name in self._file_names
-        if not is_file and name not in self._field_names:
-            known = ", ".join(sorted((*self._file_names, *self._field_names)))
+        if not is_file and name not in (*self._field_names, *self._list_names):
+            known = ", ".join(sorted((*self._file_names, *self._field_names, *self._list_names)))
             raise Problem(422, "invalid_option", f"The form has a field {name[:64]!r}, which is not known; the fields are {known}.")
         if is_file and b"filename" not in options:
             raise Problem(422, "invalid_request", f"The form's {name} is text; send it as a file, with curl as -F {name}=@FILE.")
-        if name in self._seen or len(self._seen) >= MAX_FIELDS:
+        if name in self._seen and name not in self._list_names:
             raise Problem(422, "invalid_request", f"The form has {name} more than once; send it once.")
-        self._seen.add(name)
+        if len(self._seen) >= MAX_FIELDS:
+            raise Problem(422, "invalid_request", f"The form has more than {MAX_FIELDS} parts; send fewer.")
+        self._seen.append(name)
         self._part = _Part(name, options.get(b"filename", b"").decode("utf-8", "replace") or name, is_file, bytearray())
         if is_file:
             self._parts.append(self._part)
@@ -211,9 +217,13 @@ class _FormReader:
         self._part.is_complete = True
         if not self._part.is_file:
             try:
-                self.fields[self._part.name] = self._part.data.decode()
+                text = self._part.data.decode()
             except UnicodeDecodeError:
                 raise Problem(422, "invalid_request", f"The field {self._part.name} is not text in UTF-8; encode it so.") from None
+            if self._part.name in self._list_names:
+                self.lists.setdefault(self._part.name, []).append(text)
+            else:
+                self.fields[self._part.name] = text
 
     def _end(self) -> None:
         self._has_ended = True

@@ -15,7 +15,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import idempotency_key, parse_json, read_json
 from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
-from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, listed, split
+from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, Unpacked, listed, split
 from orchestrator.errors import NotReady, UnknownJob
 from orchestrator.jobs.model import JobSpec, JobState, JobView
 from orchestrator.media.formats import CONTAINERS
@@ -28,8 +28,11 @@ JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern=
 FORM_FILES = ("video", "audio", "speakerImage")
 """Files of a multipart request, each in place of an input of the JSON request."""
 
-FORM_FIELDS = ("model", "input", "options", "segments", "webhookUrl", "outputFileName", "externalId")
-"""Text fields of a multipart request; input, options and segments hold JSON."""
+FORM_FIELDS = ("model", "options", "segments", "webhookUrl", "outputFileName", "externalId")
+"""Text fields of a multipart request; options and segments hold JSON."""
+
+FORM_LISTS = ("input",)
+"""Text fields that may come several times. sync.so's JavaScript SDK sends each input as JSON in a part of its own."""
 
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -40,7 +43,11 @@ _FORM_SCHEMA: dict[str, Any] = {
         "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
         "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
         "speakerImage": {"type": "string", "format": "binary", "description": "A picture of who speaks."},
-        "input": {"type": "string", "description": "JSON as in the JSON request, for what is not uploaded."},
+        "input": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "JSON as in the JSON request, for what is not uploaded: a list, or one input in each part of this name.",
+        },
         "options": {"type": "string", "description": "JSON as in the JSON request."},
         "webhookUrl": {"type": "string"},
         "outputFileName": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
@@ -63,7 +70,7 @@ def v2_router(context: Context) -> APIRouter:
         "/generate",
         status_code=201,
         response_model=Generation,
-        responses=error_responses(V2Error, 400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 507),
+        responses=error_responses(V2Error, 400, 401, 404, 408, 409, 413, 415, 429, 500, 507),
         openapi_extra={
             "parameters": [
                 {
@@ -90,18 +97,20 @@ def v2_router(context: Context) -> APIRouter:
             view = await context.run(context.service.submit, spec, idempotency_key=key)
         return shown(view, context.base_url(request))
 
-    @router.get("/generate/{job_id}", responses=error_responses(V2Error, 401, 404, 422))
+    @router.get("/generate/{job_id}", responses=error_responses(V2Error, 400, 401, 404))
     async def get_generation(job_id: JobId, request: Request) -> Generation:
         """Return a job."""
         return shown(await context.job(job_id, request), context.base_url(request))
 
-    @router.get("/generations", responses=error_responses(V2Error, 401, 422))
+    @router.get("/generations", responses=error_responses(V2Error, 400, 401))
     async def list_generations(
         request: Request,
         status: Annotated[
-            list[Annotated[str, Field(pattern=listed(GenerationStatus))]] | None, Query(description="Given several times or separated by commas.")
+            list[Annotated[str, Field(pattern=listed(GenerationStatus))]] | None,
+            Unpacked,
+            Query(description="Given several times or separated by commas."),
         ] = None,
-        ids: Annotated[list[str] | None, Query(description="Ids, given several times or separated by commas.", max_length=1000)] = None,
+        ids: Annotated[list[str] | None, Unpacked, Query(description="Ids, given several times or separated by commas.", max_length=1000)] = None,
         external_id: Annotated[str | None, Query(alias="externalId", max_length=255)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         before: Annotated[Moment | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
@@ -129,13 +138,13 @@ def v2_router(context: Context) -> APIRouter:
 
         return [shown(view, base_url) for view in await context.run(find)]
 
-    @router.post("/generate/{job_id}/cancel", responses=error_responses(V2Error, 401, 404, 422))
+    @router.post("/generate/{job_id}/cancel", responses=error_responses(V2Error, 400, 401, 404))
     async def cancel_generation(job_id: JobId, request: Request) -> Generation:
         """Cancel a job; one that has ended stays as it is."""
         view = await context.job(job_id, request)
         return shown(await context.run(context.service.cancel, view.id), context.base_url(request))
 
-    @router.delete("/generate/{job_id}", status_code=204, responses=error_responses(V2Error, 401, 404, 422))
+    @router.delete("/generate/{job_id}", status_code=204, responses=error_responses(V2Error, 400, 401, 404))
     async def delete_generation(job_id: JobId, request: Request) -> Response:
         """Forget a job, cancelled first if need be, with its result and the inputs that nothing else uses."""
         view = await context.job(job_id, request)
@@ -150,7 +159,7 @@ def v2_router(context: Context) -> APIRouter:
                 "description": "Server-sent events; the data of each is the job.",
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
-            **error_responses(V2Error, 401, 404, 422),
+            **error_responses(V2Error, 400, 401, 404),
         },
     )
     async def events(job_id: JobId, request: Request) -> Response:
@@ -161,7 +170,7 @@ def v2_router(context: Context) -> APIRouter:
     @router.get(
         "/generate/{job_id}/result",
         response_class=Response,
-        responses={**file_responses("The video.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409, 422)},
+        responses={**file_responses("The video.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409)},
     )
     @router.head("/generate/{job_id}/result", include_in_schema=False)
     async def result(job_id: JobId, request: Request) -> Response:
@@ -175,7 +184,7 @@ def v2_router(context: Context) -> APIRouter:
         response_class=PlainTextResponse,
         responses={
             200: {"description": "HLS playlist.", "content": {"application/vnd.apple.mpegurl": {"schema": {"type": "string"}}}},
-            **error_responses(V2Error, 401, 404, 409, 422),
+            **error_responses(V2Error, 400, 401, 404, 409),
         },
     )
     @router.head("/generate/{job_id}/playlist.m3u8", include_in_schema=False)
@@ -189,7 +198,7 @@ def v2_router(context: Context) -> APIRouter:
     @router.get(
         "/generate/{job_id}/segments/{index}.mp4",
         response_class=Response,
-        responses={**file_responses("A segment: initialisation, then one fragment.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409, 422)},
+        responses={**file_responses("A segment: initialisation, then one fragment.", *_VIDEO_TYPES), **error_responses(V2Error, 401, 404, 409)},
     )
     @router.head("/generate/{job_id}/segments/{index}.mp4", include_in_schema=False)
     async def segment(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], request: Request) -> Response:
@@ -213,9 +222,11 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
         return
     if media_type != b"multipart/form-data":
         raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
-    async with context.uploads.form(request, FORM_FILES, FORM_FIELDS) as form:
-        fields: dict[str, Any] = {"input": [], **form.fields}
-        for name in ("input", "options", "segments"):
+    async with context.uploads.form(request, FORM_FILES, FORM_FIELDS, FORM_LISTS) as form:
+        fields: dict[str, Any] = {**form.fields, "input": []}
+        for value in map(parse_json, form.lists.get("input", ())):
+            fields["input"] += value if isinstance(value, list) else [value]
+        for name in ("options", "segments"):
             if name in form.fields:
                 fields[name] = parse_json(form.fields[name])
         video, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)

@@ -13,7 +13,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import StoredFile, form_body
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetView, listed, split
+from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetView, Unpacked, listed, split
 from orchestrator.errors import MissingFile
 from orchestrator.jobs.records import Asset, new_id
 from orchestrator.media.limits import MediaKind, check_limits, summarise
@@ -58,7 +58,7 @@ def assets_router(context: Context) -> APIRouter:
         "",
         status_code=201,
         response_model=AssetView,
-        responses=error_responses(V2Error, 401, 408, 413, 415, 422, 500, 507),
+        responses=error_responses(V2Error, 400, 401, 408, 413, 415, 500, 507),
         openapi_extra=form_body(
             ("file",),
             {
@@ -83,7 +83,7 @@ def assets_router(context: Context) -> APIRouter:
             asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
         return shown(asset, request)
 
-    @router.get("", responses=error_responses(V2Error, 401, 422))
+    @router.get("", responses=error_responses(V2Error, 400, 401))
     async def list_assets(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 50,
@@ -91,7 +91,9 @@ def assets_router(context: Context) -> APIRouter:
         search_query: Annotated[str | None, Query(alias="searchQuery", max_length=255)] = None,
         sort_by: Annotated[AssetSort, Query(alias="sortBy")] = "dateDesc",
         types: Annotated[
-            list[Annotated[str, Field(pattern=listed(MediaKind))]] | None, Query(description="Kinds, given several times or separated by commas.")
+            list[Annotated[str, Field(pattern=listed(MediaKind))]] | None,
+            Unpacked,
+            Query(description="Kinds, given several times or separated by commas."),
         ] = None,
         project_id: Annotated[str | None, Query(alias="projectId", include_in_schema=False)] = None,
     ) -> AssetPage:
@@ -110,12 +112,12 @@ def assets_router(context: Context) -> APIRouter:
         following = str(stop) if stop < len(found) else None
         return AssetPage(items=[shown(asset, request) for asset in found[start:stop]], nextCursor=following, totalCount=len(found))
 
-    @router.get("/{asset_id}", responses=error_responses(V2Error, 401, 404, 422))
+    @router.get("/{asset_id}", responses=error_responses(V2Error, 400, 401, 404))
     async def get_asset(asset_id: AssetId, request: Request) -> AssetView:
         """Return an asset."""
         return shown(await context.run(find, asset_id, request), request)
 
-    @router.delete("/{asset_id}", status_code=204, responses=error_responses(V2Error, 401, 404, 422))
+    @router.delete("/{asset_id}", status_code=204, responses=error_responses(V2Error, 400, 401, 404))
     async def delete_asset(asset_id: AssetId, request: Request) -> Response:
         """Forget an asset. Jobs that use it are not disturbed; its file goes when nothing uses it any more."""
         asset = await context.run(find, asset_id, request)
@@ -125,7 +127,7 @@ def assets_router(context: Context) -> APIRouter:
     @router.get(
         "/{asset_id}/content",
         response_class=Response,
-        responses={**file_responses("The file.", "application/octet-stream"), **error_responses(V2Error, 401, 404, 422)},
+        responses={**file_responses("The file.", "application/octet-stream"), **error_responses(V2Error, 401, 404)},
     )
     async def content(asset_id: AssetId, request: Request) -> Response:
         """Return an asset's file, or a range of it."""

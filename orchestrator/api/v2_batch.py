@@ -31,7 +31,7 @@ def batch_router(context: Context) -> APIRouter:
         "",
         status_code=201,
         response_model=BatchView | Validated,
-        responses=error_responses(V2Error, 401, 404, 408, 413, 415, 422, 429, 500, 507),
+        responses=error_responses(V2Error, 400, 401, 404, 408, 413, 415, 429, 500, 507),
         openapi_extra=form_body(
             ("input",),
             {
@@ -60,7 +60,7 @@ def batch_router(context: Context) -> APIRouter:
         batch = Batch(id=new_id(), owner=owner, created_at=datetime.now(UTC), webhook_url=webhook_url, is_announced=webhook_url is None, items=items)
         return batch_view(await context.run(start_batch, batch, context), context, context.base_url(request))
 
-    @router.get("", responses=error_responses(V2Error, 401, 422))
+    @router.get("", responses=error_responses(V2Error, 400, 401))
     async def list_batches(
         request: Request,
         status: Annotated[BatchStatus | None, Query()] = None,
@@ -79,7 +79,7 @@ def batch_router(context: Context) -> APIRouter:
 
         return await context.run(shown)
 
-    @router.get("/{batch_id}", responses=error_responses(V2Error, 401, 404, 422))
+    @router.get("/{batch_id}", responses=error_responses(V2Error, 400, 401, 404))
     async def get_batch(batch_id: BatchId, request: Request) -> BatchView:
         """Return a batch."""
         batch = await context.run(find, batch_id, request)
@@ -90,7 +90,7 @@ def batch_router(context: Context) -> APIRouter:
         response_class=PlainTextResponse,
         responses={
             200: {"description": "JSON lines: {request_id, response}.", "content": {"application/jsonl": {"schema": {"type": "string"}}}},
-            **error_responses(V2Error, 401, 404, 409, 422),
+            **error_responses(V2Error, 400, 401, 404, 409),
         },
     )
     async def output(batch_id: BatchId, request: Request) -> Response:

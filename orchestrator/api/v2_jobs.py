@@ -38,6 +38,9 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 }
 """sync.so's status of each of our states."""
 
+OUR_NAMES: Mapping[str, str] = {"occlusion_detection_enabled": "face_occluder", "output_format": "container"}
+"""What options of sync.so are called here."""
+
 
 def parse_request(value: Any) -> GenerateRequest:
     """Check the shape of a request.
@@ -61,10 +64,11 @@ def render_options(options: Options | None) -> RenderOptions:
     given.pop("active_speaker_detection", None)
     if given.get("model_mode") == "lips":
         del given["model_mode"]  # it is what is done anyway
-    if "occlusion_detection_enabled" in given:
-        is_wanted = given.pop("occlusion_detection_enabled")
-        if given.setdefault("face_occluder", is_wanted) is not is_wanted:
-            raise InvalidOption("options.face_occluder and options.occlusion_detection_enabled contradict each other; give one of them.")
+    for name, ours in OUR_NAMES.items():
+        if name in given:
+            value = given.pop(name)
+            if given.setdefault(ours, value) != value:
+                raise InvalidOption(f"options.{ours} and options.{name} contradict each other; give one of them.")
     chosen = {} if options is None or options.active_speaker_detection is None else _speaker(options.active_speaker_detection)
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")

@@ -38,7 +38,7 @@ def models_router(context: Context, version: str) -> APIRouter:
 
     @router.post(
         "/analyze/cost",
-        responses=error_responses(V2Error, 401, 404, 408, 413, 422, 500, 502, 507),
+        responses=error_responses(V2Error, 400, 401, 404, 408, 413, 500, 502, 507),
         openapi_extra={
             "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}}}}
         },

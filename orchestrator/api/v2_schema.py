@@ -1,5 +1,6 @@
 """sync.so's request and answer bodies, with what this service adds."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
@@ -37,6 +38,23 @@ def listed(kind: Any) -> str:
     """Return the pattern of one or more of a Literal's words, separated by commas."""
     words = "|".join(get_args(kind))
     return f"^({words})(,({words}))*$"
+
+
+def _unpack(values: Any) -> Any:
+    """Take a list written as JSON for its words: sync.so's JavaScript SDK sends lists in a query so."""
+    return [word for value in values for word in _words(value)] if isinstance(values, list) else values
+
+
+def _words(value: Any) -> list[Any]:
+    try:
+        words = json.loads(value)
+    except (TypeError, ValueError, RecursionError):
+        return [value]
+    return words if isinstance(words, list) and words else [value]
+
+
+Unpacked = BeforeValidator(_unpack)
+"""Of a query's parameter that may be given several times."""
 
 
 def split(values: list[str] | None) -> list[str]:
@@ -103,6 +121,7 @@ class Options(RenderOptions):
 
     active_speaker_detection: ActiveSpeaker | None = Field(None, description="Which face speaks.")
     occlusion_detection_enabled: bool | None = Field(None, description="sync.so's name of face_occluder.")
+    output_format: str | None = Field(None, description="sync.so's name of container.")
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
     prompt: str | None = Field(None, description="Not supported.")
 

@@ -152,9 +152,9 @@ def _too_large(where: str, policy: FetchPolicy) -> LimitExceeded:
 
 
 def _shown(url: str) -> str:
-    """Return a URL without its query, which may hold secrets."""
+    """Return a URL without its user and its query, which may hold secrets."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _file_name(url: str) -> str:

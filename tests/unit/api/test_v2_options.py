@@ -17,6 +17,8 @@ BOX = [1.0, 2.0, 30.0, 40.0]
         ({}, {}),
         ({"occlusion_detection_enabled": True}, {"face_occluder": True}),
         ({"occlusion_detection_enabled": False}, {"face_occluder": False}),
+        ({"output_format": "mp4"}, {"container": "mp4"}),
+        ({"output_format": "mp4", "container": "mp4"}, {"container": "mp4"}),
         ({"occlusion_detection_enabled": None, "face_occluder": True}, {"face_occluder": True}),
         ({"occlusion_detection_enabled": False, "face_occluder": False}, {"face_occluder": False}),
         ({"active_speaker_detection": {"auto_detect": True}}, {"speaker": "auto"}),
@@ -35,6 +37,8 @@ def test_options_of_sync_so_are_the_pipelines(given: dict[str, Any], expected: d
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
+        ({"output_format": "mp4", "container": "mkv"}, "contradict each other"),
+        ({"output_format": "gif"}, "container"),
         ({"occlusion_detection_enabled": True, "face_occluder": False}, "contradict each other"),
         ({"occlusion_detection_enabled": False, "face_occluder": True}, "contradict each other"),
         ({"active_speaker_detection": {"auto_detect": True, "coordinates": [1, 2]}}, "takes one of"),

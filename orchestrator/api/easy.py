@@ -32,8 +32,11 @@ log = logging.getLogger("lipsync.easy")
 
 OK, BUSY, BAD_REQUEST, UNKNOWN_TASK, BROKEN = 10000, 10001, 10002, 10004, 9999
 
-CONTAINER_DATA = "/code/data/temp/"
-"""Where HeyGem's own container sees the shared folder; clients that were set up for it send such paths."""
+CONTAINER_ROOT = "/code/data/"
+"""Where HeyGem's own container sees the folder `face2face`, in which the shared folder is `temp`; clients that were set up for it send such paths."""
+
+CONTAINER_DATA = f"{CONTAINER_ROOT}temp/"
+"""Where it sees the shared folder."""
 
 MAX_CODE_CHARACTERS = 128
 
@@ -283,10 +286,13 @@ def _named(value: str, name: str, context: Context) -> str | Path:
         return value
     folder = context.easy_data
     # A result, too, is told with a slash in front.
-    for place in (folder / value.removeprefix(CONTAINER_DATA), folder / value.lstrip("/")):
+    places = [(folder, value.removeprefix(CONTAINER_DATA)), (folder, value.lstrip("/"))]
+    if folder.parts[-2:] == ("face2face", "temp") and value.startswith(CONTAINER_ROOT):
+        places.append((folder.parent, value.removeprefix(CONTAINER_ROOT)))
+    for root, name_there in places:
         with suppress(OSError, ValueError, RuntimeError):
-            path = place.resolve(strict=True)
-            if path.is_relative_to(folder.resolve()) and path.is_file():
+            path = (root / name_there).resolve(strict=True)
+            if path.is_relative_to(root.resolve()) and path.is_file():
                 return path
     raise Refused(f"{name}文件不存在：请放在数据目录中。 There is no such file in the shared folder.")
 

@@ -144,6 +144,24 @@ def test_only_files_of_the_shared_folder_are_read(service: Service) -> None:
         assert "文件不存在" in answer["msg"]
 
 
+def test_files_beside_the_shared_folder_are_read_as_heygems_container_has_them(triton: LocalTriton, clip: Path, tmp_path: Path) -> None:
+    """Its whole folder face2face is /code/data, and many clients put their files there, or in folders of their own."""
+    face2face = tmp_path / "face2face"
+    (face2face / "jobs").mkdir(parents=True)
+    with serving(triton.grpc_address, tmp_path, key="", LIPSYNC_EASY_DATA=str(face2face / "temp")) as service:
+        shutil.copy(clip, face2face / "model.mp4")
+        shutil.copy(clip, tmp_path / "secret.mp4")
+        (face2face / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+        write_wav(face2face / "jobs" / "speech.wav", speech_like(0.5), SPEECH_RATE_HZ)
+        paths = {"audio_url": "/code/data/jobs/speech.wav", "video_url": "/code/data/model.mp4"}
+        assert submit(service, "beside", **paths)["code"] == 10000
+        for outside in ("/code/data/../secret.mp4", "/code/data/link.mp4", "../model.mp4", "/code/data//etc/passwd", str(face2face / "model.mp4")):
+            refused = submit(service, str(uuid.uuid4()), **(paths | {"video_url": outside}))
+            assert refused["code"] == 10002 and "文件不存在" in refused["msg"], outside
+        assert finish(service, "beside")["result"] == "/beside-r.mp4"
+        assert (face2face / "temp" / "beside-r.mp4").is_file()
+
+
 def test_bad_media_and_addresses_are_refused_at_once(service: Service) -> None:
     for changes in (
         {"video_url": "text.mp4"},

@@ -82,7 +82,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         post=lambda url, body, headers: post(url, body, headers, policy),
         webhook_body=webhook_body,
         deliver=lambda view, result: deliver(view, result, easy_data),
-        is_kept=lambda path: holds.has(path) or any(asset.path == path for asset in assets.all()),
+        kept=lambda: holds.held() | {asset.path for asset in assets.all()},
     )
     service = JobService(settings, client, hooks)
     context = Context(

@@ -23,10 +23,10 @@ class Holds:
         finally:
             self._release(hold.paths)
 
-    def has(self, path: Path) -> bool:
-        """Tell whether a request holds a file."""
+    def held(self) -> set[Path]:
+        """Return the files that requests hold."""
         with self._lock:
-            return self._held[path] > 0
+            return set(self._held)
 
     def add(self, path: Path) -> None:
         """Hold a file once more."""

@@ -181,6 +181,7 @@ class _LiveVideo:
             while self._waiting or await self._look():
                 while self._waiting:
                     segment = self._waiting.pop(0)
+                    await self._context.run(self._context.service.storage.keep_segments, self._view.id)  # a client may take hours for all of them
                     async for piece in _read(segment.path, 0 if segment.index == 0 else segment.init_bytes):
                         yield piece
         except (Problem, errors.RenderError, OSError) as exc:

@@ -2,10 +2,9 @@
 
 import itertools
 import logging
-import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ HOST_GONE_S = 60.0
 """A host that was not seen for this long is gone, s."""
 
 SEGMENT_RETENTION_S = 600.0
-"""How long the segments of a completed job stay for players that follow it live, s."""
+"""How long the segments of a completed job stay for players that follow it live, and once they were last sent to somebody, s."""
 
 ORPHAN_INPUT_S = 3600.0
 """How long an input stays that no job has used yet, s."""
@@ -43,13 +42,13 @@ class Caretaker:
     """Goes its rounds on a thread of its own."""
 
     def __init__(
-        self, host: str, storage: Storage, ledger: Ledger, engine: Engine, is_kept: Callable[[Path], bool], retention_s: float, history_s: float
+        self, host: str, storage: Storage, ledger: Ledger, engine: Engine, kept: Callable[[], Set[Path]], retention_s: float, history_s: float
     ) -> None:
         self._host = host
         self._storage = storage
         self._ledger = ledger
         self._engine = engine
-        self._is_kept = is_kept
+        self._kept = kept
         self._retention_s = retention_s
         self._history_s = history_s
         self._closed = threading.Event()
@@ -104,18 +103,22 @@ class Caretaker:
                 self._engine.enqueue(row["id"], Next(RENDERS, row["run"] + 1, FIRST_IN_LINE))
 
     def clean_up(self) -> None:
-        """Delete segments, results, inputs and jobs whose time is over."""
+        """Delete segments, results, inputs, jobs and uploads whose time is over."""
         now = time.time()
+        self._storage.clear_incoming()
         for job_id in self._ledger.finished_before(now - SEGMENT_RETENTION_S, has_result=True):
-            shutil.rmtree(self._storage.segments(job_id), ignore_errors=True)
+            self._storage.remove_segments(job_id, unless_used_since_s=now - SEGMENT_RETENTION_S)
         for job_id in self._ledger.finished_before(now - self._retention_s, has_result=True):
+            self._storage.remove_job(job_id)  # first: whoever dies in between does it again
             self._ledger.change(job_id, {"has_result": False})
-            self._storage.remove_job(job_id)
-        for job_id in self._ledger.finished_before(now - max(self._history_s, self._retention_s)):
-            self._engine.forget(job_id)
+        forgotten = now - max(self._history_s, self._retention_s)
+        for job_id in self._ledger.finished_before(forgotten):
             self._ledger.remove(job_id)
+        kept = self._kept()
         for path in self._storage.inputs():
-            self._storage.remove_input(path, partial(self._is_young_or_needed, path, now - min(ORPHAN_INPUT_S, self._retention_s)))
+            if path not in kept and not self._ledger.uses(str(path)):
+                self._storage.remove_input(path, partial(self._is_young_or_needed, path, now - min(ORPHAN_INPUT_S, self._retention_s)))
+        self._engine.forget_ended(forgotten)
 
     def _is_young_or_needed(self, path: Path, since_s: float) -> bool:
         with suppress(FileNotFoundError):
@@ -123,8 +126,9 @@ class Caretaker:
         return True
 
     def needs(self, path: Path, but: str = "") -> bool:
-        """Tell whether an asset, or a job other than `but`, needs an input."""
-        return self._ledger.uses(str(path), but) or self._is_kept(path)
+        """Tell whether a job other than `but`, or the layer above, needs an input."""
+        # In this order: a request lets go of what it holds when a job names it.
+        return path in self._kept() or self._ledger.uses(str(path), but)
 
     def _go_rounds(self) -> None:
         for number in itertools.count():

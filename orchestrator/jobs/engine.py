@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ SETTLE_S = 3
 
 MAX_DELIVERIES = 16
 """Webhooks under way at a time."""
+
+_FORGOTTEN_AT_ONCE = 500
 
 _WAITING, _UNDER_WAY = ("ENQUEUED", "DELAYED"), "PENDING"
 
@@ -127,11 +130,11 @@ class Engine:
             for status in found
         }
 
-    def forget(self, job_id: str) -> None:
-        """Delete every workflow of a job."""
-        ids = [status.workflow_id for status in DBOS.list_workflows(workflow_id_prefix=f"{job_id}.", load_input=False, load_output=False)]
-        if ids:
-            DBOS.delete_workflows(ids)
+    def forget_ended(self, before_s: float) -> None:
+        """Delete every workflow that ended before a time (seconds since 1970), whether its job is still known or not."""
+        before = datetime.fromtimestamp(before_s, UTC).isoformat()
+        while ended := DBOS.list_workflows(completed_before=before, limit=_FORGOTTEN_AT_ONCE, load_input=False, load_output=False):
+            DBOS.delete_workflows([status.workflow_id for status in ended])
 
     def stop_taking(self) -> None:
         """Take nothing more from the queues; what runs goes on."""

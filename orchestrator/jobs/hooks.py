@@ -1,6 +1,6 @@
 """What jobs need from the layer above, which knows HTTP and the interfaces."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -56,5 +56,5 @@ class Hooks:
     deliver: Callable[[JobView, Path], None] = lambda view, result: None
     """Brings the result where its interface wants it, before the job counts as completed. It may be called again for the same job. A `StorageError`
     is tried again like any other; after the last attempt the job counts as completed all the same, and its result is kept."""
-    is_kept: Callable[[Path], bool] = lambda path: False
-    """Whether something other than a job (an asset) still needs a file under `inputs/`."""
+    kept: Callable[[], Set[Path]] = frozenset
+    """Files under `inputs/` that something other than a job (an asset) needs now."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, TimeoutError
 
 from orchestrator.errors import IdempotencyConflict, InvalidOption, QueueFull, StorageError, StorageFull, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
@@ -342,6 +342,8 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except TimeoutError as exc:
+        raise StorageError("The jobs' database has been busy for too long; try again later.") from exc
     except DBAPIError as exc:
         if any(text in str(exc.orig).lower() for text in ("disk is full", "no space left", "disk i/o error")):
             raise StorageFull("The disk of the jobs' database is full; free some space, then try again.") from exc

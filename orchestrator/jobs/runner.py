@@ -34,7 +34,7 @@ from orchestrator.jobs.waiting import Took
 from orchestrator.media.limits import MediaLimits, check_inputs, check_video
 from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.media.reach import is_url
-from orchestrator.media.writer import FULL, storage_error
+from orchestrator.media.writer import storage_error
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments
@@ -69,7 +69,6 @@ FIRST_IN_LINE = 1
 
 @dataclass(slots=True)
 class _Running:
-    run: int
     watch: Watch
     board: ProgressBoard
 
@@ -100,7 +99,8 @@ class Runner:
         self._tracks = TrackCache(storage.tracks, settings.track_cache_bytes)
         self._encoder_threads, self._decoder = encoder_threads(settings), chosen_decoder(settings)
         self._lock = threading.Lock()
-        self._running: dict[str, _Running] = {}
+        self._running: dict[tuple[str, int], _Running] = {}
+        """By job and run: a run that was taken over may still be leaving when the next one begins."""
         self._is_draining = False
         self._closed = threading.Event()
         self._pulse = threading.Thread(target=self._pulse_until_closed, name="jobs-pulse", daemon=True)
@@ -123,7 +123,7 @@ class Runner:
         with self._lock:
             if self._is_draining:
                 return {"kind": "interrupted"}
-            self._running[job_id] = _Running(run, watch, board)
+            self._running[job_id, run] = _Running(watch, board)
         is_completed, began_s = False, time.monotonic()
         try:
             self._begin(row)
@@ -141,15 +141,13 @@ class Runner:
         except RenderError as exc:
             return _failure(exc)
         except OSError as exc:
-            if exc.errno not in FULL:
-                raise
-            return _failure(storage_error(exc, "A file of the job cannot be written", "free some space, then try again"))
+            return _failure(storage_error(exc, "A file of the job cannot be read or written", "check the disk, its free space and the files' owner"))
         except Exception:  # the job's edge: a mistake in the program ends the job, not the service
             log.exception("attempt ended with a mistake in the program", extra={"job": job_id})
             return _failure(RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
         finally:
             with self._lock:
-                del self._running[job_id]
+                del self._running[job_id, run]
             if not is_completed:
                 # An error that went through requests and threads lies in cycles with what it came through: pictures, a decoder with its threads,
                 # open files. Python looks for cycles by the number of its own objects, which these hardly add to.
@@ -170,9 +168,9 @@ class Runner:
     def stop(self, job_id: str, error: RenderError) -> None:
         """End the attempt on a job, if this process is at it."""
         with self._lock:
-            running = self._running.get(job_id)
-        if running is not None:
-            running.watch.stop(error)
+            watches = [running.watch for (its_id, _), running in self._running.items() if its_id == job_id]
+        for watch in watches:
+            watch.stop(error)
 
     def drain(self, grace_s: float) -> None:
         """Begin nothing more, and let what runs leave: at its next checkpoint, or where it is when the time is nearly up."""
@@ -368,15 +366,15 @@ class Runner:
             for job in running.values():
                 job.watch.stop(StorageFull(DISK_FULL))
         is_changed = False
-        for job_id, job in running.items():
+        for (job_id, run), job in running.items():
             values = job.board.take()
             if values is not None:
-                is_changed |= self._ledger.change(job_id, values, states=("running",), run=job.run)
+                is_changed |= self._ledger.change(job_id, values, states=("running",), run=run)
         if is_changed:
             self._on_change()
-        runs = self._ledger.runs(list(running)) if running else {}
-        for job_id, job in running.items():
-            if runs.get(job_id) != job.run:
+        runs = self._ledger.runs([job_id for job_id, _ in running]) if running else {}
+        for (job_id, run), job in running.items():
+            if runs.get(job_id) != run:
                 job.watch.stop(RenderCancelled("The job was cancelled, or another host is at it."))
 
 

@@ -68,7 +68,7 @@ class JobService:
         url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
         self._most_renders = concurrent_renders(settings)
         self._engine = Engine(url, self._host, self._most_renders, work)
-        self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks.is_kept, settings.retention_s, settings.history_s)
+        self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks.kept, settings.retention_s, settings.history_s)
         self._lock = contextlib.ExitStack()
         self._is_running = False
 
@@ -80,11 +80,11 @@ class JobService:
         """
         self._lock.enter_context(_only_one(self.storage.root, self._host))
         try:
-            self.storage.clear_incoming()
             self._runner.start()
             self._engine.launch()
             self._caretaker.start()
         except BaseException:
+            self._stop(0)
             self._lock.close()
             raise
         self._is_running = True
@@ -93,12 +93,16 @@ class JobService:
         """Stop: no new work, running jobs finish their segment and go back to the queue, within `grace_s`."""
         if self._is_running:
             self._is_running = False
-            self._engine.stop_taking()
-            self._caretaker.close()
-            self._runner.drain(grace_s)
-            self._engine.close()
+            self._stop(grace_s)
         self._ledger.close()
         self._lock.close()
+
+    def _stop(self, grace_s: float) -> None:
+        """End what was started, all of it or a part."""
+        self._engine.stop_taking()
+        self._caretaker.close()
+        self._runner.drain(grace_s)
+        self._engine.close()
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job; it is on disk when this returns. The same key with the same spec (per owner) returns the job that is there.
@@ -163,13 +167,14 @@ class JobService:
         view = self._ledger.view(job_id)
         webhook_try = 1 if view.spec.webhook_url is not None else None
         values = {"state": "cancelled", "finished_at": time.time(), "eta_s": None, "webhook_try": webhook_try}
-        if self._ledger.change(job_id, values, states=ACTIVE_STATES):
+        was_waiting = self._ledger.change(job_id, values, states=("queued",))
+        if was_waiting or self._ledger.change(job_id, values, states=ACTIVE_STATES):
             self._metrics.ended("cancelled", None)
             self._runner.stop(job_id, RenderCancelled("The job was cancelled."))
             self._notify()
             row = self._ledger.row(job_id)
             if row is not None and self._is_running:
-                if view.state == "queued":
+                if was_waiting:
                     self._engine.cancel(job_id, RENDERS, row["run"])
                     self.storage.remove_job(job_id)
                 if webhook_try is not None:
@@ -211,10 +216,7 @@ class JobService:
         Raises:
             UnknownJob: there is none with this id.
         """
-        row = self._ledger.row(job_id)
-        if row is None:
-            self._ledger.view(job_id)
-            return []
+        self._ledger.view(job_id)
         finished = finished_segments(self.storage.segments(job_id))
         found: list[Segment] = []
         with contextlib.suppress(FileNotFoundError):  # they are being deleted

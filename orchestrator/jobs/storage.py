@@ -32,7 +32,7 @@ class Storage:
     jobs/ID/segments/      finished pieces of the output
     jobs/ID/result.mp4     the output (or .mov, .webm, .mkv), complete or not there
     tracks/                face-track cache
-    incoming/              uploads on their way; emptied at start
+    incoming/              uploads on their way
     .inputs.lock           held while an input comes or goes
     """
 
@@ -92,6 +92,17 @@ class Storage:
     def remove_job(self, job_id: str) -> None:
         """Delete a job's folder."""
         shutil.rmtree(self.job_folder(job_id), ignore_errors=True)
+
+    def keep_segments(self, job_id: str) -> None:
+        """Say that somebody is being sent a job's segments."""
+        with suppress(FileNotFoundError):
+            os.utime(self.segments(job_id))
+
+    def remove_segments(self, job_id: str, unless_used_since_s: float) -> None:
+        """Delete a job's segments, unless one was written, or somebody sent them, since a time (seconds since 1970)."""
+        with suppress(FileNotFoundError):
+            if self.segments(job_id).stat().st_mtime < unless_used_since_s:
+                shutil.rmtree(self.segments(job_id), ignore_errors=True)
 
     def remove_input(self, path: Path, is_needed: Callable[[], bool]) -> None:
         """Delete an input, unless it is needed; a path outside `inputs/` is left alone. See `Incoming.commit`."""

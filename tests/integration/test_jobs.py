@@ -1,7 +1,9 @@
 """Jobs on the real Triton and the real DBOS, over SQLite and PostgreSQL, in this process and in processes that are killed."""
 
+import errno
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -31,8 +33,11 @@ from orchestrator.errors import (
 from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from orchestrator.jobs import caretaker as caretaker_module
+from orchestrator.jobs.engine import RENDERS, Next, workflow_id
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobSpec, JobView
+from orchestrator.jobs.runner import queued_again
 from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.webhooks import sign
@@ -322,11 +327,11 @@ def stored(storage: Storage, content: bytes) -> Path:
 def test_results_and_inputs_go_when_their_time_is_over_and_the_job_stays_known(
     spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:
-    kept = list[Path]()
-    with working(options(tmp_path / "data", retention_s=0.1), client, Hooks(is_kept=lambda path: path in kept)) as service:
+    kept = set[Path]()
+    with working(options(tmp_path / "data", retention_s=0.1), client, Hooks(kept=lambda: kept)) as service:
         video = stored(service.storage, small_clip.read_bytes())
         asset = stored(service.storage, b"an asset")
-        kept.append(asset)
+        kept.add(asset)
         job = service.submit(spec(0.2, video=video))
         assert wait_for(service, job.id, is_over).has_result
         time.sleep(0.3)
@@ -336,6 +341,136 @@ def test_results_and_inputs_go_when_their_time_is_over_and_the_job_stays_known(
         with pytest.raises(NotReady, match="submit it again"):
             service.result(job.id)
         assert not video.exists() and asset.exists() and not service.storage.job_folder(job.id).exists()
+
+
+def test_job_that_is_forgotten_leaves_nothing_behind(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    with working(options(tmp_path / "data", retention_s=0.1, history_s=0.1), client) as service:
+        ended = service.submit(spec(0.2))
+        wait_for(service, ended.id, is_over)
+        deleted = service.submit(spec(0.2))
+        wait_for(service, deleted.id, is_over)
+        service.delete(deleted.id)
+        uploading, cut_short = (service.storage.root / "incoming" / name for name in ("new", "old"))
+        for path in (uploading, cut_short):
+            path.touch()
+        os.utime(cut_short, (0, 0))
+        time.sleep(0.3)
+        service._caretaker.clean_up()
+        with pytest.raises(UnknownJob):
+            service.get(ended.id)
+        assert not service._engine.known([workflow_id(job.id, RENDERS, 1) for job in (ended, deleted)])
+        assert not service.storage.job_folder(ended.id).exists() and uploading.exists() and not cut_short.exists()
+
+
+def test_result_goes_though_the_service_died_while_it_was_removed(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(options(tmp_path / "data", retention_s=0.1), client) as service:
+        job = service.submit(spec(0.2))
+        wait_for(service, job.id, is_over)
+        time.sleep(0.3)
+
+        def die(job_id: str) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(service.storage, "remove_job", die)
+            service._caretaker.clean_up()
+        service._caretaker.clean_up()
+        assert not service.storage.job_folder(job.id).exists() and not service.get(job.id).has_result
+
+
+def test_segments_stay_while_somebody_is_sent_them(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(options(tmp_path / "data"), client) as service:
+        job = service.submit(spec(0.2))
+        wait_for(service, job.id, is_over)
+        monkeypatch.setattr(caretaker_module, "SEGMENT_RETENTION_S", 0.5)
+        time.sleep(0.6)
+        service.storage.keep_segments(job.id)
+        service._caretaker.clean_up()
+        assert service.segments(job.id)
+        time.sleep(0.6)
+        service._caretaker.clean_up()
+        assert not service.segments(job.id) and service.result(job.id).exists()
+        service.storage.keep_segments(job.id)
+
+
+def test_file_that_cannot_be_used_ends_the_job(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    def deliver(view: JobView, result: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(result))
+
+    with working(options(tmp_path / "data", max_attempts=2), client, Hooks(deliver=deliver)) as service:
+        failed = wait_for(service, service.submit(spec(0.2)).id, is_over, timeout_s=25)
+    assert (failed.state, failed.error_code, failed.attempts) == ("failed", "storage_failed", 2)
+    assert failed.error and "Permission denied" in failed.error and str(tmp_path) not in failed.error
+
+
+def test_run_that_was_taken_over_may_leave_after_the_next_one_has(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+    """As where a machine stands still for a minute, and another one puts its job in line again."""
+    delivering, goes_on, delivered = threading.Event(), threading.Event(), list[str]()
+
+    def deliver(view: JobView, result: Path) -> None:
+        delivered.append(view.id)
+        if len(delivered) == 1:
+            delivering.set()
+            goes_on.wait()
+
+    with working(options(tmp_path / "data", max_concurrent_renders=2), client, Hooks(deliver=deliver)) as service:
+        try:
+            job = service.submit(spec(0.2))
+            assert delivering.wait(60)
+            row = service._ledger.row(job.id)
+            assert row is not None and service._ledger.change(job.id, queued_again(row))
+            service._engine.enqueue(job.id, Next(RENDERS, 2))
+            done = wait_for(service, job.id, is_over)
+            assert (done.state, len(delivered)) == ("completed", 2), done.error
+        finally:
+            goes_on.set()
+        wait_until(lambda: not service._runner.running_count, "the first run has left")
+        assert service.result(job.id).exists()
+
+
+def test_job_that_begins_while_it_is_cancelled_leaves_nothing(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(options(tmp_path / "data"), client) as service:
+        view_of = service._ledger.view
+
+        def view_and_begin(job_id: str, owner: str | None = None) -> JobView:
+            view = view_of(job_id, owner)
+            if view.state == "queued":
+                wait_until(lambda: any(service.storage.segments(job_id).glob("*.partial")), "it renders")
+            return view
+
+        job = service.submit(spec(30.0))
+        with monkeypatch.context() as patch:
+            patch.setattr(service._ledger, "view", view_and_begin)
+            assert service.cancel(job.id).state == "cancelled"
+        wait_until(lambda: not service._runner.running_count, "the attempt has left")
+        wait_until(lambda: not service.storage.job_folder(job.id).exists(), "what it wrote last is removed", timeout_s=10)
+
+
+def test_service_that_cannot_start_leaves_no_thread(client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = JobService(options(tmp_path / "data"), client)
+    before = set(threading.enumerate())
+
+    def refuse(*, is_starting: bool) -> None:
+        raise StorageError("The database went away.")
+
+    monkeypatch.setattr(service._caretaker, "reconcile", refuse)
+    with closing_service(service), pytest.raises(StorageError):
+        service.start()
+    wait_until(lambda: not [thread for thread in set(threading.enumerate()) - before if thread.is_alive()], "every thread has ended")
+
+
+@contextmanager
+def closing_service(service: JobService) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        service.close(0)
 
 
 def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(

@@ -42,8 +42,8 @@ def form_of(storage: Path, files: dict[str, Any], data: dict[str, str], piece_by
 
     async def read() -> Form:
         async with uploads.form(request, ("video", "audio"), ("model", "crf")) as form:
-            assert all(holds.has(stored.path) for stored in form.files.values())
-        assert not any(holds.has(stored.path) for stored in form.files.values())
+            assert all(stored.path in holds.held() for stored in form.files.values())
+        assert not any(stored.path in holds.held() for stored in form.files.values())
         return form
 
     return asyncio.run(read())

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import InvalidOption, StorageFull
+from orchestrator.errors import InvalidOption, StorageError, StorageFull
 from orchestrator.jobs.engine import engine_url, workflow_id
 from orchestrator.jobs.ledger import Ledger, database_url, local_inputs
 from orchestrator.jobs.model import JobSpeaker, JobSpec
@@ -118,3 +119,14 @@ def test_full_disk_is_said_so(ledger: Ledger) -> None:
     with pytest.raises(StorageFull, match="database"):
         ledger.insert("b", large, 10, None, 5)
     assert ledger.view("a").state == "queued"
+
+
+def test_database_that_is_busy_for_too_long_is_a_storage_error(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes progress down goes on after it."""
+    monkeypatch.setattr(ledger._engine.pool, "_timeout", 0.1)
+    with ExitStack() as connections:
+        for _ in range(32):
+            connections.enter_context(ledger._engine.connect())
+        with pytest.raises(StorageError, match="busy"):
+            ledger.counts()
+    assert ledger.counts() == {}

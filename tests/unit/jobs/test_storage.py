@@ -136,7 +136,7 @@ def test_an_input_that_comes_again_while_it_is_deleted_is_there_afterwards(stora
             sink.write(b"abc")
             path = sink.commit(hold.add)
             is_there = path.read_bytes() == b"abc"
-        storage.remove_input(path, lambda: holds.has(path))
+        storage.remove_input(path, lambda: path in holds.held())
         return is_there
 
     with ThreadPoolExecutor(8) as clients:

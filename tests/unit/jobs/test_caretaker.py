@@ -1,0 +1,55 @@
+"""What goes when nobody needs it any more, and stays when somebody does."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.api.holds import Holds
+from orchestrator.jobs.caretaker import Caretaker
+from orchestrator.jobs.ledger import Ledger, database_url
+from orchestrator.jobs.model import JobSpec
+from orchestrator.jobs.storage import Storage
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(database_url(None, tmp_path / "jobs.sqlite"))) as opened:
+        yield opened
+
+
+def test_input_stays_that_is_sent_again_and_handed_over_to_a_job_while_it_is_looked_at(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, holds = Storage(tmp_path / "data"), Holds()
+    engine: Any = SimpleNamespace(forget_ended=lambda before_s: None)
+    caretaker = Caretaker("here", storage, ledger, engine, holds.held, 0.0, 0.0)
+    with storage.incoming("a.mp4", 100) as sink:
+        sink.write(b"abc")
+        path = sink.commit()
+    uses, answers = ledger.uses, list[bool]()
+
+    def uses_and_then_hand_over(asked: str, but: str = "") -> bool:
+        used = uses(asked, but)
+        if answers:
+            ledger.insert("a", JobSpec(video=str(path), audio="/data/b.wav"), 10, None, 5)
+            request.close()
+        return used
+
+    with ExitStack() as request:
+
+        def is_needed() -> bool:
+            answers.append(caretaker.needs(path))
+            if len(answers) == 1:
+                request.enter_context(holds.holding()).add(path)
+            return answers[-1]
+
+        monkeypatch.setattr(ledger, "uses", uses_and_then_hand_over)
+        storage.remove_input(path, is_needed)
+    assert path.exists() and answers == [False, True]
+    monkeypatch.undo()
+    caretaker.clean_up()
+    assert not path.exists(), "nothing needs it any more"

@@ -58,7 +58,10 @@ def render_command(
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .mp4, .mov, .webm or .mkv.")],
     speaker_audio: Annotated[
         list[str] | None,
-        typer.Option(metavar="AUDIO@X,Y[,FRAME]", help="One more speaker: his speech, and a point on his face as for --speaker. May be repeated."),
+        typer.Option(
+            metavar="AUDIO@X,Y[,FRAME]",
+            help="One more speaker: his speech, and a point on his face as for --speaker (with --segments, a further speech alone). May be repeated.",
+        ),
     ] = None,
     speaker_image: Annotated[
         str | None,
@@ -75,7 +78,7 @@ def render_command(
 ) -> None:
     """Render a video with lips that follow the speech."""
     settings = read_settings(triton, device)
-    others = [_speaker_audio(text) for text in speaker_audio or ()]
+    others = [_speaker_audio(text, may_be_one=options.segments is not None) for text in speaker_audio or ()]
     sources = [video, audio, *(speech for speech, _ in others), *([] if speaker_image is None else [speaker_image])]
     with local_files(sources, out, settings) as files, _progress_bar() as on_progress:
         report = render(
@@ -94,8 +97,10 @@ def render_command(
         _print_report(report)
 
 
-def _speaker_audio(text: str) -> tuple[str, str]:
+def _speaker_audio(text: str, *, may_be_one: bool) -> tuple[str, str]:
     audio, _, point = text.rpartition("@")
+    if not audio and may_be_one:
+        return text, ""
     if not audio:
         raise InvalidOption(f"--speaker-audio {text!r} must be a sound file and a point on the speaker's face: AUDIO@X,Y or AUDIO@X,Y,FRAME.")
     return audio, point

@@ -23,7 +23,7 @@ from orchestrator.jobs.service import JobService
 from orchestrator.media.formats import Container
 from orchestrator.media.limits import check_inputs, check_video
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.speakers import check_speakers
+from orchestrator.pipeline.plan import check_voices
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -71,9 +71,9 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             missing = [name for name in ("video", "audio") if name not in form.files]
             if missing:
                 raise Problem(422, "invalid_request", f"The form has no {' and no '.join(missing)}; send both as files.")
-            others = _other_speakers(form)
             options = _options({name: text for name, text in form.fields.items() if name in RenderOptions.model_fields})
-            check_speakers(options.speaker, [other.speaker for other in others])
+            others = _other_speakers(form, may_be_one=options.segments is not None)
+            check_voices(options, [other.speaker for other in others])
             video, audio = form.files["video"].path, form.files["audio"].path
             frame_count = await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
             portrait = form.files.get("speaker_image")
@@ -88,7 +88,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
                 interface="render",
                 owner=context.owner_name(request),
                 request={"served_by": context.served_by},
-                expected_frame_count=frame_count,
+                expected_frame_count=None if options.segments else frame_count,
             )
             if not spec.is_live:
                 raise errors.InvalidOption(
@@ -112,19 +112,19 @@ def forget_live_renders(service: JobService, served_by: str) -> None:
             service.delete(view.id)
 
 
-def _other_speakers(form: Form) -> list[JobSpeaker]:
-    """Return the further speakers of a form.
+def _other_speakers(form: Form, *, may_be_one: bool) -> list[JobSpeaker]:
+    """Return the further speakers of a form, or further tracks of one speaker where that `may_be_one`.
 
     Raises:
         Problem: one has a track and no point, or the other way round.
     """
     others = []
     for file, field in _OTHER_SPEAKERS.items():
-        if (file in form.files) != (field in form.fields):
+        if (file in form.files) != (field in form.fields) and not (may_be_one and file in form.files):
             raise Problem(422, "invalid_option", f"{file} and {field} belong together: the speech as a file, and a point on the speaker's face.")
         if file in form.files:
             try:
-                others.append(JobSpeaker(audio=str(form.files[file].path), speaker=form.fields[field]))
+                others.append(JobSpeaker(audio=str(form.files[file].path), speaker=form.fields.get(field, "")))
             except ValidationError as exc:
                 raise Problem(422, "invalid_option", f"{field}: {validation_sentence(exc)}") from exc
     return others

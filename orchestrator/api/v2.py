@@ -28,11 +28,11 @@ JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern=
 FORM_FILES = ("video", "audio", "speakerImage")
 """Files of a multipart request, each in place of an input of the JSON request."""
 
-FORM_FIELDS = ("model", "options", "segments", "webhookUrl", "outputFileName", "externalId")
-"""Text fields of a multipart request; options and segments hold JSON."""
+FORM_FIELDS = ("model", "options", "webhookUrl", "outputFileName", "externalId")
+"""Text fields of a multipart request; options hold JSON."""
 
-FORM_LISTS = ("input",)
-"""Text fields that may come several times. sync.so's JavaScript SDK sends each input as JSON in a part of its own."""
+FORM_LISTS = ("input", "segments")
+"""Text fields of JSON that may come several times. sync.so's JavaScript SDK sends each input in a part of its own."""
 
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -47,6 +47,11 @@ _FORM_SCHEMA: dict[str, Any] = {
             "type": "array",
             "items": {"type": "string"},
             "description": "JSON as in the JSON request, for what is not uploaded: a list, or one input in each part of this name.",
+        },
+        "segments": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "JSON as in the JSON request, as for input; the audio uploaded here has the refId audio.",
         },
         "options": {"type": "string", "description": "JSON as in the JSON request."},
         "webhookUrl": {"type": "string"},
@@ -224,10 +229,10 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
         raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
     async with context.uploads.form(request, FORM_FILES, FORM_FIELDS, FORM_LISTS) as form:
         fields: dict[str, Any] = {**form.fields, "input": []}
-        for value in map(parse_json, form.lists.get("input", ())):
-            fields["input"] += value if isinstance(value, list) else [value]
-        for name in ("options", "segments"):
-            if name in form.fields:
-                fields[name] = parse_json(form.fields[name])
+        for name, values in form.lists.items():
+            parsed = [parse_json(value) for value in values]
+            fields[name] = [one for value in parsed for one in (value if isinstance(value, list) else [value])]
+        if "options" in form.fields:
+            fields["options"] = parse_json(form.fields["options"])
         video, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)
         yield await context.run(build_spec, parse_request(fields), context, owner, video=video, audio=audio, portrait=portrait)

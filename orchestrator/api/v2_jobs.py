@@ -1,7 +1,7 @@
 """Between sync.so's bodies and jobs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from orchestrator.api.v2_schema import (
     AudioInput,
     GenerateRequest,
     Generation,
+    GenerationSegment,
     GenerationStatus,
     Options,
     Progress,
@@ -26,7 +27,7 @@ from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobState,
 from orchestrator.media.limits import check_local, check_video
 from orchestrator.media.reach import check_url
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.speakers import check_speakers
+from orchestrator.pipeline.plan import check_voices
 
 STATUS: Mapping[JobState, GenerationStatus] = {
     "queued": "PENDING",
@@ -40,6 +41,10 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 
 OUR_NAMES: Mapping[str, str] = {"occlusion_detection_enabled": "face_occluder", "output_format": "container"}
 """What options of sync.so are called here."""
+
+
+UPLOADED_REF_ID = "audio"
+"""By which segments name the speech that is uploaded with the request."""
 
 
 def parse_request(value: Any) -> GenerateRequest:
@@ -127,8 +132,6 @@ def build_spec(
     """
     if request.model != context.model and request.model not in context.model_aliases:
         raise InvalidOption(f"The model is not installed here; use {context.model}, or another name that /v2/models lists.")
-    if request.segments:
-        raise InvalidOption("segments are not supported here; send one request a segment.")
     options = render_options(request.options)
     speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, options.speaker)]
     for item in request.input:
@@ -152,7 +155,11 @@ def build_spec(
             raise InvalidOption("options and the first audio both say who speaks; give one speaker.")
         options = options.model_copy(update={"speaker": speaker})
         options.check()
-    check_speakers(speaker, [other_speaker for _, other_speaker in others])
+    if request.segments:
+        named = [item.refId for item in request.input if isinstance(item, AudioInput)]
+        references = named if audio is None else [UPLOADED_REF_ID, *named]
+        options = _with_segments(options, request.segments, references)
+    check_voices(options, [other_speaker for _, other_speaker in others])
     frame_count = check_local(video, [source for source, _ in speeches], context.media_limits)
     if isinstance(portrait, Path):
         check_video(portrait, context.media_limits)
@@ -170,9 +177,47 @@ def build_spec(
         webhook_url=request.webhookUrl,
         output_name=request.outputFileName,
         priority=priority,
-        expected_frame_count=frame_count,
+        expected_frame_count=None if options.segments else frame_count,
         request=request.model_dump(mode="json", exclude_unset=True, exclude={"webhookUrl", "outputFileName", "externalId"}),
     )
+
+
+def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], references: Sequence[str | None]) -> RenderOptions:
+    """Return options with sync.so's segments; `references` are the names of the audio inputs, in order.
+
+    Raises:
+        InvalidOption: a segment has no audio input, or is otherwise wrong.
+    """
+    if options.segments is not None:
+        raise InvalidOption("segments and options.segments say the same; give one of them.")
+    if len(set(references) - {None}) < len([name for name in references if name is not None]):
+        raise InvalidOption("Two audio inputs have the same refId; give each one of its own.")
+    segments = []
+    for number, segment in enumerate(asked, 1):
+        crop = segment.audioInput
+        if segment.optionsOverride:
+            raise InvalidOption(
+                f"optionsOverride of segment {number} is not supported here; leave it out, and let the audio input's speaker say who speaks."
+            )
+        if crop.refId not in references:
+            raise InvalidOption(f"Segment {number} has the refId of no audio input; use one that an audio input has.")
+        if (crop.startTime is None) != (crop.endTime is None):
+            raise InvalidOption(f"The audioInput of segment {number} has one of startTime and endTime; give both or none.")
+        segments.append(
+            {
+                "start": segment.startTime,
+                "end": segment.endTime,
+                "audio": references.index(crop.refId) + 1,
+                "audio_start": crop.startTime or 0.0,
+                "audio_end": crop.endTime,
+            }
+        )
+    try:
+        result = RenderOptions(**options.model_dump(exclude_unset=True), segments=segments)
+    except ValidationError as exc:
+        raise InvalidOption(validation_sentence(exc)) from exc
+    result.check()
+    return result
 
 
 def generation(view: JobView, context: Context, base_url: str) -> Generation:
@@ -187,6 +232,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
         model=view.spec.request.get("model", context.model),
         input=view.spec.request.get("input", []),
         options=view.spec.request.get("options"),
+        segments=view.spec.request.get("segments"),
         outputUrl=context.signed_url(f"{path}/result", path, base_url) if view.has_result else None,
         outputDuration=round(duration_s, 3) if duration_s is not None else None,
         webhookUrl=view.spec.webhook_url,

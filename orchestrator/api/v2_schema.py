@@ -82,7 +82,7 @@ class AudioInput(_Request):
     type: Literal["audio"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
     assetId: str | None = Field(None, min_length=1, max_length=64)
-    refId: str | None = Field(None, max_length=255, description="Only echoed.")
+    refId: str | None = Field(None, max_length=255, description="By which segments name it.")
     speaker: Speaker | None = Field(
         None, description="X,Y or X,Y,FRAME: a point on the face of whoever says this; needed where there are several speeches. Not in sync.so."
     )
@@ -132,13 +132,32 @@ class Options(RenderOptions):
         return {name: given for name, given in value.items() if given is not None} if isinstance(value, dict) else value
 
 
+class SegmentAudio(_Request):
+    """What is said in a segment."""
+
+    refId: str = Field(min_length=1, max_length=255, description="Of an audio input; audio is the one that is uploaded with the request.")
+    startTime: float | None = Field(None, ge=0, description="Where in it this begins, s; together with endTime.")
+    endTime: float | None = Field(None, ge=0, description="And where it ends, s.")
+
+
+class GenerationSegment(_Request):
+    """A part of the video in which somebody speaks."""
+
+    startTime: float = Field(ge=0, description="s of the video")
+    endTime: float = Field(ge=0, description="Behind startTime. Speech that is longer is cut.")
+    audioInput: SegmentAudio
+    optionsOverride: dict[str, Any] | None = Field(None, description="Not supported; who speaks is said by the audio input's speaker.")
+
+
 class GenerateRequest(_Request):
     """A render to be made."""
 
     model: str = Field(min_length=1, max_length=128, description="A name from /v2/models, or one that stands for it.")
     input: list[Input] = Field(max_length=16, description="One video and one audio; or an audio for each of several speakers.")
     options: Options | None = None
-    segments: list[dict[str, Any]] | None = Field(None, description="Not supported.")
+    segments: list[GenerationSegment] | None = Field(
+        None, max_length=1000, description="Parts of the video in which alone somebody speaks; the rest stays as it is, its own sound included."
+    )
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")
     outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")
     externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")
@@ -175,6 +194,7 @@ class Generation(BaseModel):
     model: str
     input: list[dict[str, Any]]
     options: dict[str, Any] | None = None
+    segments: list[dict[str, Any]] | None = None
     outputUrl: str | None = Field(None, description="The video; the link works without a key.")
     outputDuration: float | None = Field(None, description="s")
     webhookUrl: str | None = None

@@ -27,8 +27,8 @@ class JobSpeaker(BaseModel):
 
     audio: str
     """As `JobSpec.audio`."""
-    speaker: Speaker
-    """`X,Y` or `X,Y,FRAME`, a point on his face."""
+    speaker: Speaker | Literal[""]
+    """`X,Y` or `X,Y,FRAME`, a point on his face; with segments nothing, too: one more track of the first speaker."""
 
 
 class JobSpec(BaseModel):

@@ -31,8 +31,9 @@ from orchestrator.jobs.webhooks import Deliveries
 from orchestrator.media.assembly import read_init_bytes
 from orchestrator.media.reach import is_url
 from orchestrator.pipeline.models import check_roles
+from orchestrator.pipeline.plan import check_voices
 from orchestrator.pipeline.segments import finished_segments
-from orchestrator.pipeline.speakers import check_speaker_image, check_speakers
+from orchestrator.pipeline.speakers import check_speaker_image
 from orchestrator.settings import Settings
 
 PRIORITIES = {"interactive": 10, "batch": 20}
@@ -115,7 +116,7 @@ class JobService:
             MissingFile: an input that is not a URL is not there.
         """
         spec.options.check()
-        check_speakers(spec.options.speaker, [other.speaker for other in spec.others])
+        check_voices(spec.options, [other.speaker for other in spec.others])
         if spec.speaker_image is not None:
             check_speaker_image(spec.options.speaker, spec.options.speaker_boxes, len(spec.others))
         check_roles(self.has_model, spec.options, knows_speaker=spec.speaker_image is not None)

@@ -3,9 +3,9 @@
 import ctypes
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, groupby
 from pathlib import Path
@@ -46,6 +46,9 @@ ABSURD_LEVEL = np.float32(1000)
 MOST_PLACED = 8
 """Channels without a layout up to which FFmpeg takes the usual one for so many. More than that are tracks of a mixer, and are added up."""
 
+CUT_FADE_S = Fraction(1, 100)
+"""Fade at either end of what is cut out of a track, or it would click, s."""
+
 MAX_CHANNELS = 64
 """Most channels that FFmpeg's resampler takes."""
 
@@ -72,6 +75,24 @@ class AudioInfo:
     """How many tracks without a layout were added up; 0 where the channels have one."""
     damaged_packet_count: int = 0
     """Packets that could not be decoded; the sound goes on behind them."""
+    passages: "tuple[Passage, ...]" = ()
+    """What it is put together of, in order, with silence between them, see `put_together`; nothing where it is a file as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a track, put in its place on another clock: that of a video."""
+
+    track: AudioInfo
+    start_s: Fraction
+    end_s: Fraction
+    """From when to when it has its place, s."""
+    from_s: Fraction
+    """Where in the track it begins, s."""
+    said_s: Fraction
+    """How long it is, s, which is no longer than its place; silence follows."""
+    cut_s: Fraction = Fraction(0)
+    """How much more of it there would have been, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +162,34 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
     return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
 
 
+def put_together(passages: Sequence[Passage], tick: Callable[[], None] = lambda: None) -> Speech:
+    """Make one track of pieces of others, at least one, that do not overlap; it ends with the last one's place.
+
+    Args:
+        passages: in order.
+        tick: called after each piece of sound; what it raises ends the work.
+
+    Raises:
+        UnreadableMedia: a track cannot be read again.
+    """
+    tracks = [passage.track for passage in passages]
+    info = AudioInfo(
+        tracks[0].path,
+        max(track.sample_rate_hz for track in tracks),
+        max(track.channel_count for track in tracks),
+        tracks[0].codec,
+        passages[-1].end_s,
+        added_up_count=max(track.added_up_count for track in tracks),
+        damaged_packet_count=sum(track.damaged_packet_count for track in set(tracks)),
+        passages=tuple(passages),
+    )
+    mel, levels = MelStream(), list[NDArray[np.float32]]()
+    for samples in speech_samples(info, "mono", SAMPLE_RATE_HZ):
+        levels.extend(levels_db(columns) for columns in mel.push(samples[0]))
+        tick()
+    return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
+
+
 def mel_blocks(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
     """Read a track once more; yield its Wav2Lip mel features in blocks, (80, n) float32, 80 columns a second.
 
@@ -150,10 +199,19 @@ def mel_blocks(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
         UnreadableMedia: FFmpeg fails on the file.
     """
     mel = MelStream()
-    with closing(read_samples(speech.path, "mono", SAMPLE_RATE_HZ)) as pieces:
-        for samples in shifted(pieces, speech.offset_s, 1, SAMPLE_RATE_HZ):
+    with closing(_heard(speech)) as pieces:
+        for samples in pieces:
             yield from mel.push(samples[0])
     yield mel.finish()
+
+
+def _heard(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
+    """Yield a track's samples, (1, n) float32 at 16 kHz, as `read_speech` and `put_together` measure them."""
+    if speech.passages:
+        yield from speech_samples(speech, "mono", SAMPLE_RATE_HZ)
+        return
+    with closing(read_samples(speech.path, "mono", SAMPLE_RATE_HZ)) as pieces:
+        yield from shifted(pieces, speech.offset_s, 1, SAMPLE_RATE_HZ)
 
 
 def channel_count(path: Path) -> int:
@@ -177,15 +235,53 @@ def read_samples(path: Path, layout: str, sample_rate_hz: int) -> Generator[NDAr
         yield from _resampled(container, _audio_stream(container, path), layout, sample_rate_hz, Counter())
 
 
-def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
     """Yield a speech's samples in pieces of shape (channels, n), float32, -1..1, from time 0 on: with its offset, and without clipping.
 
     Raises:
         UnreadableMedia: FFmpeg fails on the file.
     """
     channel_count = 1 if layout == "mono" else 2
+    if speech.passages:
+        yield from _joined(speech.passages, layout, sample_rate_hz)
+        return
     for samples in shifted(read_samples(speech.path, layout, sample_rate_hz), speech.offset_s, channel_count, sample_rate_hz):
         yield samples if speech.gain == 1 else samples * np.float32(speech.gain)
+
+
+def _joined(passages: Sequence[Passage], layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield passages as one track, (channels, n) float32, with silence between them."""
+    channel_count, position = (1 if layout == "mono" else 2), 0
+    for passage in passages:
+        start, end = round(passage.start_s * sample_rate_hz), round(passage.end_s * sample_rate_hz)
+        yield from silence(channel_count, start - position, sample_rate_hz)
+        position = start
+        for samples in _said(passage, layout, sample_rate_hz):
+            yield np.broadcast_to(samples, (channel_count, samples.shape[1]))
+            position += samples.shape[1]
+        yield from silence(channel_count, end - position, sample_rate_hz)
+        position = end
+
+
+def _said(passage: Passage, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    """Yield a passage's samples, faded where it was cut out of its track."""
+    track, count, position = passage.track, round(passage.said_s * sample_rate_hz), 0
+    fade = min(round(CUT_FADE_S * sample_rate_hz), count // 2)
+    # FFmpeg would turn one channel down by 3 dB to make two of it.
+    own = "mono" if track.channel_count == 1 else layout
+    with closing(speech_samples(replace(track, offset_s=track.offset_s - passage.from_s), own, sample_rate_hz)) as pieces:
+        for piece in pieces:
+            samples = piece[:, : count - position]
+            places = position + np.arange(samples.shape[1], dtype=np.float32)
+            gain = np.ones(samples.shape[1], np.float32)
+            if passage.from_s:
+                gain = np.minimum(gain, (places + 1) / (fade + 1))
+            if passage.from_s + passage.said_s < track.duration_s:
+                gain = np.minimum(gain, (count - places) / (fade + 1))
+            yield samples * gain
+            position += samples.shape[1]
+            if position >= count:
+                return
 
 
 def shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:

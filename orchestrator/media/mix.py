@@ -31,14 +31,16 @@ class Background:
 
     path: Path
     channel_count: int
-    level_db: float
-    """How loud it is, compared with what it is in the source."""
+    level_db: float | None
+    """How loud it is under the speech, compared with what it is in the source; None where it is not heard there."""
     period_s: Fraction
     """Length of the source's pictures: when they are over, the sound begins again with its start."""
     repeats: bool
     """Whether it begins again; if not, silence follows."""
     pictures_start_s: Fraction = Fraction(0)
     """How long after the file's own beginning its first picture is shown; the sound before that is left out, s."""
+    under_s: tuple[tuple[Fraction, Fraction], ...] | None = None
+    """From when to when it lies under speech, s; elsewhere it is as it is in the source. None: everywhere."""
 
 
 def channels_of_source(path: Path) -> int:
@@ -55,13 +57,30 @@ def channels_of_source(path: Path) -> int:
 
 def mixed(speech: Iterator[NDArray[np.float32]], background: Background, layout: str) -> Iterator[NDArray[np.float32]]:
     """Yield the speech with a background under it, (channels, n) float32 at `MIX_RATE_HZ`, as long as the speech is."""
-    under, gain = _Puller(_running(background, layout)), np.float32(10 ** (background.level_db / 20))
+    under = _Puller(_running(background, layout))
 
     def added() -> Iterator[NDArray[np.float32]]:
+        position = 0
         for piece in speech:
-            yield piece + gain * under.take(piece.shape[1])
+            yield piece + _background_gain(background, position, piece.shape[1]) * under.take(piece.shape[1])
+            position += piece.shape[1]
 
     return limited(added())
+
+
+def _background_gain(background: Background, position: int, count: int) -> NDArray[np.float32]:
+    """Return the gain of a background's samples from `position` on, (count,); it fades before and behind each stretch of speech."""
+    level = np.float32(0 if background.level_db is None else 10 ** (background.level_db / 20))
+    if background.under_s is None:
+        return np.full(count, level)
+    share = np.zeros(count, np.float32)
+    places = position + np.arange(count)
+    for start_s, end_s in background.under_s:
+        first, stop = round(start_s * MIX_RATE_HZ), round(end_s * MIX_RATE_HZ)
+        if first - FADE_SAMPLES < position + count and position < stop + FADE_SAMPLES:
+            outside = np.maximum(np.maximum(first - places, places - stop + 1), 0)
+            share = np.maximum(share, 1 - np.minimum(1, outside.astype(np.float32) / FADE_SAMPLES))
+    return 1 + share * (level - 1)
 
 
 def together(voices: Sequence[Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:

@@ -43,10 +43,12 @@ def render_frames(
     models: Models,
     heard: Sequence[Speech],
     spans: Sequence[Spans | None],
+    shares: NDArray[np.float32],
     places: NDArray[np.int64],
     watch: Watch,
 ) -> Generator[Shown]:
     """Yield the output's frames at (n,) rising `places`. Of each track, lips follow what is `heard`, and rest outside its `spans`.
+    `shares` (V, N) says how far in each frame of the output, see `speaking_shares`.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches; another puts the mouths in place while the
     consumer encodes; the number of frames under way is bounded.
@@ -57,7 +59,7 @@ def render_frames(
             opened.enter_context(speech_windows(speech, models.lip_model, said, plan.options.temperature))
             for speech, said in zip(heard, spans, strict=True)
         ]
-        frames = prefetch(_with_mouths(plan, analysis, shown, models, windows, places, watch), 1, "render-paste", watch)
+        frames = prefetch(_with_mouths(plan, analysis, shown, models, windows, shares, places, watch), 1, "render-paste", watch)
         if models.enhancer is not None:
             frames = enhanced(frames, models.enhancer, colour, watch)
         for frame in opened.enter_context(closing(faded(frames))):
@@ -66,12 +68,19 @@ def render_frames(
 
 
 def _with_mouths(
-    plan: RenderPlan, analysis: Analysis, shown: Timeline, models: Models, windows: Sequence[Windows], places: NDArray[np.int64], watch: Watch
+    plan: RenderPlan,
+    analysis: Analysis,
+    shown: Timeline,
+    models: Models,
+    windows: Sequence[Windows],
+    shares: NDArray[np.float32],
+    places: NDArray[np.int64],
+    watch: Watch,
 ) -> Generator[Shown]:
     colour, lip_model = stream_colour(plan.info), models.lip_model
     with VideoReader(plan.info, watch.tick) as reader:
         group_size = frames_in_group(plan.info.frame_bytes, lip_model)
-        frames = cut_shots(reader, plan, analysis, shown, lip_model, windows, places, watch)
+        frames = cut_shots(reader, plan, analysis, shown, lip_model, windows, shares, places, watch)
         if models.occluder is not None:
             frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
         batches = batched(frames, lambda shot: len(shot.speaking), group_size)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.inference.contract import FACE_EMBEDDER
 from orchestrator.media.audio import AudioInfo
@@ -15,14 +16,19 @@ from preprocess.pose import Presence
 from preprocess.speaker import FaceAt
 from preprocess.voice import Spans
 
+LEAST_CUT_S = 0.05
+"""Less than this is not worth a note, s."""
 
-def render_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None]) -> tuple[str, ...]:
-    """Return the notes of a render."""
+
+def render_notes(
+    plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None], spoken: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """Return the notes of a render, in whose `spoken` frames, (N,), somebody may speak."""
     speeches = [voice.speech.info for voice in plan.voices]
     return (
         *_time_notes(analysis, shown),
         *_picture_notes(plan.info),
-        *_speaker_notes(plan, models, analysis, shown),
+        *_speaker_notes(plan, models, analysis, shown.source[spoken]),
         *_input_notes(speeches, analysis),
         *_voice_notes(spans, models.voice_separator is not None),
         *plan.output.notes,
@@ -61,7 +67,7 @@ def _picture_notes(info: VideoInfo) -> Iterator[str]:
         yield f"The source's odd size {info.size_wh[0]}x{info.size_wh[1]} was cut to {info.working_size_wh[0]}x{info.working_size_wh[1]}."
 
 
-def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline) -> Iterator[str]:
+def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, spoken: NDArray[np.int64]) -> Iterator[str]:
     is_by_point = any(isinstance(voice.choice, FaceAt) for voice in plan.voices)
     if is_by_point and models.embedder is None and analysis.cuts:
         yield (
@@ -71,7 +77,7 @@ def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, shown: 
     if models.embedder is None:
         return
     stranger = np.logical_and.reduce([track.presence == Presence.NOT_THE_SPEAKER for track in analysis.tracks])
-    if count := int(stranger[shown.source[: shown.speech_frames]].sum()):
+    if count := int(stranger[spoken].sum()):
         who = "nobody who was chosen is" if len(plan.voices) > 1 else f"the person {'who was chosen' if is_by_point else 'in the picture'} is not"
         other = "a point in another frame" if is_by_point else "another picture of him"
         yield (
@@ -89,6 +95,9 @@ def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[
         yield f"The speech's {count} channels were mixed into two."
     if damaged := sum(speech.damaged_packet_count for speech in speeches):
         yield f"The speech has {damaged} damaged packets, which are left out."
+    for passage in (passage for speech in speeches for passage in speech.passages):
+        if passage.cut_s > LEAST_CUT_S:
+            yield f"The speech of the segment from {float(passage.start_s):g} s on is {float(passage.cut_s):.2f} s longer than that; it was cut."
 
 
 def _voice_notes(spans: Sequence[Spans | None], is_separated: bool) -> Iterator[str]:

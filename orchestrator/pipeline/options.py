@@ -10,6 +10,7 @@ from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
 from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
+from orchestrator.pipeline.passages import Segments
 from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import RateChoice, SyncMode
 
@@ -72,6 +73,11 @@ class RenderOptions(BaseModel):
         0.0, ge=0, le=60, description="Seconds for which the end fades into the beginning where `sync_mode` loop begins again."
     )
 
+    segments: Segments | None = Field(
+        None,
+        description="Parts of the video, in which alone somebody speaks; the rest stays as it is, its own sound included, and so does the length. "
+        'JSON, a list such as [{"start": 2, "end": 5, "audio": 1, "audio_start": 0, "audio_end": 3}], s; audio 1 is the speech, 2 the next one.',
+    )
     speaker: Speaker = Field(
         "auto",
         max_length=64,
@@ -158,6 +164,11 @@ class RenderOptions(BaseModel):
         return rate
 
     @property
+    def mode(self) -> SyncMode:
+        """What happens where the speech and the video differ in length: in segments, the video keeps its own."""
+        return self.sync_mode if self.segments is None else "silence"
+
+    @property
     def audio_offset_s(self) -> Fraction:
         """By how much the speech begins later, to the microsecond."""
         return Fraction(self.audio_offset).limit_denominator(1_000_000)
@@ -188,5 +199,9 @@ class RenderOptions(BaseModel):
         _ = self.rate
         if self.loop_crossfade and self.sync_mode != "loop":
             raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
+        if self.segments is not None and self.sync_mode in ("loop", "remap"):
+            raise InvalidOption(f"With segments the video keeps its length, and sync_mode is {self.sync_mode}; leave it out.")
+        if self.segments is not None and self.audio_offset:
+            raise InvalidOption("Each segment says when it begins; leave audio_offset out.")
         if self.speaker_boxes is not None and self.speaker != "auto":
             raise InvalidOption("speaker and speaker_boxes both say who speaks; give one of them.")

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import InvalidOption, StorageError
-from orchestrator.media.audio import read_speech
+from orchestrator.errors import InvalidOption, LimitExceeded, StorageError
+from orchestrator.media.audio import put_together, read_speech
 from orchestrator.media.formats import CONTAINERS, container_of
 from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, bits_of, probe_video
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.passages import check_segments, placed
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import read_reference
-from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speaker_image, check_speakers, speaker_choice
+from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speaker_image, check_speakers, speaker_choice, voices_of
 from orchestrator.pipeline.timeline import frame_order, speech_frame_count
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import DecoderChoice
@@ -52,7 +53,7 @@ class RenderPlan:
         rate = expected_rate(self.info, self.options)
         source = round(self.info.expected_frame_count * rate / self.info.frame_rate)
         speech = speech_frame_count(self.speech_s, rate)
-        return len(frame_order(self.options.sync_mode, source or speech, speech))
+        return len(frame_order(self.options.mode, source or speech, speech))
 
 
 def expected_rate(info: VideoInfo, options: RenderOptions) -> Fraction:
@@ -96,7 +97,7 @@ def plan_render(
     """
     options = options or RenderOptions()
     options.check()
-    check_speakers(options.speaker, [other.speaker for other in others])
+    voice_of = check_voices(options, [other.speaker for other in others])
     if speaker_image is not None:
         check_speaker_image(options.speaker, options.speaker_boxes, len(others))
     if out.suffix and container_of(out) is None and options.container is None:
@@ -121,18 +122,50 @@ def plan_render(
     info = replace(info, keeps_alpha=output.keeps_alpha, decoder=decoder)
     if options.background_audio is not None:
         channels_of_source(video)
-    choices = [speaker_choice(options.speaker, options.speaker_boxes, info), *(speaker_choice(other.speaker, None, info) for other in others)]
+    speakers = [options.speaker, *(other.speaker for other in others)]
+    choices = [speaker_choice(speakers[voice_of.index(voice)], None if voice else options.speaker_boxes, info) for voice in range(max(voice_of) + 1)]
     tick = (watch or Watch()).tick
     speeches = [
         read_speech(path, tick, limits.max_duration_s, options.audio_offset_s - _until_pictures_s(path, info))
         for path in (audio, *(other.audio for other in others))
     ]
+    if options.segments is not None:
+        tracks = [speech.info for speech in speeches]
+        passages = [placed(options.segments, tracks, voice_of, voice, _longest_s(info)) for voice in range(len(choices))]
+        if (end_s := max(passage.end_s for own in passages for passage in own)) > limits.max_duration_s:
+            raise LimitExceeded(f"A segment ends at {float(end_s):g} s; at most {limits.max_duration_s:.0f} s are accepted.")
+        speeches = [put_together(own, tick) for own in passages]
     voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
     speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
     portrait = None if speaker_image is None else read_reference(speaker_image)
     return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait)
+
+
+def check_voices(options: RenderOptions, speakers: Sequence[str]) -> list[int]:
+    """Check that it is plain who says what; return by track to which voice it belongs, numbered from 0.
+
+    Args:
+        options: of the render; they choose the first speaker.
+        speakers: of each further track.
+
+    Raises:
+        InvalidOption: speakers cannot be told apart, or segments and tracks do not fit together.
+    """
+    if options.segments is None:
+        check_speakers(options.speaker, speakers)
+        return list(range(len(speakers) + 1))
+    check_speakers(options.speaker, [speaker for speaker in speakers if speaker])
+    voice_of = voices_of(options.speaker, speakers)
+    check_segments(options.segments, voice_of)
+    return voice_of
+
+
+def _longest_s(info: VideoInfo) -> Fraction | None:
+    """Return how long a video is at most if its header is right but for a tenth and a second; None where it says nothing, and of a still."""
+    said_s = info.expected_frame_count / info.frame_rate
+    return None if info.is_still or not said_s else said_s * 11 / 10 + 1
 
 
 def _until_pictures_s(audio: Path, info: VideoInfo) -> Fraction:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from orchestrator.errors import MissingStream
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.media.assembly import assemble
@@ -25,6 +27,7 @@ from orchestrator.pipeline.frames import render_frames
 from orchestrator.pipeline.models import DEFAULT_ROLES, Models, open_models
 from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.parts import Part, copies_in
+from orchestrator.pipeline.passages import check_begins_in, speaking_shares
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import Recogniser
@@ -74,7 +77,7 @@ def render(
     recogniser = None if models.embedder is None else Recogniser.of(plan.portrait, models.detector, models.embedder)
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
         # One more than the limit shows that there are too many, however many there are.
-        extent = Extent(None if shows_whole_source(options.sync_mode) else speech_s, plan.limits.max_frames + 1)
+        extent = Extent(None if shows_whole_source(options.mode) else speech_s, plan.limits.max_frames + 1)
         known = KnownFaces(info, models.detector, tracks, watch)
         clock = StageClock("analyse", 0, None)
         under_way = None
@@ -112,12 +115,14 @@ def render(
         frame_rate=str(shown.clock.frame_rate),
         size_wh=info.working_size_wh,
         duration_s=float(shown.duration_s),
-        audio_duration_s=float(speech_s),
+        audio_duration_s=float(speech_s if options.segments is None else min(speech_s, shown.duration_s)),
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
         copied=folder.copied(),
-        passed_through_because=reasons_of(folder.edited(), shown.source, shown.speech_frames, analysis.tracks),
+        passed_through_because=reasons_of(
+            folder.edited(), shown.source, prepared.shares > 0, analysis.tracks, is_cut_up=options.segments is not None
+        ),
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
@@ -125,7 +130,7 @@ def render(
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         speech_s=_spoken_s(plan.voices, prepared.spans),
-        notes=render_notes(plan, models, analysis, shown, prepared.spans),
+        notes=render_notes(plan, models, analysis, shown, prepared.spans, np.any(prepared.shares > 0, 0)),
     )
 
 
@@ -141,19 +146,28 @@ class _Prepared:
     """Of each voice, see `heard_speech`."""
     spans: Sequence[Spans | None]
     """When each of them speaks; None where nobody can tell."""
+    shares: NDArray[np.float32]
+    """(V, N) see `speaking_shares`."""
 
 
 def _prepare(plan: RenderPlan, analysis: Analysis, models: Models, path: Path, watch: Watch) -> _Prepared:
     """Lay an output out, open the folder of its segments, and listen to the speech."""
-    options = plan.options
-    shown = lay_out(options.sync_mode, options.rate, analysis.times, plan.speech_s, analysis.is_whole, options.loop_crossfade_s)
+    options, speech_s = plan.options, plan.speech_s
+    if options.segments is not None and not plan.info.is_still:
+        for segment in options.segments:
+            check_begins_in(segment, analysis.times.duration_s)
+        speech_s = min(speech_s, analysis.times.duration_s)
+    shown = lay_out(options.mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
+    if speech_s < plan.speech_s:
+        shown = replace(shown, sound_s=shown.duration_s)
     if max(shown.frame_count, len(analysis.index)) > plan.limits.max_frames:
         raise too_many_frames(shown.frame_count, plan.limits)
     folder = SegmentFolder(path, _fingerprint(plan, shown, models))
     first = sum(segment.file.frame_count for segment in folder.finished)
     heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
     spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
-    return _Prepared(shown, folder, first, heard, spans)
+    shares = np.stack([speaking_shares(voice.speech.info, shown) for voice in plan.voices])
+    return _Prepared(shown, folder, first, heard, spans, shares)
 
 
 def _render_prepared(
@@ -184,7 +198,7 @@ def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, 
     shown, folder = prepared.shown, prepared.folder
     passed_through = folder.passed_through_count
     speech, *others = (voice.speech.info for voice in plan.voices)
-    copies = _copies(plan, analysis, shown, watch) if plan.options.smart else []
+    copies = _copies(plan, analysis, shown, prepared.shares > 0, watch) if plan.options.smart else []
     with (
         closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis, shown), others)) as sound,
         SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer,
@@ -192,7 +206,7 @@ def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, 
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
         for copy in copies:
             is_rendered[copy.first : copy.stop] = False
-        pictures = render_frames(plan, analysis, shown, models, prepared.heard, prepared.spans, np.flatnonzero(is_rendered), watch)
+        pictures = render_frames(plan, analysis, shown, models, prepared.heard, prepared.spans, prepared.shares, np.flatnonzero(is_rendered), watch)
         with closing(pictures):
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
@@ -202,31 +216,39 @@ def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, 
     clock.advance(shown.frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
 
 
-def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, watch: Watch) -> list[Part]:
+def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, speaking: NDArray[np.bool_], watch: Watch) -> list[Part]:
     """Return what of the output can be copied: whole groups of the source in which there is no face to speak, or nothing to be said."""
     if not analysis.index.is_seekable:
         return []
     is_untouched = shown.incoming < 0
-    speaking = shown.source[: shown.speech_frames]
     for track in analysis.tracks:
-        is_untouched[: len(speaking)] &= ~track.is_present[speaking]
+        is_untouched &= ~(speaking[track.speaker] & track.is_present[shown.source])
     gops = closed_gops(plan.info, analysis.index.pts, watch.tick)
     return copies_in(shown.source, is_untouched, gops, plan.output.encoding.segment_frame_count(shown.clock.frame_rate))
 
 
 def _background(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Background | None:
-    """Return the source's own sound where it is to lie under the speech: it begins again where the pictures would, except behind `silence`'s end."""
-    options = plan.options
-    if options.background_audio is None:
+    """Return the source's own sound where it is heard: under the speech if that is asked for, and beside segments.
+
+    It begins again where the pictures would, except behind the end of a video that is shown once.
+    """
+    options, info = plan.options, plan.info
+    if options.background_audio is None and options.segments is None:
         return None
+    try:
+        channel_count = channels_of_source(info.path)
+    except MissingStream:
+        return None  # what was asked for has been checked
     period_s = shown.round_s or (analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, plan.speech_s))
+    passages = [passage for voice in plan.voices for passage in voice.speech.info.passages]
     return Background(
-        plan.info.path,
-        channels_of_source(plan.info.path),
+        info.path,
+        channel_count,
         options.background_audio,
         period_s,
-        options.sync_mode != "silence",
-        plan.info.start_s,
+        options.mode != "silence",
+        info.start_s,
+        None if options.segments is None else tuple((passage.start_s, passage.end_s) for passage in passages),
     )
 
 

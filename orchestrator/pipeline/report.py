@@ -31,8 +31,8 @@ class RenderReport:
     copied: tuple[tuple[int, int], ...]
     """Those among them that are the source's own packets, not encoded again, as ranges [first, behind the last)."""
     passed_through_because: Mapping[str, tuple[tuple[int, int], ...]]
-    """The same ranges by reason: `after_speech`, `at_rest` (the mouth closed in silence), and of faces that are left alone `no_face`,
-    `not_the_speaker`, `too_small` and `profile`."""
+    """The same ranges by reason: `after_speech` or `outside_segments`, `at_rest` (the mouth closed in silence), and of faces that are left alone
+    `no_face`, `not_the_speaker`, `too_small` and `profile`."""
     speakers: tuple["SpeakerReport", ...]
     cuts: tuple[int, ...]
     """Source frames with which a new shot begins."""
@@ -78,22 +78,23 @@ def speaker_report(track: FaceTrack) -> SpeakerReport:
 
 
 def reasons_of(
-    edited: NDArray[np.bool_], source: NDArray[np.int64], speech_frames: int, tracks: Sequence[FaceTrack]
+    edited: NDArray[np.bool_], source: NDArray[np.int64], speaking: NDArray[np.bool_], tracks: Sequence[FaceTrack], *, is_cut_up: bool = False
 ) -> Mapping[str, tuple[tuple[int, int], ...]]:
     """Return why output frames are the source's own, as ranges by reason.
 
     Args:
         edited: (n,) whether an output frame was edited.
         source: (n,) the source frame that it shows.
-        speech_frames: output frames that the speech takes.
+        speaking: (V, n) whether each voice may speak in it.
         tracks: the speakers' tracks over the source frames.
+        is_cut_up: whether speech was asked for in segments.
     """
     rank = np.zeros(len(edited), np.uint8)
     for track in tracks:  # of several faces, the one that comes nearest to being edited gives the reason
-        rank = np.maximum(rank, _RANK[track.presence[source]])
-    is_behind = np.arange(len(edited)) >= speech_frames
-    found = {name: frame_ranges(~edited & ~is_behind & (rank == at)) for at, name in enumerate(_REASON_BY_RANK)}
-    found["after_speech"] = frame_ranges(~edited & is_behind)
+        rank = np.maximum(rank, np.where(speaking[track.speaker], _RANK[track.presence[source]], 0))
+    is_beside = ~speaking.any(0)
+    found = {name: frame_ranges(~edited & ~is_beside & (rank == at)) for at, name in enumerate(_REASON_BY_RANK)}
+    found["outside_segments" if is_cut_up else "after_speech"] = frame_ranges(~edited & is_beside)
     return {name: ranges for name, ranges in found.items() if ranges}
 
 

@@ -82,10 +82,11 @@ def cut_shots(
     shown: Timeline,
     lip_model: LipModel,
     windows: Sequence[Windows],
+    shares: NDArray[np.float32],
     places: NDArray[np.int64],
     watch: Watch,
 ) -> Generator[Shot]:
-    """Decode the output's source frames in order and cut out the faces. What lies behind the speech stays as it is.
+    """Decode the output's source frames in order and cut out the faces of those who speak; `shares` (V, N) says how far.
 
     Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
     both mouths move alike.
@@ -94,14 +95,15 @@ def cut_shots(
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
 
     def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
-        speaking = []
+        faces = []
         analysis.wait_for(frame.index)
-        for track in analysis.tracks if index < shown.speech_frames else ():
-            if track.is_present_in(frame.index):
-                face = _face_of(track, frame.index, lip_model, mask)
+        for track in analysis.tracks:
+            share = float(shares[track.speaker, index])
+            if share and track.is_present_in(frame.index):
+                face = _face_of(track, frame.index, lip_model, mask, share)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
-                speaking.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
-        return Shot(index, frame, tuple(speaking), weight)
+                faces.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
+        return Shot(index, frame, tuple(faces), weight)
 
     incoming = shown.incoming[places]
     # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
@@ -120,10 +122,10 @@ def _decoded_beside(plan: RenderPlan, analysis: Analysis, order: NDArray[np.int6
         yield from reader.decode_order(analysis.index, order)
 
 
-def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32]) -> Face:
-    """Return where a track's face is in a source frame, with what of the lip model's `mask` may be changed there."""
+def _face_of(track: FaceTrack, source_index: int, lip_model: LipModel, mask: NDArray[np.float32], share: float) -> Face:
+    """Return where a track's face is in a source frame, with what of the lip model's `mask` may be changed there, and how far."""
     landmarks5, outline = track.landmarks5[source_index], track.outline[source_index]
     to_crop = frame_to_crop_matrix(landmarks5, lip_model.template5, lip_model.stretch)
     own_mask = outline_mask(mask, outline @ to_crop[:, :2].T + to_crop[:, 2]) if len(outline) else mask
-    strength = track.strength[source_index]
+    strength = track.strength[source_index] * share
     return Face(landmarks5, to_crop, own_mask if strength == 1 else own_mask * strength)

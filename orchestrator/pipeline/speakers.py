@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,13 +27,18 @@ def _known(text: str) -> str:
     return text
 
 
-def _from_json(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("must be JSON, a list of boxes [x1, y1, x2, y2] or null") from None
+def from_json(what: str) -> Callable[[Any], Any]:
+    """Return what reads a list that a flag or a form's field brings as text; `what` says what it is a list of."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError(f"must be JSON, a list of {what}") from None
+
+    return read
 
 
 def _real(boxes: tuple[Box | None, ...]) -> tuple[Box | None, ...]:
@@ -59,7 +64,16 @@ class SpeakerAudio:
 
     audio: Path
     speaker: str
-    """`X,Y` or `X,Y,FRAME`, a point on his face."""
+    """`X,Y` or `X,Y,FRAME`, a point on his face; with segments nothing, too: one more track of the first speaker."""
+
+
+def voices_of(speaker: str, others: Sequence[str]) -> list[int]:
+    """Return by track to which voice it belongs, numbered from 0: a track without a speaker of its own is one more of the first one's."""
+    known = [speaker]
+    for other in others:
+        if other and other not in known:
+            known.append(other)
+    return [0, *(known.index(other) if other else 0 for other in others)]
 
 
 def check_speakers(speaker: str, others: Sequence[str]) -> None:
@@ -86,7 +100,7 @@ def check_speaker_image(speaker: str, boxes: Sequence[Box | None] | None, other_
 Speaker = Annotated[str, AfterValidator(_known)]
 """`auto`, `all`, `X,Y` or `X,Y,FRAME`, px of the picture as shown, frames counted from 0."""
 
-Boxes = Annotated[tuple[Box | None, ...], BeforeValidator(_from_json), AfterValidator(_real)]
+Boxes = Annotated[tuple[Box | None, ...], BeforeValidator(from_json("boxes [x1, y1, x2, y2] or null")), AfterValidator(_real)]
 """For each frame x1 y1 x2 y2, px of the picture as shown, or null."""
 
 

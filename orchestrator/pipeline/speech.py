@@ -17,7 +17,7 @@ from orchestrator.media.audio import Speech, mel_blocks, read_speech, speech_sam
 from orchestrator.media.track_file import store_track
 from orchestrator.pipeline.options import USUAL_TEMPERATURE
 from orchestrator.pipeline.watch import Watch
-from preprocess.mel import COLUMNS_PER_S, MelWindows, clipped, loud_gain_db, with_gain, with_level, with_temperature
+from preprocess.mel import COLUMNS_PER_S, MIN_DB, MelWindows, clipped, loud_gain_db, with_gain, with_level, with_temperature
 from preprocess.speech_features import SAMPLE_RATE_HZ, feature_window
 from preprocess.voice import Spans, speech_gain, speech_spans
 
@@ -59,10 +59,16 @@ def find_speech(speech: Speech, voice_activity: VoiceActivity, watch: Watch) -> 
         InferenceError: Triton failed.
         RenderError: the watch says that the render must not go on.
     """
-    gain = np.float32(10.0 ** (loud_gain_db(speech.levels_db, VOICE_LEVEL_DB) / 20.0))
+    gain = np.float32(10.0 ** (loud_gain_db(_sounding(speech.levels_db), VOICE_LEVEL_DB) / 20.0))
     pieces = (samples[0] * gain for samples in speech_samples(speech.info, "mono", voice_activity.sample_rate_hz))
     voice = voice_activity.listen(pieces, watch.result)
     return speech_spans(voice, voice_activity.chunk_samples / voice_activity.sample_rate_hz)
+
+
+def _sounding(levels_db: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the levels of where there is any sound: between segments there is none, for most of the track maybe."""
+    sounding = levels_db[levels_db > MIN_DB]
+    return sounding if len(sounding) else levels_db
 
 
 def check_temperature(lip_model: LipModel, temperature: float) -> None:
@@ -115,7 +121,7 @@ def _heard_mel(
     gain_db = None
     if loud_level_db is not None:
         is_spoken = None if gain is None or not (gain == 1).any() else gain == 1
-        gain_db = loud_gain_db(levels_db if is_spoken is None else levels_db[is_spoken], loud_level_db)  # music between may be louder
+        gain_db = loud_gain_db(_sounding(levels_db) if is_spoken is None else levels_db[is_spoken], loud_level_db)  # music between may be louder
     first = 0
     for block in blocks:
         mel = block if gain_db is None else with_level(block, gain_db)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from orchestrator.errors import UnreadableMedia
+from orchestrator.media.audio import Passage, mel_blocks, put_together, read_samples, read_speech, speech_samples
 from orchestrator.media.audio import channel_count as channel_count_of
-from orchestrator.media.audio import mel_blocks, read_samples, read_speech
 from preprocess.mel import clipped, levels_db
 from tests.clips import Clip, Sound, make_clip, make_sound, mel_of, write_wav
 from tests.debian import run_ffmpeg
@@ -104,6 +104,32 @@ def test_features_are_those_of_librosas_mono_track(tmp_path: Path, sample_rate_h
     np.testing.assert_allclose(speech.levels_db[2:-2], levels_db(expected)[2:-2], atol=1)
     # Two resamplers differ in the last bands below their cut-off, and nowhere else; 0.08 is one decibel.
     np.testing.assert_allclose(actual[:70, 2:-2], expected[:70, 2:-2], atol=0.08)
+
+
+@pytest.mark.parametrize("sample_rate_hz", [16_000, 48_000])
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_passages_of_several_tracks_make_one(tmp_path: Path, layout: str, sample_rate_hz: int) -> None:
+    """A track of one channel and one of two, pieces of both, cut in mid-tone."""
+    mono = read_speech(make_sound(tmp_path / "mono.wav", Sound(sample_rate_hz=48_000, duration_s=Fraction(2)))).info
+    stereo = read_speech(make_sound(tmp_path / "stereo.wav", Sound(sample_rate_hz=48_000, layout="stereo", duration_s=Fraction(1)))).info
+    half, third = Fraction(1, 2), Fraction(1, 3)
+    made = put_together([Passage(mono, half, Fraction(1), third, half), Passage(stereo, Fraction(3, 2), Fraction(3), Fraction(0), Fraction(1))])
+    assert (float(made.info.duration_s), made.info.channel_count, len(made.levels_db)) == (3, 2, 241)
+    found = np.concatenate(list(speech_samples(made.info, layout, sample_rate_hz)), axis=1)
+    assert found.shape == (2 if layout == "stereo" else 1, 3 * sample_rate_hz)
+    first = np.concatenate(list(read_samples(mono.path, "mono", sample_rate_hz)), axis=1)
+    second = np.concatenate(list(read_samples(stereo.path, layout, sample_rate_hz)), axis=1)
+    at = sample_rate_hz // 2
+    from_ = round(third * sample_rate_hz)
+    inner = slice(at // 20, at - at // 20)
+    for channel in found:
+        np.testing.assert_array_equal(channel[at : 2 * at][inner], first[0, from_ : from_ + at][inner])
+        assert abs(channel[at]) < 0.01 and abs(channel[2 * at - 1]) < 0.01, "what is cut out of a track does not click"
+    np.testing.assert_array_equal(found[:, 3 * at : 5 * at], second[:, : 2 * at])
+    for silent in (found[:, :at], found[:, 2 * at : 3 * at], found[:, 5 * at :]):
+        assert not silent.any()
+    blocks = np.concatenate(list(mel_blocks(made.info)), axis=1)
+    np.testing.assert_array_equal(levels_db(blocks), made.levels_db)
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, 1e30])

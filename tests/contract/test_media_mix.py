@@ -1,6 +1,7 @@
 """The source's own sound under the speech: at its level, in its place, begun again where the pictures are, never clipped."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orchestrator.errors import MissingStream
-from orchestrator.media.audio import read_speech
+from orchestrator.media.audio import read_samples, read_speech
 from orchestrator.media.mix import BLOCK_SAMPLES, CEILING, MIX_RATE_HZ, Background, channels_of_source, limited, mixed
 from orchestrator.media.sound import SpeechEncoder
 from tests.clips import make_clip, write_wav
@@ -57,6 +58,20 @@ def test_background_begins_again_with_the_pictures_and_no_click(tmp_path: Path) 
     assert np.array_equal(once[: MIX_RATE_HZ // 2], found[: MIX_RATE_HZ // 2]) and not once[MIX_RATE_HZ:].any()
     cut = np.concatenate(list(mixed(silence(1.0), background(path, 0.0, Fraction(3, 10)), "mono")), 1)[0]
     assert np.abs(np.diff(cut)).max() <= 2 * np.pi * 1000 / MIX_RATE_HZ * 0.3 * 1.1, "no step larger than the tone's own"
+
+
+def test_background_beside_passages_is_as_it_was_and_under_them_at_its_level(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "source.wav", tone(1000, 3.0), MIX_RATE_HZ)
+    under = ((Fraction(1, 2), Fraction(1)), (Fraction(2), Fraction(5, 2)))
+    for level_db, expected in ((None, 0.0), (-20.0, 0.03)):
+        beside = replace(background(path, 0.0, Fraction(3), repeats=False), level_db=level_db, under_s=under)
+        found = np.concatenate(list(mixed(silence(3), beside, "mono")), 1)[0]
+        for start_s, level in ((0.0, 0.3), (0.5, expected), (1.1, 0.3), (2.0, expected), (2.6, 0.3)):
+            first = round(start_s * MIX_RATE_HZ)
+            assert level_of(found[first : first + 14_400], 1000) == pytest.approx(level, abs=1e-3), start_s
+        own = np.concatenate(list(read_samples(path, "mono", MIX_RATE_HZ)), 1)[0]
+        assert np.array_equal(found[: MIX_RATE_HZ * 48 // 100], own[: MIX_RATE_HZ * 48 // 100]), "not a bit of it is changed"
+        assert np.abs(np.diff(found)).max() <= 2 * np.pi * 1000 / MIX_RATE_HZ * 0.3 * 1.1, "no step larger than the tone's own"
 
 
 def test_rounds_of_a_background_do_not_drift_from_the_pictures(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`lipsync serve`: `POST /render` as curl uses it, health, and what a service on its own must withstand."""
 
 import io
+import json
 import socket
 import subprocess
 import threading
@@ -127,6 +128,17 @@ def test_further_speakers_are_further_files_with_a_point_each(service: Service, 
     for left_out, part in (("speaker_2", "belong together"), ("speaker", "chosen by a point")):
         answer = service.http.post("/render", files=files, data={name: text for name, text in fields.items() if name != left_out})
         assert (answer.status_code, part in answer.json()["detail"]) == (422, True)
+
+
+def test_segments_of_one_speaker_take_further_files_without_a_point(service: Service, clip: Path, tmp_path: Path) -> None:
+    audio = write_wav(tmp_path / "short.wav", speech_like(0.5), SPEECH_RATE_HZ).read_bytes()
+    files = {"video": clip.read_bytes(), "audio": audio, "audio_2": audio}
+    segments = [{"start": 0, "end": 0.2}, {"start": 0.5, "end": 0.9, "audio": 2}]
+    answer = service.http.post("/render", files=files, data={"preset": "ultrafast", "segments": json.dumps(segments)})
+    assert (answer.status_code, frame_count(answer.content)) == (200, 25)
+    for wrong, part in ((json.dumps(segments[:1]), "Audio 2 is in no segment"), ("[{", "must be JSON")):
+        answer = service.http.post("/render", files=files, data={"segments": wrong})
+        assert (answer.status_code, answer.json()["code"], part in answer.json()["detail"]) == (422, "invalid_option", True)
 
 
 def test_picture_of_the_speaker_without_a_model_for_it_is_refused(service: Service, clip: Path, speech: Path) -> None:

@@ -184,7 +184,7 @@ def test_wrong_keys_and_ids_are_the_sdks_own_errors(service: Service, finished: 
     assert finished not in [generation.id for generation in service.sdk(OTHER_KEY).generations.list()]
 
 
-SEGMENT = GenerationSegment(start_time=0, end_time=1, audio_input=SegmentAudioInput(ref_id="a"))
+SEGMENT = {"startTime": 0, "endTime": 1, "audioInput": {"refId": "a"}}
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,32 @@ def test_two_speakers_say_their_own_audio_inputs(service: Service, site: str, as
     assert (refused.status_code, "chosen by a point" in refused.json()["message"]) == (400, True)
 
 
+def test_segments_of_the_sdk_have_their_audio_and_the_rest_stays(service: Service, assets: dict[str, str], media: Path) -> None:
+    def segment(start_s: float, end_s: float, name: str, *crop_s: float) -> GenerationSegment:
+        start_time, end_time = crop_s or (None, None)
+        return GenerationSegment(
+            start_time=start_s, end_time=end_s, audio_input=SegmentAudioInput(ref_id=name, start_time=start_time, end_time=end_time)
+        )
+
+    given: list[Input] = [Video(asset_id=assets["clip.mp4"]), *(Audio(asset_id=assets[f"{name}.wav"], ref_id=name) for name in ("long", "speech"))]
+    segments = [segment(0.6, 0.8, "long", 30, 30.2), segment(0.2, 0.4, "speech")]
+    generation = service.sdk().generations.create(model="lipsync-2", input=given, segments=segments)
+    assert generation.segments == segments
+    done = service.ended(generation.id)
+    assert (done["status"], done["error"], done["outputDuration"]) == ("COMPLETED", None, pytest.approx(1.0))
+    assert done["progress"]["framesPassedThrough"] == 15
+
+    upload = {"refId": "audio"}
+    fields = {"model": "lipsync-2", "segments": json.dumps([{"startTime": 0, "endTime": 0.4, "audioInput": upload}])}
+    files = {"video": (media / "clip.mp4").read_bytes(), "audio": (media / "speech.wav").read_bytes()}
+    job = service.ended(service.http.post("/v2/generate", data=fields, files=files).raise_for_status().json()["id"])
+    assert (job["status"], job["progress"]["framesPassedThrough"]) == ("COMPLETED", 15)
+
+
 def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: Service, assets: dict[str, str]) -> None:
     video, audio = {"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}
     good = {"model": "lipsync-2", "input": [video, audio]}
+    named = good | {"input": [video, audio | {"refId": "a"}]}
     speak = Tts(provider=ElevenLabs(voice_id="v", script="hello")).dict(by_alias=True)
     cases: list[tuple[object, int, str]] = [
         (good | {"model": "react-1"}, 400, "mouth-warp"),
@@ -254,7 +277,14 @@ def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: S
         (good | {"input": [audio | {"type": "video"}, audio]}, 400, "no video stream"),
         (good | {"input": [video, {"type": "audio", "url": "http://10.0.0.1/a.wav"}]}, 400, "public"),
         (good | {"input": [video, {"type": "audio", "url": "file:///etc/passwd"}]}, 400, "http"),
-        (good | {"segments": [SEGMENT.dict(by_alias=True)]}, 400, "segments"),
+        (named | {"segments": [SEGMENT | {"audioInput": {"refId": "b"}}]}, 400, "refId of no audio input"),
+        (named | {"segments": [SEGMENT | {"endTime": 0}]}, 400, "segments"),
+        (named | {"segments": [SEGMENT | {"audioInput": {"refId": "a", "startTime": 1}}]}, 400, "both or none"),
+        (named | {"segments": [SEGMENT | {"optionsOverride": {"temperature": 1}}]}, 400, "optionsOverride"),
+        (named | {"segments": [SEGMENT, SEGMENT]}, 400, "overlap"),
+        (named | {"input": [video, *2 * [audio | {"refId": "a"}]], "segments": [SEGMENT]}, 400, "same refId"),
+        (named | {"segments": [SEGMENT], "options": {"segments": [{"start": 0, "end": 1}]}}, 400, "say the same"),
+        (named | {"segments": [SEGMENT], "options": {"sync_mode": "remap"}}, 400, "keeps its length"),
         (good | {"webhookUrl": "http://169.254.169.254/"}, 400, "public"),
         (good | {"outputFileName": "../x"}, 400, "outputFileName"),
         ([], 400, "."),

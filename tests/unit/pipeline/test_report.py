@@ -1,5 +1,6 @@
 """Ranges of flags."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -38,13 +39,16 @@ def test_reason_of_a_frame_is_that_of_the_face_nearest_to_being_edited() -> None
     one, other = track(here, here, away, away, aside, here), track(away, small, small, away, small, away)
     edited = np.array([True, False, False, False, False, False, False, False])
     source = np.array([0, 1, 2, 3, 4, 4, 3, 2])
-    assert reasons_of(edited, source, 7, (one, other)) == {
-        "at_rest": ((1, 2),),
-        "too_small": ((2, 3),),
-        "no_face": ((3, 4), (6, 7)),
-        "profile": ((4, 6),),
-        "after_speech": ((7, 8),),
-    }
+    reasons = {"at_rest": ((1, 2),), "too_small": ((2, 3),), "no_face": ((3, 4), (6, 7)), "profile": ((4, 6),)}
+    speaking = np.arange(8)[None] < 7
+    assert reasons_of(edited, source, speaking, (one, other)) == {**reasons, "after_speech": ((7, 8),)}
+    assert reasons_of(edited, source, speaking, (one, other), is_cut_up=True) == {**reasons, "outside_segments": ((7, 8),)}
+
+
+def test_face_of_somebody_who_does_not_speak_gives_no_reason() -> None:
+    speaker, listener = track(Presence.PROFILE, Presence.PROFILE), replace(track(Presence.EDITABLE, Presence.EDITABLE), speaker=1)
+    speaking = np.array([[True, True], [False, True]])
+    assert reasons_of(np.zeros(2, np.bool_), np.arange(2), speaking, (speaker, listener)) == {"profile": ((0, 1),), "at_rest": ((1, 2),)}
 
 
 def test_speaker_is_told_with_where_he_is_and_why_not() -> None:

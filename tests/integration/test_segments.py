@@ -1,0 +1,109 @@
+"""Renders in which somebody speaks in parts of the video alone: the rest is the source's, pictures and sound."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.errors import InvalidOption
+from orchestrator.inference.client import TritonClient
+from orchestrator.media.audio import read_samples
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import plan_render
+from orchestrator.pipeline.render import render
+from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.speakers import SpeakerAudio
+from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, pictures_in, speech_like, write_wav
+
+RATE_HZ = 48_000
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(3.0), SPEECH_RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def film(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of the clip, there and back, with a tone of its own."""
+    folder = tmp_path_factory.mktemp("film")
+    sound = make_sound(folder / "sound.wav", Sound(sample_rate_hz=RATE_HZ, duration_s=Fraction(2)))
+    with av.open(str(small_clip)) as source:
+        pictures = [frame.reformat(format="yuv420p") for frame in source.decode(video=0)]
+    with av.open(str(folder / "film.mov"), "w") as target, av.open(str(sound)) as tone:
+        video = target.add_stream("libx264", rate=25, options={"crf": "10", "preset": "veryfast"})
+        video.width = video.height = 256
+        video.pix_fmt = "yuv420p"
+        audio = target.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        for number, picture in enumerate([*pictures, *pictures[::-1]]):
+            picture.pts, picture.time_base, picture.pict_type = number, Fraction(1, 25), av.video.frame.PictureType.NONE
+            target.mux(video.encode(picture))
+        target.mux(video.encode(None))
+        for frame in tone.decode(audio=0):
+            target.mux(audio.encode(frame))
+        target.mux(audio.encode(None))
+    return folder / "film.mov"
+
+
+def rendered(client: TritonClient, film: Path, speech: Path, out: Path, *segments: dict[str, Any], **others: Any) -> RenderReport:
+    options = RenderOptions.model_validate({"segments": segments, "lossless": True, "preset": "ultrafast", **others})
+    return render(plan_render(film, speech, out, options), client)
+
+
+def heard(path: Path) -> NDArray[np.float32]:
+    samples: NDArray[np.float32] = np.concatenate(list(read_samples(path, "mono", RATE_HZ)), axis=1)[0]
+    return samples
+
+
+def test_pictures_and_sound_outside_segments_are_the_sources(film: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    asked = [{"start": 0.4, "end": 0.8, "audio_start": 0.2}, {"start": 1.2, "end": 1.6, "audio_start": 1, "audio_end": 1.3}]
+    report = rendered(client, film, speech, tmp_path / "out.mkv", *asked, codec="ffv1", preset=None)
+    assert (report.frame_count, report.duration_s) == (50, 2.0)
+    assert report.passed_through_because["outside_segments"] == ((0, 10), (20, 30), (40, 50))
+    assert [note for note in report.notes if "segment" in note] == ["The speech of the segment from 0.4 s on is 2.40 s longer than that; it was cut."]
+    changed = (pictures_in(tmp_path / "out.mkv") != pictures_in(film)).any(axis=(1, 2))
+    assert changed[10:20].all() and changed[30:37].all() and not changed[[*range(10), *range(20, 30), *range(40, 50)]].any()
+    sound, own, said = heard(tmp_path / "out.mkv"), heard(film), heard(speech)
+    for first, stop in ((0.0, 0.38), (0.82, 1.18), (1.62, 2.0)):
+        part = slice(round(first * RATE_HZ), round(stop * RATE_HZ))
+        np.testing.assert_allclose(sound[part], own[part], atol=2**-20)
+    for place, start, length in ((0.4, 0.2, 0.4), (1.2, 1.0, 0.3)):
+        first, from_, count = (round(time * RATE_HZ) for time in (place + 0.02, start + 0.02, length - 0.04))
+        np.testing.assert_allclose(sound[first : first + count], said[from_ : from_ + count], atol=2**-20)
+    assert not sound[round(1.51 * RATE_HZ) : round(1.58 * RATE_HZ)].any(), "behind shorter speech there is silence"
+
+
+def test_groups_outside_segments_are_copied_when_that_is_asked_for(film: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    with av.open(str(film)) as source, av.open(str(tmp_path / "film.mp4"), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"preset": "fast", "x264-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0"})
+        stream.width = stream.height = 256
+        stream.pix_fmt = "yuv420p"
+        for frame in source.decode(video=0):
+            frame.pict_type = av.video.frame.PictureType.NONE
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    report = rendered(client, tmp_path / "film.mp4", speech, tmp_path / "out.mp4", {"start": 0.8, "end": 1.2}, lossless=False, smart=True)
+    assert report.copied == ((0, 20), (30, 50))
+
+
+def test_segment_may_reach_behind_the_end_but_not_begin_there(film: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    report = rendered(client, film, speech, tmp_path / "out.mp4", {"start": 1.5, "end": 2.7}, lossless=False)
+    assert (report.frame_count, report.audio_duration_s) == (50, 2.0)
+    assert len(heard(tmp_path / "out.mp4")) == pytest.approx(2 * RATE_HZ, abs=1024)
+    with pytest.raises(InvalidOption, match=r"begins at 2\.2 s, and the video ends at 2\.00 s"):
+        rendered(client, film, speech, tmp_path / "out.mp4", {"start": 2.2, "end": 2.7})
+
+
+def test_two_speakers_have_segments_of_their_own(pair: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    asked = [{"start": 0.0, "end": 0.4}, {"start": 0.4, "end": 0.6, "audio": 3}, {"start": 0.2, "end": 0.6, "audio": 2}]
+    options = RenderOptions.model_validate({"segments": asked, "codec": "ffv1", "speaker": "128,110", "voice_activity": False})
+    others = [SpeakerAudio(speech, "390,110"), SpeakerAudio(speech, "")]
+    render(plan_render(pair, speech, tmp_path / "out.mkv", options, others=others), client)
+    changed = (pictures_in(tmp_path / "out.mkv") != pictures_in(pair))[:, :256]
+    left, right = (changed[:, :, half].any((1, 2)) for half in (slice(256), slice(256, None)))
+    assert left[:14].all() and not left[15:].any(), "both of his tracks, without a gap"
+    assert right[6:14].all() and not right[:5].any() and not right[15:].any()

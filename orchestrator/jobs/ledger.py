@@ -346,7 +346,7 @@ def _translated() -> Iterator[None]:
         raise StorageError("The jobs' database has been busy for too long; try again later.") from exc
     except DBAPIError as exc:
         if any(text in str(exc.orig).lower() for text in ("disk is full", "no space left", "disk i/o error")):
-            raise StorageFull("The disk of the jobs' database is full; free some space, then try again.") from exc
+            raise StorageFull("The disk of the jobs' database is full or fails; free some space, or look at the disk, then try again.") from exc
         raise StorageError(f"The jobs' database cannot be used ({type(exc.orig).__name__}); check that it runs and can be written.") from exc
 
 

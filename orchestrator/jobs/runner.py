@@ -71,6 +71,8 @@ FIRST_IN_LINE = 1
 class _Running:
     watch: Watch
     board: ProgressBoard
+    is_at_work: bool = False
+    """Whether it has begun to write; before, it may wait for the disk to have space."""
 
 
 class Runner:
@@ -123,12 +125,15 @@ class Runner:
         with self._lock:
             if self._is_draining:
                 return {"kind": "interrupted"}
-            self._running[job_id, run] = _Running(watch, board)
+            running = self._running[job_id, run] = _Running(watch, board)
         is_completed, began_s = False, time.monotonic()
         try:
             self._begin(row)
             log.info("attempt %d begins", row["attempts"] + 1, extra={"job": job_id})
-            await_ready(self._client, self._settings.stall_s, watch.waiting)  # attempts without a Triton would only be used up
+            # Attempts without a Triton, or on a full disk, would only be used up.
+            await_ready(self._client, self._settings.stall_s, watch.waiting)
+            self._await_space(watch)
+            running.is_at_work = True
             report = self._render(row, watch, board)
             is_completed = True
             if not row["attempts"]:
@@ -233,6 +238,20 @@ class Runner:
         if not self._ledger.change(row["id"], values, states=ACTIVE_STATES, run=row["run"]):
             raise RenderCancelled("The job was cancelled.")
         self._on_change()
+
+    def _await_space(self, watch: Watch) -> None:
+        """Wait while there is hardly space left.
+
+        Raises:
+            StorageFull: there is none for too long.
+            RenderError: see `Watch.waiting`.
+        """
+        deadline = time.monotonic() + self._settings.stall_s
+        while self._storage.is_exhausted:
+            if time.monotonic() > deadline:
+                raise StorageFull("The service's disk was full for too long; free some space, then submit the job again.")
+            watch.waiting()
+            time.sleep(PULSE_S)
 
     def _render(self, row: Row, watch: Watch, board: ProgressBoard) -> dict[str, Any]:
         spec = JobSpec.stored(row["spec"])
@@ -359,12 +378,13 @@ class Runner:
                 self._beat()
 
     def _beat(self) -> None:
-        """Write progress down, and end what was cancelled elsewhere, or everything while there is hardly space left to write it down."""
+        """Write progress down, and end what was cancelled elsewhere, or all that writes while there is hardly space left to write it down."""
         with self._lock:
             running = dict(self._running)
         if running and self._storage.is_exhausted:
             for job in running.values():
-                job.watch.stop(StorageFull(DISK_FULL))
+                if job.is_at_work:
+                    job.watch.stop(StorageFull(DISK_FULL))
         is_changed = False
         for (job_id, run), job in running.items():
             values = job.board.take()

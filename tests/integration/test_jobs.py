@@ -199,6 +199,38 @@ def test_job_says_that_the_disk_is_full_though_that_cannot_be_written_down(spec:
         assert service.get(job.id).error is None
 
 
+def test_full_disk_is_waited_for_and_uses_up_no_attempts(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = [1 << 40]
+    monkeypatch.setattr(Storage, "free_bytes", lambda _: space[0])
+    wanted = spec(10.0)
+    with working(options(tmp_path / "data", free_space_floor_bytes=1 << 30, max_attempts=2), client) as service:
+        job = service.submit(wanted)
+        wait_for(service, job.id, lambda view: view.segments_done > 0)
+        space[0] = 0
+        wait_for(service, job.id, lambda view: view.attempts == 2)
+        time.sleep(3)
+        seen = service.get(job.id)
+        assert (seen.state, seen.error_code, seen.attempts) == ("running", "storage_full", 2)
+        space[0] = 1 << 40
+        assert wait_for(service, job.id, is_over).state == "completed"
+        assert service.result(job.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+
+
+def test_job_fails_where_the_disk_stays_full(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = [1 << 40]
+    monkeypatch.setattr(Storage, "free_bytes", lambda _: space[0])
+    with working(options(tmp_path / "data", free_space_floor_bytes=1 << 30, max_attempts=2, stall_s=5), client) as service:
+        job = service.submit(spec(10.0))
+        space[0] = 0
+        failed = wait_for(service, job.id, is_over)
+        assert (failed.state, failed.error_code) == ("failed", "storage_full")
+        assert failed.error is not None and "submit the job again" in failed.error
+
+
 def test_second_service_on_the_same_data_is_refused(client: TritonClient, tmp_path: Path) -> None:
     settings = options(tmp_path / "data")
     with working(settings, client):

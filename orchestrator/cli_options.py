@@ -1,7 +1,7 @@
 """Options that several commands share, the settings they change, and the flags of a render's options."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, get_args
 
@@ -46,7 +46,7 @@ def with_render_flags(command: Callable[..., None]) -> Callable[..., None]:
         try:
             options = RenderOptions.model_validate(chosen)
         except ValidationError as exc:
-            wrong = "; ".join(f"--{str(error['loc'][0]).replace('_', '-')}: {complaint(error)}" for error in exc.errors() if error["loc"])
+            wrong = "; ".join(f"{_place(error['loc'])}: {complaint(error)}" for error in exc.errors() if error["loc"])
             raise InvalidOption(f"{wrong or exc}.") from exc
         command(**given, options=options)
 
@@ -55,6 +55,12 @@ def with_render_flags(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
     return with_options
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """Return the flag that a field is given by, and where in its value something is."""
+    flag, *inside = map(str, loc)
+    return ": ".join([f"--{flag.replace('_', '-')}", *([".".join(inside)] if inside else [])])
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -17,6 +17,9 @@ from orchestrator.pipeline.timeline import Timeline
 FADE_S = 0.1
 """How long a mouth takes from the source's own to what is said in a segment, and back, s."""
 
+HEADERS_ERR_BY = Fraction(11, 10)
+"""How much longer than its header says, and by a second more, a video may be."""
+
 Seconds = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
@@ -86,10 +89,8 @@ def check_begins_in(segment: Segment, video_s: Fraction) -> None:
         raise InvalidOption(f"A segment begins at {segment.start:g} s, and the video ends at {float(video_s):.2f} s; begin earlier.")
 
 
-def placed(
-    segments: Sequence[Segment], tracks: Sequence[AudioInfo], voice_of: Sequence[int], voice: int, longest_s: Fraction | None
-) -> list[Passage]:
-    """Return what a voice says, and when, in a video that is no longer than `longest_s`; None where that is not known.
+def placed(segments: Sequence[Segment], tracks: Sequence[AudioInfo], voice_of: Sequence[int], voice: int, about_s: Fraction | None) -> list[Passage]:
+    """Return what a voice says, and when, in a video that is `about_s` long by its header; None where that says nothing.
 
     Raises:
         InvalidOption: a segment begins behind the end of the video, or of its track.
@@ -104,9 +105,10 @@ def placed(
             for time_s in (segment.start, segment.end, segment.audio_start, segment.audio_end)
         )
         assert start_s is not None and end_s is not None and from_s is not None
-        if longest_s is not None:
-            check_begins_in(segment, longest_s)
-            end_s = min(end_s, longest_s)
+        if about_s is not None:
+            if segment.start >= about_s * HEADERS_ERR_BY + 1:
+                check_begins_in(segment, about_s)
+            end_s = min(end_s, about_s * HEADERS_ERR_BY + 1)
         if from_s >= track.duration_s:
             raise InvalidOption(
                 f"The segment from {segment.start:g} s takes its audio from {segment.audio_start:g} s on, and {track.path.name} has "

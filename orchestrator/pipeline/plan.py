@@ -131,7 +131,8 @@ def plan_render(
     ]
     if options.segments is not None:
         tracks = [speech.info for speech in speeches]
-        passages = [placed(options.segments, tracks, voice_of, voice, _longest_s(info)) for voice in range(len(choices))]
+        about_s = None if info.is_still else info.expected_frame_count / info.frame_rate or None
+        passages = [placed(options.segments, tracks, voice_of, voice, about_s) for voice in range(len(choices))]
         if (end_s := max(passage.end_s for own in passages for passage in own)) > limits.max_duration_s:
             raise LimitExceeded(f"A segment ends at {float(end_s):g} s; at most {limits.max_duration_s:.0f} s are accepted.")
         speeches = [put_together(own, tick) for own in passages]
@@ -160,12 +161,6 @@ def check_voices(options: RenderOptions, speakers: Sequence[str]) -> list[int]:
     voice_of = voices_of(options.speaker, speakers)
     check_segments(options.segments, voice_of)
     return voice_of
-
-
-def _longest_s(info: VideoInfo) -> Fraction | None:
-    """Return how long a video is at most if its header is right but for a tenth and a second; None where it says nothing, and of a still."""
-    said_s = info.expected_frame_count / info.frame_rate
-    return None if info.is_still or not said_s else said_s * 11 / 10 + 1
 
 
 def _until_pictures_s(audio: Path, info: VideoInfo) -> Fraction:

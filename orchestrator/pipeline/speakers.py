@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,10 +34,10 @@ def from_json(what: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        try:
-            return json.loads(value)
-        except ValueError:
-            raise ValueError(f"must be JSON, a list of {what}") from None
+        with suppress(ValueError, RecursionError):
+            if isinstance(found := json.loads(value), list):
+                return found
+        raise ValueError(f"must be JSON, a list of {what}")
 
     return read
 

@@ -154,9 +154,12 @@ def test_port_that_there_is_not_is_refused(arguments: tuple[str, ...]) -> None:
         (("--speaker-audio", "{speech}@390,110"), "chosen by a point"),
         (("--speaker", "128,110", "--speaker-audio", "{speech}@here"), "chosen by a point"),
         (("--speaker", "left"), "--speaker: must be "),
+        (("--segments", '[{"start": 0.2}]'), "--segments: 0.end: "),
+        (("--segments", '[{"start": 0, "end": 1}]', "--speaker-audio", "{speech}"), "Audio 2 is in no segment"),
+        (("--segments", '[{"start": 5, "end": 6}]'), "the video ends at 1.00 s"),
     ],
 )
-def test_speakers_that_cannot_be_told_apart_are_refused_before_anything_is_started(
+def test_who_speaks_and_when_has_to_be_plain_before_anything_is_started(
     arguments: tuple[str, ...], sentence: str, clip: Path, speech: Path, tmp_path: Path
 ) -> None:
     given = [argument.replace("{speech}", str(speech)) for argument in arguments]

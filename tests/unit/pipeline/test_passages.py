@@ -29,6 +29,7 @@ def options(*segments: dict[str, Any], **others: Any) -> RenderOptions:
     [
         ("[]", "at least one segment"),
         ("from 2 to 5", "must be JSON"),
+        ('{"start": 2, "end": 5}', "must be JSON, a list"),
         ('[{"start": 5, "end": 5}]', "number 1; its end has to come behind its start"),
         ('[{"start": 0, "end": 1}, {"start": 5, "end": 6, "audio_start": 3, "audio_end": 2}]', "nothing of the audio for segment 2"),
         ('[{"start": -1, "end": 5}]', "greater than or equal to 0"),
@@ -90,7 +91,7 @@ def test_passages_are_cut_to_their_place_the_track_and_the_video() -> None:
         {"start": 3, "end": 4, "audio": 2},
     ).segments
     assert asked is not None
-    found = placed(asked, [TRACK, TRACK], [0, 1], 0, Fraction(10))
+    found = placed(asked, [TRACK, TRACK], [0, 1], 0, Fraction(90, 11))  # which may be ten seconds
     assert [(float(one.start_s), float(one.end_s), float(one.from_s), float(one.said_s), float(one.cut_s)) for one in found] == [
         (1, 2.5, 0.5, 1.5, 2),
         (4, 9, 3, 1, 0),
@@ -100,9 +101,9 @@ def test_passages_are_cut_to_their_place_the_track_and_the_video() -> None:
 
 
 def test_segment_behind_the_end_of_video_or_track_is_refused() -> None:
-    asked = options({"start": 5, "end": 6, "audio_start": 4}).segments
+    asked = options({"start": 6.5, "end": 7, "audio_start": 4}).segments
     assert asked is not None
-    with pytest.raises(InvalidOption, match=r"begins at 5 s, and the video ends at 5\.00 s"):
+    with pytest.raises(InvalidOption, match=r"begins at 6\.5 s, and the video ends at 5\.00 s"):
         placed(asked, [TRACK], [0], 0, Fraction(5))
     with pytest.raises(InvalidOption, match=r"from 4 s on, and speech\.wav has 4\.00 s"):
         placed(asked, [TRACK], [0], 0, None)

@@ -180,7 +180,7 @@ def _working(context: Context, settings: Settings) -> Iterator[None]:
     Raises:
         StorageError: the database cannot be used, or another service uses the data folder.
     """
-    service, announcer = context.service, BatchAnnouncer(context, settings.webhook_secret)
+    service, announcer = context.service, BatchAnnouncer(context, settings.webhook_secret, max(settings.history_s, settings.retention_s))
     service.start()
     try:
         forget_live_renders(service, context.served_by)

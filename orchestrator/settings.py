@@ -86,7 +86,9 @@ class Settings(BaseSettings):
     free_space_floor_bytes: int = Field(1 << 30, ge=0, description="no new work is taken while less disk space than this is free, bytes")
     track_cache_bytes: int = Field(1 << 30, ge=0, description="largest size of the face-track cache, bytes; the tracks used longest ago go first")
     retention_s: float = Field(7 * 86400.0, gt=0, le=CENTURY_S, description="how long the result and inputs of a finished job are kept, s")
-    history_s: float = Field(90 * 86400.0, gt=0, le=CENTURY_S, description="how long a finished job itself is remembered, s")
+    history_s: float = Field(
+        90 * 86400.0, gt=0, le=CENTURY_S, description="how long a finished job itself is remembered, and a batch with its jobs, s"
+    )
     webhook_secret: str = Field("", description="signs webhooks; empty sends them unsigned")
     log_format: Literal["text", "json"] = Field("text", description="how the service logs; json is one object a line")
     max_upload_bytes: int = Field(4 << 30, ge=1 << 20, description="largest request body the service accepts, bytes")

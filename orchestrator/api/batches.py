@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.uploads import StoredFile, parse_json
-from orchestrator.api.v2_jobs import build_spec, compact_json, generation
-from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest
+from orchestrator.api.v2_jobs import build_spec, compact_json, generation, parse_request
+from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView
 from orchestrator.errors import QueueFull, RenderError, RenderInterrupted, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView
 from orchestrator.jobs.records import Batch, BatchItem
@@ -90,10 +90,10 @@ def start_batch(batch: Batch, context: Context) -> Batch:
 
 def _hand_over(item: BatchItem, key: str, owner: str, context: Context) -> BatchItem:
     try:
-        spec = build_spec(GenerateRequest.model_validate(item.payload), context, owner, priority="batch")
+        spec = build_spec(parse_request(item.payload), context, owner, priority="batch")
         return item.model_copy(update={"job_id": context.service.submit(spec, idempotency_key=key).id})
-    except RenderError as exc:
-        if exc.retryable:
+    except (RenderError, Problem) as exc:  # the latter where another version of this program accepted it
+        if isinstance(exc, RenderError) and exc.retryable:
             raise
         return item.model_copy(update={"error_code": exc.code, "error": str(exc)})
 
@@ -111,7 +111,7 @@ def batch_jobs(batch: Batch, context: Context) -> Iterator[tuple[BatchItem, JobV
             yield item, None
 
 
-def has_ended(found: list[tuple[BatchItem, JobView | None]]) -> bool:
+def has_ended(found: Iterable[tuple[BatchItem, JobView | None]]) -> bool:
     return all(not _is_open(item) and (view is None or view.state in FINAL_STATES) for item, view in found)
 
 
@@ -143,11 +143,13 @@ def outcome(item: BatchItem, view: JobView | None, context: Context, base_url: s
 
 
 class BatchAnnouncer:
-    """Calls the webhooks of batches that have ended, on a thread of its own, and hands over what a crash left behind."""
+    """Calls the webhooks of batches that have ended, on a thread of its own, hands over what a crash left behind, and forgets what is long over."""
 
-    def __init__(self, context: Context, webhook_secret: str) -> None:
+    def __init__(self, context: Context, webhook_secret: str, history_s: float) -> None:
+        """Make an announcer; `history_s` is the age from which a batch is forgotten whose jobs are."""
         self._context = context
         self._secret = webhook_secret
+        self._history_s = history_s
         self._stopped = threading.Event()
         self._not_before: dict[str, float] = {}
         self._failures: dict[str, int] = {}
@@ -170,16 +172,28 @@ class BatchAnnouncer:
                     for batch in self._context.batches.all() if is_mine else ():
                         if self._stopped.is_set():
                             return
-                        self._look(batch)
+                        if self._not_before.get(batch.id, 0.0) <= time.monotonic():
+                            self._look_safely(batch)
             except RenderError:
                 log.exception("batches cannot be looked at")
+
+    def _look_safely(self, batch: Batch) -> None:
+        """Look at a batch; what goes wrong with it is nothing to the others, and is tried again."""
+        try:
+            self._look(batch)
+        except Exception:
+            log.exception("batch %s cannot be looked at", batch.id)
+            self._not_before[batch.id] = time.monotonic() + RESUME_S
 
     def _look(self, batch: Batch) -> None:
         age_s = (datetime.now(UTC) - batch.created_at).total_seconds()
         if age_s > RESUME_S and any(map(_is_open, batch.items)):
             start_batch(batch, self._context)
-        elif not batch.is_announced and self._not_before.get(batch.id, 0.0) <= time.monotonic() and has_ended(list(batch_jobs(batch, self._context))):
-            self._announce(batch)
+        elif not batch.is_announced:
+            if has_ended(batch_jobs(batch, self._context)):
+                self._announce(batch)
+        elif age_s > self._history_s and all(view is None for _, view in batch_jobs(batch, self._context)):
+            self._context.batches.delete(batch.id)
 
     def _announce(self, batch: Batch) -> None:
         assert batch.webhook_url is not None
@@ -193,6 +207,7 @@ class BatchAnnouncer:
         log.info("webhook of batch %s %s", batch.id, "delivered" if is_delivered else "not delivered")
         if delay_s is None:
             self._failures.pop(batch.id, None)
+            self._not_before.pop(batch.id, None)
             self._context.batches.save(batch.model_copy(update={"is_announced": True}))
         else:
             self._failures[batch.id] = failures + 1

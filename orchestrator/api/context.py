@@ -52,11 +52,13 @@ class Context:
     """Set once the service was told to stop; endless answers end then."""
     workers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(32))
     """Threads for short work: the jobs' database, probing, files."""
+    fetchers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
+    """Threads that wait for servers elsewhere."""
     watchers: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(64))
     """Threads that wait for a job to change."""
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Run blocking work on a thread."""
+        """Run short blocking work on a thread."""
         return await anyio.to_thread.run_sync(lambda: function(*arguments, **options), limiter=self.workers)
 
     def base_url(self, request: HTTPConnection | None = None) -> str:

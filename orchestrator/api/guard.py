@@ -125,7 +125,7 @@ class Guard:
             )
         origin = headers.get("origin")
         if origin and scope["method"] not in _SAFE_METHODS:
-            name = _host_name(urlsplit(origin).netloc)
+            name = _host_name(origin.partition("://")[2])
             if name != host and name not in self._entrance.host_names:
                 raise Problem(403, "wrong_origin", "Requests from the pages of other sites are not accepted; send them from a program.")
 

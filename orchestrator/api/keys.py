@@ -5,6 +5,7 @@ import hmac
 import os
 import secrets
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from orchestrator.errors import InvalidOption, StorageError
 
 MIN_KEY_CHARACTERS = 16
 """Shorter keys can be guessed."""
+
+SECRET_BYTES = 32
+"""Length of what links are signed with: with an empty secret, as a power cut may leave it, anybody could."""
 
 
 class ApiKeys:
@@ -71,24 +75,29 @@ class LinkSigner:
         """Read the secret that lies in a folder, made at the first call, so that links outlive a restart.
 
         Raises:
-            StorageError: it cannot be read or written.
+            StorageError: it cannot be read or written, or is none.
         """
         path = folder / "link.secret"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                partial = path.with_name(f".link.secret.{os.getpid()}")
+                partial = path.with_name(f".link.secret.{uuid.uuid4().hex}")
                 with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                    file.write(secrets.token_bytes(32))
+                    file.write(secrets.token_bytes(SECRET_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
                 try:
                     os.link(partial, path)  # unlike a rename, leaves the secret of a service that was faster
                 except FileExistsError:
                     pass
                 finally:
                     partial.unlink()
-            return cls(path.read_bytes())
+            secret = path.read_bytes()
         except OSError as exc:
             raise StorageError(f"The secret {path} cannot be used ({exc.strerror}); check the data folder and its owner.") from exc
+        if len(secret) != SECRET_BYTES:
+            raise StorageError(f"The secret {path} is damaged; delete it, and another one is made. Links that were given out end with it.")
+        return cls(secret)
 
     def query(self, scope: str, valid_s: float) -> str:
         """Return the query that lets a reader in to a scope (a path and everything below it) for some time."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import anyio.to_thread
 from fastapi import APIRouter, Request, Security
 
 from orchestrator.api.context import Context
@@ -46,7 +47,7 @@ def models_router(context: Context, version: str) -> APIRouter:
     async def estimate_cost(request: Request) -> list[Cost]:
         """Return how many frames a request would have and how many seconds they would take, without making a job. Its URLs are fetched."""
         body = parse_request(await read_json(request))
-        return [await context.run(_estimate, body, context, context.owner_name(request))]
+        return [await anyio.to_thread.run_sync(_estimate, body, context, context.owner_name(request), limiter=context.fetchers)]
 
     return router
 
@@ -66,7 +67,7 @@ def _local(source: str, context: Context, hold: Hold) -> Path:
     if not is_url(source):
         return Path(source)
     with context.service.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
-        fetch(source, sink.write, context.fetch_policy)
+        fetch(source, sink.write, context.fetch_policy, context.stopping.is_set)
         return sink.commit(hold.add)
 
 

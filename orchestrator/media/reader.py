@@ -230,7 +230,7 @@ class VideoReader:
                 self._rewind()
 
     def _use_software(self, fault: Exception) -> None:
-        log.warning("NVDEC does not decode %s (%s); software does.", self._info.path.name, fault)
+        log.warning("NVDEC does not decode a video (%s); software does.", fault)
         self._accelerator = None
 
     def _decode(self) -> Iterator[av.VideoFrame]:

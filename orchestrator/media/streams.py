@@ -1,5 +1,6 @@
 """Which of a file's streams has the pictures and the sound that are meant."""
 
+import re
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
@@ -15,6 +16,9 @@ from orchestrator.errors import MissingStream
 from orchestrator.media.container import open_media
 
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+
+_CLOCK_TIME = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9}(?:\.[0-9]{1,12})?)")
+"""Hours, minutes and seconds."""
 
 _LOOKED_AT = 256
 """So many packets are looked at to see which streams have more than one picture."""
@@ -68,9 +72,6 @@ def main_audio(container: InputContainer, path: Path) -> AudioStream:
 
 def _length_s(container: InputContainer, stream: VideoStream) -> Fraction:
     """Return how long a stream is by its header: Matroska has it in a tag, and FFmpeg gives it the length of the whole."""
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
-    minutes, _, seconds = rest.partition(":")
-    try:
-        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
-    except ValueError:
-        return stream.duration * Fraction(stream.time_base or 0) if stream.duration else Fraction(container.duration or 0, av.time_base)
+    if told := _CLOCK_TIME.fullmatch(stream.metadata.get("DURATION", "")):
+        return 3600 * int(told[1]) + 60 * int(told[2]) + Fraction(told[3])
+    return stream.duration * Fraction(stream.time_base or 0) if stream.duration else Fraction(container.duration or 0, av.time_base)

@@ -28,7 +28,6 @@ class Animation:
 
     path: Path
     size_wh: tuple[int, int]
-    has_alpha: bool
     durations_ms: tuple[int, ...]
     """How long each frame is shown, ms."""
 
@@ -52,7 +51,7 @@ class Animation:
                 length = int.from_bytes(chunk[4:8], "little")
                 file.seek(8 + length + length % 2 - len(chunk), 1)
         size_wh = (int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1)
-        return Animation(path, size_wh, bool(head[20] & 0x10), tuple(durations))
+        return Animation(path, size_wh, tuple(durations))
 
     @contextmanager
     def open(self) -> Iterator[InputContainer]:
@@ -77,7 +76,7 @@ class Animation:
             stream = muxer.add_stream("rawvideo", rate=len(self.durations_ms) / self.duration_s)
             assert isinstance(stream, VideoStream)
             stream.width, stream.height = self.size_wh
-            stream.pix_fmt = "rgba" if self.has_alpha else "rgb24"
+            stream.pix_fmt = "rgba"  # also where all is opaque: Matroska has no raw pictures without alpha
             minutes, ms = divmod(sum(self.durations_ms), 60_000)
             stream.metadata["DURATION"] = f"{minutes // 60:02}:{minutes % 60:02}:{ms / 1000:06.3f}"
             pts = 0
@@ -97,7 +96,7 @@ class Animation:
             with Image.open(self.path, formats=("WEBP",)) as image:
                 for number in range(len(self.durations_ms)):
                     image.seek(number)
-                    yield image.convert("RGBA" if self.has_alpha else "RGB").tobytes()
+                    yield image.convert("RGBA").tobytes()
         except (OSError, EOFError, ValueError, SyntaxError) as exc:
             raise self._damaged(number) from exc
 

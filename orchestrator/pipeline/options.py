@@ -1,5 +1,6 @@
 """What a render can be asked for: one model for the command line, the three HTTP interfaces, jobs and Python."""
 
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,9 @@ from orchestrator.pipeline.timeline import RateChoice, SyncMode
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1, 240
 """Frame rates that can be asked for."""
+
+_NUMBER = re.compile(r"\s*(?:[0-9]+\.?[0-9]*|[0-9]+/[0-9]+)\s*")
+"""A number or a fraction; with an exponent, a handful of characters would be one of millions of digits."""
 
 USUAL_TEMPERATURE = 0.5
 """The mouth moves as the lip model has it."""
@@ -153,8 +157,8 @@ class RenderOptions(BaseModel):
         if self.frame_rate == "keep":
             return "keep"
         try:
-            rate = exact_rate(Fraction(self.frame_rate))
-        except (ValueError, ZeroDivisionError):
+            rate = exact_rate(Fraction(self.frame_rate)) if _NUMBER.fullmatch(self.frame_rate) else Fraction(0)
+        except ZeroDivisionError:
             rate = Fraction(0)
         if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
             raise InvalidOption(

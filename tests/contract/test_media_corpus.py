@@ -2,6 +2,7 @@
 
 import random
 import struct
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from orchestrator.errors import EmptyStream, InputError, LimitExceeded, UnreadableMedia
 from orchestrator.media.audio import read_samples, read_speech, speech_samples
@@ -129,6 +131,17 @@ def test_frames_of_animated_webp_are_found_again_by_number(tmp_path: Path) -> No
     with VideoReader(info) as reader:
         backwards = [number_of(planes_of(frame.picture)[0]) for frame in reader.decode_order(index, np.arange(5, -1, -1))]
     assert backwards == [5, 4, 3, 2, 1, 0]
+
+
+def test_animated_webp_that_says_that_it_has_no_alpha_is_a_video_too(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (96, 64), (40 * number,) * 3) for number in range(6)]  # where only a part changes, the rest is transparent
+    pictures[0].save(tmp_path / "opaque.webp", save_all=True, append_images=pictures[1:], duration=100, quality=100)
+    assert not (tmp_path / "opaque.webp").read_bytes()[20] & 0x10, "as its flags say"
+    info = probe_video(tmp_path / "opaque.webp")
+    assert (info.container, info.has_alpha, info.working_pix_fmt, info.frame_rate) == ("webp", False, "yuv420p", Fraction(10))
+    with VideoReader(info) as reader:
+        lumas = [float(planes_of(frame.picture)[0].mean()) for frame in reader.decode_from_start()]
+    assert lumas == pytest.approx([16 + 219 * 40 * number / 255 for number in range(6)], abs=2)
 
 
 def webp_of_huge_canvas(data: bytearray) -> None:
@@ -452,6 +465,20 @@ def test_of_several_videos_the_one_is_read_that_is_meant(
     assert len(index_of(info)) == round(25 * lengths_s[chosen])
     foreseen = foresee_frames(info)
     assert foreseen is None or len(foreseen.pts) == round(25 * lengths_s[chosen])
+
+
+@pytest.mark.parametrize("told", ["00:00:1e100000000", "1e9:00:00", "00:00:-1", "00:00:999999999999"])
+def test_length_that_makes_no_sense_takes_no_time(told: str, tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=1", "-map", 0, "-map", 0, "-c:v", "libx264", path)
+    data = path.read_bytes()
+    assert data.count(b"00:00:01.000000000") == 2
+    path.write_bytes(data.replace(b"00:00:01.000000000", told.encode().ljust(18, b"\0")))
+    with av.open(str(path)) as written:
+        assert written.streams[0].metadata["DURATION"] == told
+    began = time.monotonic()
+    assert probe_video(path).stream_index == 0
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("declared", [0, 3 << 30, 0xFFFFFFFF])

@@ -3,9 +3,12 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -115,3 +118,17 @@ def test_service_that_is_told_to_stop_ends_live_answers_and_goes_on_later(triton
         assert service.job(job["id"])["progress"]["segmentsDone"] > 0
         done = service.ended(job["id"])
         assert done["status"] == "COMPLETED" and done["outputDuration"] == pytest.approx(5.0)
+
+
+def test_servers_that_answer_slowly_hold_up_nobody_else(narrow: Service, clip: Path) -> None:
+    video = upload(narrow, clip).json()["id"]
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, ThreadPoolExecutor(40) as clients:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/speech.wav"
+        asked = {"model": "lipsync-2", "input": [{"type": "video", "assetId": video}, {"type": "audio", "url": url}]}
+        answers = [clients.submit(narrow.http.post, "/v2/analyze/cost", json=asked, timeout=120) for _ in range(40)]
+        connection, _ = silent.accept()
+        with connection:
+            time.sleep(1)
+            assert narrow.http.get("/v2/generations", timeout=5).status_code == 200
+        silent.close()  # which resets what waits
+        assert {answer.result().status_code for answer in answers} == {502}

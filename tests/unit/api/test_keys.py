@@ -1,12 +1,13 @@
 """API keys and signed links."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.api.keys import ApiKeys, LinkSigner
-from orchestrator.errors import InvalidOption
+from orchestrator.errors import InvalidOption, StorageError
 
 KEY_A, KEY_B = "a" * 16, "key:with:colons-and-more"
 
@@ -67,3 +68,16 @@ def test_secret_outlives_a_restart_and_is_nobody_elses(tmp_path: Path) -> None:
     assert LinkSigner.load(tmp_path).allows("/a", **query)
     assert int(query["expires"]) - time.time() < 61
     assert [(path.name, path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == [("link.secret", 0o600)]
+
+
+def test_service_that_died_while_it_made_the_secret_starts_again(tmp_path: Path) -> None:
+    """In a container it has the same process id every time."""
+    (tmp_path / f".link.secret.{os.getpid()}").touch()
+    query = signed(LinkSigner.load(tmp_path), "/a")
+    assert LinkSigner.load(tmp_path).allows("/a", **query)
+
+
+def test_secret_that_a_power_cut_emptied_signs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "link.secret").touch()
+    with pytest.raises(StorageError, match="delete it"):
+        LinkSigner.load(tmp_path)

@@ -118,8 +118,7 @@ def serve(
     from orchestrator.logs import set_up_logging  # noqa: PLC0415
     from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
-    given = {"host": host, "port": port}
-    settings = read_settings(triton, device).model_copy(update={name: value for name, value in given.items() if value is not None})
+    settings = read_settings(triton, device, host=host, port=port)
     set_up_logging(settings.log_format)
     warn_of_unknown_variables()
     with open_listener(settings) as listener, open_triton(settings) as client:

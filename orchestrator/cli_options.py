@@ -22,9 +22,10 @@ DeviceOption = Annotated[
 ]
 
 
-def read_settings(triton: str | None, device: Device | None) -> Settings:
+def read_settings(triton: str | None, device: Device | None, *, host: str | None = None, port: int | None = None) -> Settings:
     """Return the settings of the environment, with what the command line says in their place."""
-    given: dict[str, Any] = {name: value for name, value in (("triton", triton), ("device", device)) if value}
+    options = {"triton": triton, "device": device, "host": host, "port": port}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, "")}
     return Settings(**given)
 
 

@@ -201,7 +201,10 @@ def check_repository(settings: Settings) -> None:
     """
     missing = missing_roles(settings.model_repository)
     if missing:
-        raise ContractMismatch(f"The model repository {settings.model_repository} has no {' and no '.join(missing)}; run `lipsync models install`.")
+        raise ContractMismatch(
+            f"The model repository {settings.model_repository} has no {' and no '.join(missing)}; run `lipsync models install`, or set "
+            "LIPSYNC_MODEL_REPOSITORY to the folder that has them."
+        )
 
 
 def device_config(settings: Settings) -> str | None:

@@ -1,8 +1,9 @@
 """What may be fetched on this host, and the inputs of `lipsync render` that are URLs."""
 
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.errors import InvalidOption
@@ -17,7 +18,7 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
     """Return what may be fetched.
 
     Raises:
-        InvalidOption: a network is malformed.
+        InvalidOption: a host or a network is malformed.
     """
     networks: list[IpNetwork] = []
     for text in split_list(settings.fetch_networks):
@@ -25,7 +26,20 @@ def fetch_policy(settings: Settings) -> FetchPolicy:
             networks.append(ipaddress.ip_network(text, strict=False))
         except ValueError as exc:
             raise InvalidOption(f"LIPSYNC_FETCH_NETWORKS has {text!r}, which is not a network; write it as 10.0.0.0/8.") from exc
-    return FetchPolicy(hosts=split_list(settings.fetch_hosts), networks=networks, max_bytes=settings.max_upload_bytes)
+    return FetchPolicy(
+        hosts=[_host_pattern(text) for text in split_list(settings.fetch_hosts)], networks=networks, max_bytes=settings.max_upload_bytes
+    )
+
+
+def _host_pattern(text: str) -> str:
+    """Return a host as it is compared with those of URLs: in ASCII, an IPv6 address without brackets."""
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text.strip("[]")))
+    with suppress(UnicodeError):
+        pattern = text.rstrip(".").encode("idna").decode()
+        if re.fullmatch(r"[A-Za-z0-9._*-]+", pattern):
+            return pattern
+    raise InvalidOption(f"LIPSYNC_FETCH_HOSTS has {text!r}, which is not a host; write names alone, as in media.example.org or *.example.org.")
 
 
 @contextmanager

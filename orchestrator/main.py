@@ -38,12 +38,14 @@ from orchestrator.fetching import fetch_policy
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.jobs.hooks import Hooks
-from orchestrator.jobs.ledger import database_url
+from orchestrator.jobs.ledger import Ledger, database_url
 from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records
 from orchestrator.jobs.service import JobService
+from orchestrator.jobs.storage import Storage
 from orchestrator.media.fetch import fetch, post
 from orchestrator.media.limits import MediaLimits
+from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.models.repository import installed_pack
 from orchestrator.settings import Settings, split_list
 
@@ -116,20 +118,23 @@ def open_listener(settings: Settings) -> socket.socket:
 
     Raises:
         InvalidOption: a setting has a value that cannot be used, the service would not be safe, or the port is taken.
-        StorageError: the folder that is shared with HeyGem's clients is set and cannot be used.
+        GpuUnavailable: NVDEC is set and cannot be used.
+        StorageError: the data folder, the jobs' database, or the folder that is set to be shared with HeyGem's clients cannot be used.
     """
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     if not is_loopback(settings.host) and not keys:
         raise InvalidOption(f"The service does not listen on {settings.host} without API keys; set LIPSYNC_API_KEYS, or listen on 127.0.0.1.")
     fetch_policy(settings)
-    database_url(settings.database_url, settings.data / "jobs.sqlite")
+    chosen_decoder(settings)
+    Storage(settings.data)
+    Ledger(database_url(settings.database_url, settings.data / "jobs.sqlite")).close()
     if settings.easy_data is not None:
         check_shared_folder(settings.easy_data)
     try:
         return listen(settings.host, settings.port)
     except OSError as exc:
         place = f"{settings.host} port {settings.port}"
-        raise InvalidOption(f"The service cannot listen on {place} ({exc.strerror}); choose another with --port.") from exc
+        raise InvalidOption(f"The service cannot listen on {place} ({exc.strerror}); choose another with --host or --port.") from exc
 
 
 def run_service(client: TritonClient, settings: Settings, listener: socket.socket) -> None:

@@ -1,5 +1,6 @@
 """Settings: the only reader of the environment. Every variable starts with LIPSYNC_."""
 
+import ipaddress
 import logging
 import os
 import re
@@ -37,15 +38,49 @@ def _public_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         is_complete = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+        is_extended = "@" in parts.netloc or "?" in text or "#" in text  # links are made by adding a path and a query
     except ValueError:
-        is_complete = False
-    if not is_complete or not text.isprintable() or " " in text:
-        raise ValueError("must be a complete http or https URL, as in https://lipsync.example.org")
+        is_complete = is_extended = False
+    if not is_complete or is_extended or not text.isprintable() or " " in text:
+        raise ValueError("must be a complete http or https URL without a user, ? or #, as in https://lipsync.example.org")
     return text
+
+
+def _database_url(text: str) -> str:
+    if not re.match(r"postgres(ql)?(\+psycopg)?://", text):
+        raise ValueError("must be postgresql://USER:PASSWORD@HOST/NAME; leave it unset for SQLite in the data folder")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise ValueError("must be 1 to 100 letters, digits or . _ - that begin with a letter or digit")
+    return text
+
+
+def _listening_host(text: str) -> str:
+    host = text.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not re.fullmatch(r"([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}", host):
+            raise ValueError("must be an address or a name alone, as in 127.0.0.1 or ::1; the port is LIPSYNC_PORT") from None
+    return host
+
+
+def _place(path: Path) -> Path:
+    if str(path) != str(path).strip():
+        raise ValueError("must be a path without blanks at its ends")
+    return path
 
 
 Address = Annotated[str, AfterValidator(_address)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+ListeningHost = Annotated[str, AfterValidator(_listening_host)]
+Place = Annotated[Path, AfterValidator(_place)]
+"""A file or folder. Files of variables keep the blanks at a line's end, and a folder named so would be another one than the one that is meant."""
 
 
 class Settings(BaseSettings):
@@ -54,8 +89,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LIPSYNC_", env_ignore_empty=True, extra="ignore")
 
     triton: Address | None = Field(None, description="gRPC address HOST:PORT of a Triton that already runs; unset starts the embedded one")
-    triton_home: Path = Field(_ROOT / ".triton", description="folder of the embedded Triton")
-    model_repository: Path = Field(_ROOT / "model_repository", description="folder of the models the embedded Triton serves")
+    triton_home: Place = Field(_ROOT / ".triton", description="folder of the embedded Triton")
+    model_repository: Place = Field(_ROOT / "model_repository", description="folder of the models the embedded Triton serves")
     triton_metrics: Address | None = Field(None, description="metrics address HOST:PORT of that Triton; unset means port 8002 of the same host")
     device: Device = Field(
         "auto", description="where models run: auto, cpu, gpu or tensorrt; auto takes the CPU only where nothing shows an NVIDIA GPU"
@@ -69,17 +104,12 @@ class Settings(BaseSettings):
         "auto", description="how tensors reach Triton: auto, grpc or shared_memory; auto takes shared memory where Triton sees this host's"
     )
     request_deadline_s: float = Field(120.0, gt=0, le=3600, description="deadline of one request to Triton, queueing included, s")
-    data: Path = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
-    database_url: str | None = Field(
+    data: Place = Field(_ROOT / ".data", description="folder of the service's inputs, jobs, results and face tracks")
+    database_url: DatabaseUrl | None = Field(
         None,
-        pattern=r"^postgres(ql)?(\+psycopg)?://",
         description="database of the jobs, postgresql://USER:PASSWORD@HOST/NAME when several hosts share them; unset is SQLite in the data folder",
     )
-    host_name: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="this host's name among those that share a database; unset makes one up once and keeps it",
-    )
+    host_name: HostName | None = Field(None, description="this host's name among those that share a database; unset makes one up once and keeps it")
     max_queued_jobs: int = Field(1000, ge=1, description="jobs that may wait; further ones are refused with queue_full")
     stall_s: float = Field(60.0, gt=0, description="a render in which nothing is finished for this long has stalled and is tried again, s")
     max_attempts: int = Field(6, ge=1, description="attempts in a row that may fail without getting any further before the job fails")
@@ -106,14 +136,15 @@ class Settings(BaseSettings):
         description="what decodes videos: software or nvdec; nvdec does it on an NVIDIA GPU where the pictures are the same (8-bit 4:2:0 H.264, "
         "HEVC and VP9), and software goes on where it fails; unset is what `lipsync tune` measured, else software",
     )
-    host: str = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
+    host: ListeningHost = Field("127.0.0.1", description="address the service listens on; one that is not of this host alone needs API keys")
     port: int = Field(8383, ge=0, le=65535, description="port the service listens on; 8383 is what HeyGem / Duix.Avatar clients call")
     public_url: PublicUrl | None = Field(
         None,
-        description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's",
+        description="URL under which clients reach the service, for links in answers and webhooks; unset takes the request's, in webhooks that of "
+        "LIPSYNC_HOST",
     )
     api_keys: str = Field("", description="API keys as NAME:KEY, separated by commas; a key has 16 characters or more")
-    api_keys_file: Path | None = Field(None, description="file with further API keys, one NAME:KEY a line")
+    api_keys_file: Place | None = Field(None, description="file with further API keys, one NAME:KEY a line")
     model_aliases: str = Field(
         "lipsync-2,lipsync-2-pro,lipsync-1.9.0-beta,sync-3", description="model names of /v2 requests that stand for the installed lip model"
     )
@@ -131,7 +162,7 @@ class Settings(BaseSettings):
     max_duration_s: float = Field(4 * 3600.0, gt=0, description="longest video or speech accepted, s")
     max_pixels: int = Field(8192 * 4352, ge=1024, description="largest frame accepted, width × height, px")
     max_frames: int = Field(1_000_000, ge=1, description="most frames an input or output may have")
-    easy_data: Path | None = Field(
+    easy_data: Place | None = Field(
         None,
         description="folder shared with HeyGem / Duix.Avatar clients; unset is duix_avatar_data/face2face/temp in the home folder, as they have it",
     )

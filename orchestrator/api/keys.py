@@ -29,24 +29,31 @@ class ApiKeys:
         """Read keys from NAME:KEY entries in a setting and a file.
 
         Raises:
-            InvalidOption: an entry is malformed, or a key is too short or given twice.
+            InvalidOption: there is no key where keys are said to be, an entry is malformed, or a key is too short or given twice.
         """
-        entries = text.split(",")
+        given = {"LIPSYNC_API_KEYS": text.split(",")} if text else {}
         if file is not None:
+            where = f"LIPSYNC_API_KEYS_FILE, {file},"
             try:
-                entries += [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+                given[where] = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
             except (OSError, UnicodeDecodeError) as exc:
-                raise InvalidOption(f"The file of API keys {file} cannot be read; check its path and owner.") from exc
+                raise InvalidOption(f"{where} cannot be read as text; check its path and owner.") from exc
         owners: dict[str, str] = {}
-        for entry in filter(None, (entry.strip() for entry in entries)):
-            name, colon, key = (part.strip() for part in entry.partition(":"))
-            if not colon or not name:
-                raise InvalidOption("An API key has no name; write keys as NAME:KEY.")
-            if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
-                raise InvalidOption(f"The API key of {name!r} is too short; use {MIN_KEY_CHARACTERS} or more printable ASCII characters.")
-            if key in owners:
-                raise InvalidOption(f"{owners[key]!r} and {name!r} have the same API key; give each its own.")
-            owners[key] = name
+        for where, entries in given.items():
+            found = [entry.strip() for entry in entries if entry.strip()]
+            if not found:  # who writes down where the keys are does not mean to let everybody in
+                raise InvalidOption(f"{where} has no key in it; write keys as NAME:KEY, or unset it.")
+            for entry in found:
+                name, colon, key = (part.strip() for part in entry.partition(":"))
+                if not colon or not name:
+                    raise InvalidOption(f"{where} has a key without a name; write keys as NAME:KEY.")
+                if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
+                    raise InvalidOption(
+                        f"{where} has a key of {name!r} that cannot be used; use {MIN_KEY_CHARACTERS} or more printable ASCII characters."
+                    )
+                if key in owners:
+                    raise InvalidOption(f"{where} has the same key for {owners[key]!r} and {name!r}; give each its own.")
+                owners[key] = name
         return cls(owners)
 
     def __bool__(self) -> bool:

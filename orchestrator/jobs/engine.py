@@ -12,6 +12,7 @@ from typing import Any
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 
 from orchestrator.errors import StorageError
+from orchestrator.jobs.ledger import sqlite_url
 
 WORKFLOW_VERSION = "1"
 """DBOS recovers the workflows of its own version only, so this stays as it is for as long as new code can go on with old workflows."""
@@ -172,7 +173,7 @@ def workflow_id(job_id: str, queue: str, number: int) -> str:
 
 def engine_url(url: str | None, file: Path) -> str:
     """Return DBOS's URL for the setting: PostgreSQL, or SQLite in a file."""
-    return url.replace("postgres://", "postgresql://", 1) if url else f"sqlite:///{file.absolute()}"
+    return url.replace("postgres://", "postgresql://", 1) if url else sqlite_url(file)
 
 
 def _log_as_the_service_does() -> None:

@@ -350,6 +350,11 @@ def _translated() -> Iterator[None]:
         raise StorageError(f"The jobs' database cannot be used ({type(exc.orig).__name__}); check that it runs and can be written.") from exc
 
 
+def sqlite_url(file: Path) -> str:
+    """Return SQLAlchemy's URL for a file, whose path may have characters in it that mean something in a URL."""
+    return sa.URL.create("sqlite", database=str(file.absolute())).render_as_string()
+
+
 def database_url(url: str | None, file: Path) -> str:
     """Return SQLAlchemy's URL for the setting: PostgreSQL by psycopg, or SQLite in a file.
 
@@ -357,7 +362,7 @@ def database_url(url: str | None, file: Path) -> str:
         InvalidOption: the setting is not a URL.
     """
     if url is None:
-        return f"sqlite:///{file.absolute()}"
+        return sqlite_url(file)
     try:
         port = sa.make_url(url).port
         if port is not None and not 0 < port < 1 << 16:

@@ -29,6 +29,8 @@ def _bits_per_s(value: Any) -> Any:
     """Read 800k and 8M as FFmpeg does."""
     if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1] in "kKM":
         return round(float(value[:-1]) * (1_000_000 if value[-1] == "M" else 1_000))
+    if isinstance(value, str) and not value.isdigit():
+        raise ValueError("must be bits a second, as in 8M, 800k or 800000")
     return value
 
 

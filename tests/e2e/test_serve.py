@@ -276,12 +276,28 @@ def serve_refused(*arguments: str, **environment: str) -> "subprocess.CompletedP
         ((), {"LIPSYNC_FETCH_NETWORKS": "everything"}, "not a network"),
         (("--host", "192.0.2.1"), {"LIPSYNC_API_KEYS": "anna:0123456789abcdef"}, "cannot listen"),
         ((), {"LIPSYNC_DATABASE_URL": "postgresql://user:secret@host:port/jobs"}, "LIPSYNC_DATABASE_URL"),
+        ((), {"LIPSYNC_API_KEYS": ","}, "LIPSYNC_API_KEYS"),
+        (("--host", "http://127.0.0.1"), {}, "LIPSYNC_HOST"),
+        ((), {"LIPSYNC_FETCH_HOSTS": "https://example.org"}, "LIPSYNC_FETCH_HOSTS"),
     ],
 )
 def test_service_that_would_not_be_safe_does_not_start(arguments: tuple[str, ...], environment: dict[str, str], part: str, tmp_path: Path) -> None:
     done = serve_refused(*arguments, LIPSYNC_DATA=str(tmp_path), **environment)
     assert done.returncode == 1
     assert done.stderr.startswith("invalid_option: ") and part in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "beginning"),
+    [
+        ({"LIPSYNC_DATA": "/proc/nothing"}, "storage_failed: The data folder /proc/nothing cannot be used"),
+        ({"LIPSYNC_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/jobs"}, "storage_failed: The jobs' database cannot be opened"),
+        ({"LIPSYNC_DECODER": "nvdec", "CUDA_VISIBLE_DEVICES": ""}, "gpu_unavailable: NVDEC cannot be used"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_triton_is_asked_for(environment: dict[str, str], beginning: str, tmp_path: Path) -> None:
+    done = serve_refused(**{"LIPSYNC_DATA": str(tmp_path), **environment})
+    assert (done.returncode, done.stderr.startswith(beginning), done.stderr.count("\n")) == (1, True, 1), done.stderr
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing/below"])

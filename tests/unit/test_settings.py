@@ -33,6 +33,22 @@ def test_variable_that_is_no_setting_is_named_with_the_one_that_may_be_meant(
         ("PUBLIC_URL", "example.org"),
         ("PUBLIC_URL", "https://[::1"),
         ("PUBLIC_URL", "https://exa mple.org"),
+        ("PUBLIC_URL", "https://user:password@example.org"),
+        ("PUBLIC_URL", "https://example.org/?site=1"),
+        ("PUBLIC_URL", "https://example.org/#site"),
+        ("DATABASE_URL", "sqlite:///jobs"),
+        ("HOST", "  "),
+        ("HOST", " 127.0.0.1"),
+        ("HOST", "127.0.0.1:8383"),
+        ("HOST", "http://127.0.0.1"),
+        ("HOST", "a..b"),
+        ("HOST", "x" * 64),
+        ("DATA", "  "),
+        ("DATA", "/srv/lipsync "),
+        ("TRITON_HOME", " /srv/triton"),
+        ("MODEL_REPOSITORY", "/srv/models\t"),
+        ("API_KEYS_FILE", "/srv/keys "),
+        ("EASY_DATA", " "),
         ("RETENTION_S", "inf"),
         ("RETENTION_S", "1e12"),
         ("HISTORY_S", "inf"),
@@ -40,8 +56,11 @@ def test_variable_that_is_no_setting_is_named_with_the_one_that_may_be_meant(
 )
 def test_value_that_no_service_could_work_with_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"LIPSYNC_{name}", value)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError) as caught:
         Settings()
+    (error,) = caught.value.errors()
+    assert error["loc"] == (name.lower(),)
+    assert "must be" in error["msg"] or "should be" in error["msg"], "what to write is said, and not by a regular expression"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +70,14 @@ def test_value_that_no_service_could_work_with_is_refused(name: str, value: str,
 def test_sensible_value_is_taken_as_it_is(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"LIPSYNC_{name}", value)
     assert getattr(Settings(), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "host"), [("[::1]", "::1"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1%eth0"), ("0.0.0.0", "0.0.0.0"), ("gpu-1.local", "gpu-1.local")]
+)
+def test_address_to_listen_on_is_the_address_alone(value: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_HOST", value)
+    assert Settings().host == host
 
 
 def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:

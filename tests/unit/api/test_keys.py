@@ -34,8 +34,18 @@ def test_malformed_keys_are_refused_with_a_sentence_that_does_not_show_them(text
 
 
 def test_file_of_keys_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidOption, match="LIPSYNC_API_KEYS_FILE"):
         ApiKeys.load("", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", [" ", ",", " , ,"])
+def test_setting_for_keys_without_one_lets_nobody_in(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match="LIPSYNC_API_KEYS has no key"):
+        ApiKeys.load(text)
+    file = tmp_path / "keys"
+    file.write_text("\n# none yet\n")
+    with pytest.raises(InvalidOption, match=r"LIPSYNC_API_KEYS_FILE, .*keys, has no key"):
+        ApiKeys.load(f"anna:{KEY_A}", file)
 
 
 def signed(signer: LinkSigner, scope: str, valid_s: float = 60) -> dict[str, str]:

@@ -24,6 +24,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 SPEC = JobSpec(video="/data/a.mp4", audio="https://example.org/b.wav")
 
 
+@pytest.mark.parametrize("name", ["a b", "\u00e4", "100%", "a%20b", "what?", "a#b"])
+def test_databases_lie_in_the_data_folder_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    for file, url in (("jobs.sqlite", database_url), ("dbos.sqlite", engine_url)):
+        Ledger(url(None, tmp_path / name / file)).close()
+    assert {path.name for path in (tmp_path / name).iterdir()} >= {"jobs.sqlite", "dbos.sqlite"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_change_holds_only_from_the_states_and_the_run_it_expects(ledger: Ledger) -> None:
     ledger.insert("a", SPEC, 10, None, 5)
     assert not ledger.change("a", {"state": "completed"}, states=("running",))

@@ -58,7 +58,9 @@ class Records(Generic[D]):
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as exc:
-            raise StorageError(f"The folder {self._folder} cannot be written ({exc.strerror}); check its owner and the free space.") from exc
+            raise StorageError(
+                f"The data folder's {self._folder.name} cannot be written ({exc.strerror}); check their owner and the free space."
+            ) from exc
         return record
 
     def get(self, record_id: str, owner: str | None = None) -> D:
@@ -90,7 +92,9 @@ class Records(Generic[D]):
             self._folder.mkdir(parents=True, exist_ok=True)
             file = (self._folder / ".lock").open("w")
         except OSError as exc:
-            raise StorageError(f"The folder {self._folder} cannot be written ({exc.strerror}); check its owner and the free space.") from exc
+            raise StorageError(
+                f"The data folder's {self._folder.name} cannot be written ({exc.strerror}); check their owner and the free space."
+            ) from exc
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +126,7 @@ class Records(Generic[D]):
             self._parsed.pop(path, None)
             return None
         except OSError as exc:
-            raise StorageError(f"The file {path} cannot be read ({exc.strerror}); check its owner.") from exc
+            raise StorageError(f"The data folder's {self._folder.name}/{path.name} cannot be read ({exc.strerror}); check its owner.") from exc
         self._parsed[path] = mark, document
         return document
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -52,8 +53,8 @@ PULSE_S = 0.25
 MAX_CRASHES = 20
 """Deaths of the process in a row, without the job getting any further, after which it is given up. Jobs beside it count its deaths, too."""
 
-MAX_BACK_OFF_S = 30.0
-"""Longest wait before a failed attempt is repeated, s."""
+MAX_BACK_OFF_S, MAX_DOUBLINGS = 30.0, 5
+"""Longest wait before a failed attempt is repeated, s, and after how many doublings of the first second it is reached."""
 
 REQUEST_PRIORITIES = {"interactive": INTERACTIVE, "batch": BATCH}
 """In Triton's queue, for a job's own priority."""
@@ -144,12 +145,14 @@ class Runner:
         except RenderInterrupted:
             return {"kind": "interrupted"}
         except RenderError as exc:
-            return _failure(exc)
+            return self._failure(exc)
         except OSError as exc:
-            return _failure(storage_error(exc, "A file of the job cannot be read or written", "check the disk, its free space and the files' owner"))
+            return self._failure(
+                storage_error(exc, "A file of the job cannot be read or written", "check the disk, its free space and the files' owner")
+            )
         except Exception:  # the job's edge: a mistake in the program ends the job, not the service
             log.exception("attempt ended with a mistake in the program", extra={"job": job_id})
-            return _failure(RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
+            return self._failure(RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
         finally:
             with self._lock:
                 del self._running[job_id, run]
@@ -356,7 +359,7 @@ class Runner:
         if outcome["retryable"] and failures < self._settings.max_attempts:
             values = {**queued_again(row), **error, "failures": failures, "reached": segment_count}
             self._ledger.change(job_id, values, states=ACTIVE_STATES, run=run)
-            return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=min(MAX_BACK_OFF_S, 2.0 ** (failures - 1)))]
+            return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=back_off_s(failures))]
         following = self._end(row, "failed", {**error, "eta_s": None})
         self._storage.remove_job(job_id)
         return following
@@ -371,6 +374,11 @@ class Runner:
         self._metrics.ended(state, values.get("error_code"))
         log.info("job %s", state, extra={"job": row["id"]})
         return [Next(DELIVERIES, 1)] if has_webhook else []
+
+    def _failure(self, error: RenderError) -> dict[str, Any]:
+        """Return a failed attempt's outcome. Clients read its message, and need not know where the data folder lies."""
+        message = str(error).replace(f"{self._storage.root}{os.sep}", "")
+        return {"kind": "failed", "code": error.code, "message": message, "retryable": error.retryable}
 
     def _pulse_until_closed(self) -> None:
         while not self._closed.wait(PULSE_S):
@@ -398,10 +406,11 @@ class Runner:
                 job.watch.stop(RenderCancelled("The job was cancelled, or another host is at it."))
 
 
+def back_off_s(failures: int) -> float:
+    """Return how long to wait before the next attempt after so many in a row that failed, s."""
+    return min(MAX_BACK_OFF_S, 2.0 ** min(failures - 1, MAX_DOUBLINGS))
+
+
 def queued_again(row: Row) -> dict[str, Any]:
     """Return the columns of a job that goes back to the queue."""
     return {"state": "queued", "run": row["run"] + 1, "priority": FIRST_IN_LINE, "stage": "queued", "frames_per_s": 0.0, "eta_s": None}
-
-
-def _failure(error: RenderError) -> dict[str, Any]:
-    return {"kind": "failed", "code": error.code, "message": str(error), "retryable": error.retryable}

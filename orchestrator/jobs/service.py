@@ -25,7 +25,7 @@ from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger, database_url, local_
 from orchestrator.jobs.metrics import JobMetrics
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView, Segment
 from orchestrator.jobs.runner import DISK_FULL, Runner
-from orchestrator.jobs.storage import Storage
+from orchestrator.jobs.storage import Storage, data_folder_error
 from orchestrator.jobs.waiting import Pace, start_times
 from orchestrator.jobs.webhooks import Deliveries
 from orchestrator.media.assembly import read_init_bytes
@@ -167,7 +167,7 @@ class JobService:
         """
         view = self._ledger.view(job_id)
         webhook_try = 1 if view.spec.webhook_url is not None else None
-        values = {"state": "cancelled", "finished_at": time.time(), "eta_s": None, "webhook_try": webhook_try}
+        values = {"state": "cancelled", "finished_at": time.time(), "eta_s": None, "error_code": None, "error": None, "webhook_try": webhook_try}
         was_waiting = self._ledger.change(job_id, values, states=("queued",))
         if was_waiting or self._ledger.change(job_id, values, states=ACTIVE_STATES):
             self._metrics.ended("cancelled", None)
@@ -285,7 +285,7 @@ def _kept_host_name(data: Path) -> str:
             partial.unlink()
         return path.read_text()
     except OSError as exc:
-        raise StorageError(f"The data folder {data} cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc
+        raise data_folder_error(data, exc) from exc
 
 
 @contextlib.contextmanager

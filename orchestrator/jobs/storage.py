@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
 from orchestrator.media.formats import CONTAINERS, Container
-from orchestrator.media.writer import FULL
+from orchestrator.media.writer import FULL, storage_error
 
 CUT_SHORT_S = 3600.0
 """An upload that nothing was added to for this long was cut short, s."""
@@ -63,7 +63,7 @@ class Storage:
 
     def free_bytes(self) -> int:
         """Return how many bytes can still be written."""
-        with _translated(self.root):
+        with _translated():
             return shutil.disk_usage(self.root).free
 
     def check_space(self) -> None:
@@ -109,7 +109,7 @@ class Storage:
         folder = path.parent
         if folder.parent != self.root / "inputs" or is_needed():
             return
-        with _translated(self.root), _inputs_alone(self.root):
+        with _translated(), _inputs_alone(self.root):
             if not is_needed():  # now that nobody can be sent the same file
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -136,7 +136,7 @@ class Incoming:
         self._size_bytes = 0
         self._hash = hashlib.sha256()
         self._partial = root / "incoming" / uuid.uuid4().hex
-        with _translated(root):
+        with _translated():
             self._file: BinaryIO = self._partial.open("wb")
 
     def __enter__(self) -> Self:
@@ -158,7 +158,7 @@ class Incoming:
         if self._size_bytes > self._max_bytes:
             raise LimitExceeded(f"The file is larger than {self._max_bytes} bytes; send a smaller one.")
         self._hash.update(data)
-        with _translated(self._root):
+        with _translated():
             self._file.write(data)
 
     def commit(self, hold: Callable[[Path], object] = lambda path: None) -> Path:
@@ -167,7 +167,7 @@ class Incoming:
         Args:
             hold: called with the path before anybody can delete the file, who has to ask then whether it is held.
         """
-        with _translated(self._root):
+        with _translated():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -206,11 +206,20 @@ def _inputs_alone(root: Path) -> Iterator[None]:
         yield
 
 
+def data_folder_error(root: Path, error: OSError) -> StorageError:
+    """Return the system's error about the data folder as ours, for who starts the service: clients need not know where it lies."""
+    what = f"The data folder {root} cannot be used"
+    return storage_error(error, what, "check the folder, its owner and the free space, or set LIPSYNC_DATA to another one")
+
+
 @contextmanager
-def _translated(root: Path) -> Iterator[None]:
+def _translated(root: Path | None = None) -> Iterator[None]:
+    """Raise the system's errors about the data folder as ours; they name it where it is given."""
     try:
         yield
     except OSError as exc:
+        if root is not None:
+            raise data_folder_error(root, exc) from exc
         if exc.errno in FULL:
             raise StorageFull(f"The disk of the data folder is full ({exc.strerror}); free some space, then try again.") from exc
-        raise StorageError(f"The data folder {root} cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc
+        raise StorageError(f"The service's data folder cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc

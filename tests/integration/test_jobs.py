@@ -551,6 +551,31 @@ def test_triton_that_stays_away_fails_the_job_with_its_code(spec: Callable[..., 
     assert failed.error and failed.error.endswith(".")
 
 
+def test_segments_that_cannot_be_written_are_told_by_their_place_in_the_data_folder(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    with working(options(tmp_path / "data", max_attempts=1), client) as service:
+        job = service.submit(spec(1.0))
+        service.storage.job_folder(job.id).mkdir(exist_ok=True)
+        service.storage.segments(job.id).touch()
+        failed = wait_for(service, job.id, is_over, 60)
+    assert failed.error_code == "storage_failed"
+    assert failed.error and f"jobs/{job.id}/segments" in failed.error and str(tmp_path) not in failed.error
+
+
+def test_job_that_is_cancelled_after_a_failure_is_cancelled_and_nothing_else(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    def fail(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
+        raise FetchFailed("The host example.org cannot be found; check the URL, or try again.")
+
+    with working(options(tmp_path / "data"), client, Hooks(fetch=fail)) as service:
+        job = wait_for(service, service.submit(spec(video="http://example.org/clip.mp4")).id, lambda view: view.error_code is not None)
+        assert job.error_code == "fetch_failed"
+        cancelled = service.cancel(job.id)
+    assert (cancelled.state, cancelled.error_code, cancelled.error) == ("cancelled", None, None)
+
+
 def test_database_that_cannot_be_reached_is_a_storage_error(client: TritonClient, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"database.*(?i:refused)"):
         JobService(options(tmp_path / "data", database_url="postgresql://nobody@127.0.0.1:1/nothing"), client)

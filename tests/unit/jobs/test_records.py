@@ -68,7 +68,8 @@ def test_only_one_works_through_the_documents_at_a_time(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     records = Records(tmp_path / "file", Batch)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="file cannot be written") as caught:
         records.save(batch())
-    with pytest.raises(StorageError), records.lock():
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(StorageError, match="file cannot be written"), records.lock():
         pass

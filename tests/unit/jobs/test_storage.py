@@ -81,8 +81,15 @@ def test_full_disk_while_an_upload_arrives_is_said_so_and_leaves_nothing(storage
 
 def test_folder_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="data folder"):
+    with pytest.raises(StorageError, match=r"data folder .*/file .*LIPSYNC_DATA"):
         Storage(tmp_path / "file")
+
+
+def test_client_is_not_told_where_the_data_folder_lies(storage: Storage) -> None:
+    (storage.root / "incoming").rmdir()
+    with pytest.raises(StorageError, match="data folder") as caught:
+        storage.incoming("a.mp4", 100)
+    assert str(storage.root) not in str(caught.value)
 
 
 def test_only_what_lies_in_inputs_is_removed_as_an_input(storage: Storage, tmp_path: Path) -> None:

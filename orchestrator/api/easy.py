@@ -27,6 +27,7 @@ from orchestrator.jobs.model import JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
 from orchestrator.media.reach import check_url, is_url
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import expected_frame_count
 
 log = logging.getLogger("lipsync.easy")
 
@@ -255,16 +256,17 @@ def _submit(body: Any, context: Context, owner: str) -> None:
     check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
     with context.holds.holding() as hold:
         video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
-        frame_count = check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
+        lengths = check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
+        options = RenderOptions(sync_mode="bounce" if pn else "loop", face_enhancer=True if chaofen else None)
         spec = JobSpec(
             video=str(video),
             audio=str(audio),
-            options=RenderOptions(sync_mode="bounce" if pn else "loop", face_enhancer=True if chaofen else None),
+            options=options,
             interface="easy",
             client_code=code,
             owner=owner,
             request=asked,
-            expected_frame_count=frame_count,
+            expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
         )
         context.service.submit(spec, idempotency_key=f"easy:{code}")
 

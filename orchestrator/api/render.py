@@ -23,7 +23,7 @@ from orchestrator.jobs.service import JobService
 from orchestrator.media.formats import Container
 from orchestrator.media.limits import check_inputs, check_video
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.plan import check_voices
+from orchestrator.pipeline.plan import check_voices, expected_frame_count
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -75,7 +75,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
             others = _other_speakers(form, may_be_one=options.segments is not None)
             check_voices(options, [other.speaker for other in others])
             video, audio = form.files["video"].path, form.files["audio"].path
-            frame_count = await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
+            lengths = await context.run(check_inputs, video, [audio, *(Path(other.audio) for other in others)], context.media_limits)
             portrait = form.files.get("speaker_image")
             if portrait is not None:
                 await context.run(check_video, portrait.path, context.media_limits)
@@ -88,7 +88,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
                 interface="render",
                 owner=context.owner_name(request),
                 request={"served_by": context.served_by},
-                expected_frame_count=None if options.segments else frame_count,
+                expected_frame_count=expected_frame_count(options, lengths),
             )
             if not spec.is_live:
                 raise errors.InvalidOption(

@@ -27,7 +27,7 @@ from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobState,
 from orchestrator.media.limits import check_local, check_video
 from orchestrator.media.reach import check_url
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.plan import check_voices
+from orchestrator.pipeline.plan import check_voices, expected_frame_count
 
 STATUS: Mapping[JobState, GenerationStatus] = {
     "queued": "PENDING",
@@ -160,7 +160,7 @@ def build_spec(
         references = named if audio is None else [UPLOADED_REF_ID, *named]
         options = _with_segments(options, request.segments, references)
     check_voices(options, [other_speaker for _, other_speaker in others])
-    frame_count = check_local(video, [source for source, _ in speeches], context.media_limits)
+    lengths = check_local(video, [source for source, _ in speeches], context.media_limits)
     if isinstance(portrait, Path):
         check_video(portrait, context.media_limits)
     if request.webhookUrl is not None:
@@ -177,7 +177,7 @@ def build_spec(
         webhook_url=request.webhookUrl,
         output_name=request.outputFileName,
         priority=priority,
-        expected_frame_count=None if options.segments else frame_count,
+        expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
         request=request.model_dump(mode="json", exclude_unset=True, exclude={"webhookUrl", "outputFileName", "externalId"}),
     )
 

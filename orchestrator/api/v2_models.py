@@ -15,6 +15,7 @@ from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
 from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import check_inputs, check_video
 from orchestrator.media.reach import is_url
+from orchestrator.pipeline.plan import expected_frame_count
 
 MEASURED_JOBS = 20
 """Finished jobs whose speed an estimate goes by."""
@@ -56,7 +57,7 @@ def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
     spec = build_spec(body, context, owner)
     with context.holds.holding() as hold:
         video, *speeches = (_local(source, context, hold) for source in (spec.video, *spec.speeches))
-        frames = check_inputs(video, speeches, context.media_limits)
+        frames = expected_frame_count(spec.options, check_inputs(video, speeches, context.media_limits))
         if spec.speaker_image is not None:
             check_video(_local(spec.speaker_image, context, hold), context.media_limits)
     return Cost(estimatedFrameCount=frames, estimatedGenerationCost=round(frames / _frames_per_s(context), 1))

@@ -49,6 +49,18 @@ class MediaSummary:
     has_audio: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long the inputs of a render are, by their headers."""
+
+    video_s: Fraction
+    """0 where the header does not say, and of a still."""
+    speech_s: Fraction
+    """Of several that sound together, the longest; 0 where the headers do not say."""
+    frame_rate: Fraction
+    """Of the video, Hz."""
+
+
 def summarise(path: Path) -> MediaSummary:
     """Read what a media file is.
 
@@ -107,32 +119,32 @@ def check_audio(path: Path, limits: MediaLimits) -> MediaSummary:
     return summary
 
 
-def check_inputs(video: Path, speeches: Sequence[Path], limits: MediaLimits) -> int:
-    """Check the inputs of a render, one speech or several that sound together; return how many frames would come out, by their headers.
+def check_inputs(video: Path, speeches: Sequence[Path], limits: MediaLimits) -> Lengths:
+    """Check the inputs of a render, one speech or several that sound together; return how long they are.
 
     Raises:
         InputError: see `check_video` and `check_audio`.
     """
     picture = check_video(video, limits)
-    duration_s = max(check_audio(speech, limits).duration_s or Fraction(0) for speech in speeches)
-    frames = duration_s * (picture.frame_rate or STILL_FRAME_RATE)
-    if frames > limits.max_frames:
+    speech_s = max(check_audio(speech, limits).duration_s or Fraction(0) for speech in speeches)
+    frame_rate = picture.frame_rate or STILL_FRAME_RATE
+    if (frames := speech_s * frame_rate) > limits.max_frames:
         raise too_many_frames(round(frames), limits)
-    return round(frames)
+    return Lengths(picture.duration_s or Fraction(0), speech_s, frame_rate)
 
 
-def check_local(video: str | Path, speeches: Sequence[str | Path], limits: MediaLimits) -> int | None:
+def check_local(video: str | Path, speeches: Sequence[str | Path], limits: MediaLimits) -> Lengths | None:
     """Check those inputs of a render that are files already; one that is text is a URL that is yet to be fetched.
 
-    Returns how many frames would come out, by their headers; None while one is a URL.
+    Returns how long they are; None while one is a URL.
 
     Raises:
         InputError: see `check_video` and `check_audio`.
     """
     local = [speech for speech in speeches if isinstance(speech, Path)]
     if isinstance(video, Path) and local:
-        frame_count = check_inputs(video, local, limits)
-        return frame_count if len(local) == len(speeches) else None
+        lengths = check_inputs(video, local, limits)
+        return lengths if len(local) == len(speeches) else None
     if isinstance(video, Path):
         check_video(video, limits)
     else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import InvalidOption, LimitExceeded, StorageError
 from orchestrator.media.audio import put_together, read_speech
 from orchestrator.media.formats import CONTAINERS, container_of
-from orchestrator.media.limits import UNLIMITED, MediaLimits, too_many_frames
+from orchestrator.media.limits import UNLIMITED, Lengths, MediaLimits, too_many_frames
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, bits_of, probe_video
@@ -49,11 +49,17 @@ class RenderPlan:
 
     @property
     def expected_frame_count(self) -> int:
-        """Frames of the output as far as the header of the video tells; exact for modes in which it lasts as long as the speech at constant rate."""
-        rate = expected_rate(self.info, self.options)
-        source = round(self.info.expected_frame_count * rate / self.info.frame_rate)
-        speech = speech_frame_count(self.speech_s, rate)
-        return len(frame_order(self.options.mode, source or speech, speech))
+        """See `expected_frame_count`; exact for modes in which the output lasts as long as the speech at constant rate."""
+        return expected_frame_count(self.options, Lengths(self.info.expected_frame_count / self.info.frame_rate, self.speech_s, self.info.frame_rate))
+
+
+def expected_frame_count(options: RenderOptions, lengths: Lengths) -> int:
+    """Return how many frames an output has, as far as headers tell."""
+    rate = options.rate if isinstance(options.rate, Fraction) else lengths.frame_rate
+    video, speech = round(lengths.video_s * rate), speech_frame_count(lengths.speech_s, rate)
+    if options.segments is not None and video:
+        return video
+    return len(frame_order(options.mode, video or speech, speech))
 
 
 def expected_rate(info: VideoInfo, options: RenderOptions) -> Fraction:

@@ -502,6 +502,10 @@ def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dic
     picture = {"type": "speakerImage", "assetId": assets["clip.mp4"]}
     answer = service.http.post("/v2/analyze/cost", json={"model": "lipsync-2", "input": [*sent, picture]})
     assert (answer.status_code, answer.json()[0]["estimatedFrameCount"]) == (200, 1000), "a picture is no speech"
+    parts = {"segments": [{"start": 0, "end": 0.5}]}
+    for options, count in (({"sync_mode": "cut_off"}, 25), ({"sync_mode": "silence", "frame_rate": 50}, 2000), (parts, 25)):
+        answer = service.http.post("/v2/analyze/cost", json={"model": "lipsync-2", "input": sent, "options": options})
+        assert answer.json()[0]["estimatedFrameCount"] == count, options
 
 
 def test_parameter_that_means_one_thing_is_given_once(service: Service) -> None:

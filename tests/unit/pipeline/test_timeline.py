@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import InvalidOption
+from orchestrator.media.limits import Lengths
 from orchestrator.media.times import SourceTimes, source_times
+from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.plan import expected_frame_count
 from orchestrator.pipeline.timeline import SYNC_MODES, SyncMode, at_rate, frame_order, kept_timeline, lay_out, shows_whole_source, speech_frame_count
 
 SNAPPED = Fraction(1, 1000) + Fraction(1, 60_000)
@@ -277,3 +281,23 @@ def test_digest_tells_timelines_apart() -> None:
     source = variable(LENGTHS)
     laid_out = [lay_out("loop", choice, source, Fraction(1), is_whole=True) for choice in ("source", "keep", Fraction(25), Fraction(30))]
     assert len({timeline.digest() for timeline in laid_out}) == 3, "25 is what the source comes to"
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 100),
+        ({"sync_mode": "loop"}, 100),
+        ({"sync_mode": "remap"}, 100),
+        ({"sync_mode": "cut_off"}, 50),
+        ({"sync_mode": "silence"}, 100),
+        ({"frame_rate": "12.5"}, 50),
+        ({"segments": [{"start": 1, "end": 2}]}, 50),
+    ],
+)
+def test_frames_are_foreseen_by_how_long_the_inputs_are(options: dict[str, Any], count: int) -> None:
+    rate = Fraction(25)
+    assert expected_frame_count(RenderOptions.model_validate(options), Lengths(Fraction(2), Fraction(4), rate)) == count
+    assert expected_frame_count(RenderOptions.model_validate(options), Lengths(Fraction(0), Fraction(4), rate)) == (
+        50 if "frame_rate" in options else 100
+    )

@@ -226,16 +226,16 @@ class Ledger:
         query = sa.select(*columns).where(JOBS.c.state.in_(ACTIVE_STATES)).order_by(JOBS.c.priority, JOBS.c.created_at)
         return self._rows(query)
 
-    def at_work(self) -> list[AtWork]:
-        """Return the jobs that any host is at."""
+    def at_work(self) -> dict[str, AtWork]:
+        """Return by id the jobs that any host is at."""
         now = time.time()
-        rows = self._rows(sa.select(JOBS.c.started_at, JOBS.c.eta_s, JOBS.c.frames).where(JOBS.c.state == "running"))
-        return [AtWork(now - row["started_at"], row["eta_s"], row["frames"]) for row in rows]
+        rows = self._rows(sa.select(JOBS.c.id, JOBS.c.started_at, JOBS.c.eta_s, JOBS.c.frames).where(JOBS.c.state == "running"))
+        return {row["id"]: AtWork(now - row["started_at"], row["eta_s"], row["frames"]) for row in rows}
 
-    def waiting(self, limit: int) -> list[int | None]:
-        """Return the frames of the jobs that wait, first in line first; None where their number is not known."""
-        query = sa.select(JOBS.c.frames).where(JOBS.c.state == "queued").order_by(JOBS.c.priority, JOBS.c.created_at)
-        return [row["frames"] for row in self._rows(query.limit(limit))]
+    def waiting(self, limit: int) -> dict[str, int | None]:
+        """Return by id the frames of the jobs that wait, first in line first; None where their number is not known."""
+        query = sa.select(JOBS.c.id, JOBS.c.frames).where(JOBS.c.state == "queued").order_by(JOBS.c.priority, JOBS.c.created_at)
+        return {row["id"]: row["frames"] for row in self._rows(query.limit(limit))}
 
     def runs(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Return the runs of those jobs among some that are not finished."""

@@ -263,10 +263,12 @@ class JobService:
         last = max((view.queue_position or 0 for view in views), default=0)
         if not last or not self._is_running:
             return views
-        at_work = self._ledger.at_work()
-        starts = start_times(self._ledger.waiting(last), at_work, self._most_renders, Pace(list(self._runner.took), at_work))
-        known = dict(enumerate(starts, 1))
-        return [view.model_copy(update={"starts_in_s": known.get(view.queue_position or 0)}) for view in views]
+        waiting, at_work = self._ledger.waiting(last), self._ledger.at_work()  # in this order, or a job that starts meanwhile were in neither
+        line = [job_id for job_id in waiting if job_id not in at_work]
+        busy = list(at_work.values())
+        starts = start_times([waiting[job_id] for job_id in line], busy, self._most_renders, Pace(list(self._runner.took), busy))
+        known = dict(zip(line, starts, strict=False))
+        return [view.model_copy(update={"starts_in_s": known.get(view.id)}) for view in views]
 
     def _notify(self) -> None:
         with self._changed:

@@ -107,6 +107,28 @@ def test_job_behind_a_long_one_is_told_to_start_later(spec: Callable[..., JobSpe
             service.cancel(job.id)
 
 
+def test_job_that_starts_while_others_are_asked_about_does_not_confuse_their_times(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(options(tmp_path / "data", max_concurrent_renders=1), client) as service:
+        wait_for(service, service.submit(spec(1.0)).id, is_over)
+        service._engine.stop_taking()  # from here on the test starts them
+        first, second, third = (service.submit(spec(1.0, expected_frame_count=count)) for count in (100, 1000, 10))
+        waiting = service._ledger.waiting
+
+        def starting_meanwhile(limit: int) -> dict[str, int | None]:
+            found = waiting(limit)
+            service._ledger.change(first.id, {"state": "running", "started_at": time.time()}, states=("queued",))
+            return found
+
+        monkeypatch.setattr(service._ledger, "waiting", starting_meanwhile)
+        told = {view.id: view.starts_in_s or 0.0 for view in service.find(state="queued")}
+        assert told[first.id] == 0.0 < told[second.id]
+        assert told[third.id] == pytest.approx(11 * told[second.id])
+        for job in (first, second, third):
+            service.cancel(job.id)
+
+
 def test_same_key_is_the_same_job_and_another_request_a_conflict(database_url: str | None, spec: Callable[..., JobSpec], tmp_path: Path) -> None:
     with closing_unstarted(options(tmp_path / "data", database_url=database_url, max_queued_jobs=3)) as service:
         first = service.submit(spec(1.0), idempotency_key="a")

@@ -4,9 +4,10 @@ import ctypes
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -252,36 +253,61 @@ def speech_samples(speech: AudioInfo, layout: str, sample_rate_hz: int) -> Gener
 def _joined(passages: Sequence[Passage], layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield passages as one track, (channels, n) float32, with silence between them."""
     channel_count, position = (1 if layout == "mono" else 2), 0
-    for passage in passages:
-        start, end = round(passage.start_s * sample_rate_hz), round(passage.end_s * sample_rate_hz)
-        yield from silence(channel_count, start - position, sample_rate_hz)
-        position = start
-        for samples in _said(passage, layout, sample_rate_hz):
-            yield np.broadcast_to(samples, (channel_count, samples.shape[1]))
-            position += samples.shape[1]
-        yield from silence(channel_count, end - position, sample_rate_hz)
-        position = end
+    with ExitStack() as opened:
+        readers = {track: opened.enter_context(closing(_Stretches(track, layout, sample_rate_hz))) for track in {one.track for one in passages}}
+        for passage in passages:
+            start, end = round(passage.start_s * sample_rate_hz), round(passage.end_s * sample_rate_hz)
+            yield from silence(channel_count, start - position, sample_rate_hz)
+            position = start
+            for samples in _said(passage, readers[passage.track], sample_rate_hz):
+                yield np.broadcast_to(samples, (channel_count, samples.shape[1]))
+                position += samples.shape[1]
+            yield from silence(channel_count, end - position, sample_rate_hz)
+            position = end
 
 
-def _said(passage: Passage, layout: str, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def _said(passage: Passage, track: "_Stretches", sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield a passage's samples, faded where it was cut out of its track."""
-    track, count, position = passage.track, round(passage.said_s * sample_rate_hz), 0
+    first, count, position = round(passage.from_s * sample_rate_hz), round(passage.said_s * sample_rate_hz), 0
     fade = min(round(CUT_FADE_S * sample_rate_hz), count // 2)
-    # FFmpeg would turn one channel down by 3 dB to make two of it.
-    own = "mono" if track.channel_count == 1 else layout
-    with closing(speech_samples(replace(track, offset_s=track.offset_s - passage.from_s), own, sample_rate_hz)) as pieces:
-        for piece in pieces:
-            samples = piece[:, : count - position]
-            places = position + np.arange(samples.shape[1], dtype=np.float32)
-            gain = np.ones(samples.shape[1], np.float32)
-            if passage.from_s:
-                gain = np.minimum(gain, (places + 1) / (fade + 1))
-            if passage.from_s + passage.said_s < track.duration_s:
-                gain = np.minimum(gain, (count - places) / (fade + 1))
-            yield samples * gain
-            position += samples.shape[1]
-            if position >= count:
-                return
+    for samples in track.read(first, count):
+        places = position + np.arange(samples.shape[1], dtype=np.float32)
+        gain = np.ones(samples.shape[1], np.float32)
+        if passage.from_s:
+            gain = np.minimum(gain, (places + 1) / (fade + 1))
+        if passage.from_s + passage.said_s < passage.track.duration_s:
+            gain = np.minimum(gain, (count - places) / (fade + 1))
+        yield samples * gain
+        position += samples.shape[1]
+
+
+class _Stretches:
+    """Reads stretches of a track. It begins again only where one does not lie behind the one before: there may be hundreds in a long track."""
+
+    def __init__(self, track: AudioInfo, layout: str, sample_rate_hz: int) -> None:
+        # FFmpeg would turn one channel down by 3 dB to make two of it.
+        self._open = partial(speech_samples, track, "mono" if track.channel_count == 1 else layout, sample_rate_hz)
+        self._pieces = self._open()
+        self._piece: NDArray[np.float32] | None = None
+        self._position = 0
+
+    def read(self, first: int, count: int) -> Iterator[NDArray[np.float32]]:
+        """Yield `count` samples from the `first` on, (channels, n), or as many as there are."""
+        if first < self._position:
+            self.close()
+            self._pieces, self._piece, self._position = self._open(), None, 0
+        while count and (piece := self._piece if self._piece is not None else next(self._pieces, None)) is not None:
+            skipped = min(first - self._position, piece.shape[1])
+            taken = piece[:, skipped : skipped + count]
+            self._position += skipped + taken.shape[1]
+            self._piece = piece[:, skipped + taken.shape[1] :] if skipped + taken.shape[1] < piece.shape[1] else None
+            first, count = first + taken.shape[1], count - taken.shape[1]
+            if taken.shape[1]:
+                yield taken
+
+    def close(self) -> None:
+        """Close the track's file."""
+        self._pieces.close()
 
 
 def shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:

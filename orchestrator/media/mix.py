@@ -1,7 +1,7 @@
 """Several voices at once, and the source's own sound under them, from its start on; never louder than samples can be."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -59,28 +59,32 @@ def mixed(speech: Iterator[NDArray[np.float32]], background: Background, layout:
     """Yield the speech with a background under it, (channels, n) float32 at `MIX_RATE_HZ`, as long as the speech is."""
     under = _Puller(_running(background, layout))
 
+    gain_of = _background_gain(background)
+
     def added() -> Iterator[NDArray[np.float32]]:
         position = 0
         for piece in speech:
-            yield piece + _background_gain(background, position, piece.shape[1]) * under.take(piece.shape[1])
+            yield piece + gain_of(position, piece.shape[1]) * under.take(piece.shape[1])
             position += piece.shape[1]
 
     return limited(added())
 
 
-def _background_gain(background: Background, position: int, count: int) -> NDArray[np.float32]:
-    """Return the gain of a background's samples from `position` on, (count,); it fades before and behind each stretch of speech."""
+def _background_gain(background: Background) -> Callable[[int, int], NDArray[np.float32]]:
+    """Return what gives the gain of so many of a background's samples from a position on, (n,); it fades before and behind each stretch of speech."""
     level = np.float32(0 if background.level_db is None else 10 ** (background.level_db / 20))
     if background.under_s is None:
-        return np.full(count, level)
-    share = np.zeros(count, np.float32)
-    places = position + np.arange(count)
-    for start_s, end_s in background.under_s:
-        first, stop = round(start_s * MIX_RATE_HZ), round(end_s * MIX_RATE_HZ)
-        if first - FADE_SAMPLES < position + count and position < stop + FADE_SAMPLES:
-            outside = np.maximum(np.maximum(first - places, places - stop + 1), 0)
+        return lambda _, count: np.full(count, level)
+    first, stop = (np.array([round(stretch[end] * MIX_RATE_HZ) for stretch in background.under_s]) for end in (0, 1))
+
+    def gain_of(position: int, count: int) -> NDArray[np.float32]:
+        share, places = np.zeros(count, np.float32), position + np.arange(count)
+        for near in np.flatnonzero((first - FADE_SAMPLES < position + count) & (position < stop + FADE_SAMPLES)):
+            outside = np.maximum(np.maximum(first[near] - places, places - stop[near] + 1), 0)
             share = np.maximum(share, 1 - np.minimum(1, outside.astype(np.float32) / FADE_SAMPLES))
-    return 1 + share * (level - 1)
+        return 1 + share * (level - 1)
+
+    return gain_of
 
 
 def together(voices: Sequence[Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:

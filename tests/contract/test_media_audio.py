@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
@@ -130,6 +132,23 @@ def test_passages_of_several_tracks_make_one(tmp_path: Path, layout: str, sample
         assert not silent.any()
     blocks = np.concatenate(list(mel_blocks(made.info)), axis=1)
     np.testing.assert_array_equal(levels_db(blocks), made.levels_db)
+
+
+@given(places=st.lists(st.tuples(st.integers(0, 24_000), st.integers(0, 9000)), min_size=1, max_size=6))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_stretches_of_a_track_are_read_in_any_order(tmp_path: Path, places: list[tuple[int, int]]) -> None:
+    path = tmp_path / "sound.wav"
+    info = read_speech(path if path.exists() else make_sound(path, Sound(sample_rate_hz=16_000, duration_s=Fraction(3, 2)))).info
+    passages = [
+        Passage(info, Fraction(k), Fraction(k + 1), Fraction(first, 16_000), Fraction(count, 16_000)) for k, (first, count) in enumerate(places)
+    ]
+    whole, found = samples_of(path)[0], np.concatenate(list(speech_samples(put_together(passages).info, "mono", 16_000)), axis=1)[0]
+    for k, (first, count) in enumerate(places):
+        said = whole[first : first + count]
+        heard = found[k * 16_000 : (k + 1) * 16_000]
+        inner = slice(160, max(160, len(said) - 160))
+        np.testing.assert_array_equal(heard[: len(said)][inner], said[inner])
+        assert not heard[len(said) :].any()
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, 1e30])

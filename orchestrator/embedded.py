@@ -191,6 +191,11 @@ def start_embedded(settings: Settings, serving: Serving = WITHIN, is_given_up: C
     except TritonStartError as exc:
         kind = InferenceUnavailable if config_name == "cpu" else GpuUnavailable
         raise kind(f"The embedded Triton did not start. {exc}") from exc
+    except OSError as exc:
+        raise InferenceUnavailable(
+            f"The embedded Triton did not start: the system refused it a process or a file ({exc.strerror}); look at memory, open files and "
+            "disk space."
+        ) from exc
 
 
 def check_repository(settings: Settings) -> None:

@@ -25,6 +25,9 @@ AROUND_PX = 9
 _NOISE = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)
 """Immerkaer's mask (1996), which answers to noise and hardly to edges: lips and teeth are not taken for it."""
 
+_LEAST_SIDE_PX = 2
+"""A line of samples, as the frame's edge leaves of a face, is all edge to that mask, which finds no noise there."""
+
 _FLAT = 1.5
 """A place with up to so many times the usual fine detail has no edges in it."""
 
@@ -51,6 +54,8 @@ def grain_of(original: Plane, unit: float, luma: Grain | None = None) -> Grain |
         unit: steps of a sample in one level of 8 bits.
         luma: for samples of chroma the grain of their luma. It decides whether the source is noisy: chroma has less noise, and less to hide it.
     """
+    if min(original.shape) < _LEAST_SIDE_PX:
+        return None
     fine = _fine(original[len(original) * 2 // 3 :], unit)  # below the mouth is skin
     energy = _energy(fine)
     usual = _median(energy)

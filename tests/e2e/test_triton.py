@@ -4,10 +4,11 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -170,3 +171,16 @@ def test_supervisor_is_closed_without_waiting_for_a_start(own_tritonservers: Cal
     began = time.monotonic()
     triton.close()
     assert time.monotonic() - began < PROMPT_S
+
+
+def test_triton_is_started_again_although_the_system_had_no_room_for_it_at_first(
+    own_tritonservers: Callable[[], list[psutil.Process]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(embedded, "MAX_BACK_OFF_S", 0.2)
+    with closing(SupervisedTriton(Settings(device="cpu"))) as triton:
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+            own_tritonservers()[0].kill()
+            wait_until(lambda: "Triton does not start: " in caplog.text, "there is no place for its log")
+        wait_until(lambda: triton.client.reconnect_count == 1, "it is back")
+    caplog.clear()

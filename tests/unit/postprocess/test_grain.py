@@ -102,3 +102,14 @@ def test_soft_grain_gets_softer_noise_than_a_sensors_own() -> None:
 def test_chroma_gets_grain_where_luma_has_it() -> None:
     chroma, luma = np.rint(face(1, 1.4)), grain_of(np.rint(face(1, 8.0)), 1)
     assert luma is not None and grain_of(chroma, 1) is None and grain_of(chroma, 1, luma) is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (2, 40), (40, 2), (3, 3)])
+def test_little_that_the_edge_of_the_frame_leaves_of_a_face_can_be_matched(shape: tuple[int, int]) -> None:
+    noisy = np.clip(np.random.default_rng(1).normal(128, 8, shape), 0, 255).astype(np.uint8)
+    grain = grain_of(noisy, 1)
+    assert grain is None or min(shape) > 1
+    if grain is not None:
+        smooth = np.full(shape, 128, np.uint8)
+        match_grain(grain, smooth, np.ones(shape, np.bool_), 1, (3, 0))
+        assert smooth.std() > 0

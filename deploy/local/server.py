@@ -31,6 +31,10 @@ START_ATTEMPTS = 5
 RESTARTS = 1
 """How often to start a Triton again that crashed, or stands still, while it loads: another time it does so for a reason that stays."""
 
+READY_S = 3600.0
+"""How long models may load, s; the first start with TensorRT builds an engine for each, which takes minutes. One that does nothing at all is known
+sooner."""
+
 POLL_S = 0.02
 """Between two looks at a Triton that is starting, which takes 0.2 s at best."""
 
@@ -79,7 +83,6 @@ class LocalTriton:
         metrics_port: int = 0,
         log_path: Path | None = None,
         extra_args: Sequence[str] = (),
-        ready_timeout_s: float = 3600.0,
         drain_s: float = 1.0,
         is_given_up: Callable[[], bool] = lambda: False,
     ) -> Self:
@@ -97,8 +100,6 @@ class LocalTriton:
             metrics_port: see `grpc_port`.
             log_path: where to append Triton's log; None keeps it until Triton ends.
             extra_args: more options for `tritonserver`.
-            ready_timeout_s: how long models may load; the first start with TensorRT builds an engine for each, which takes minutes. One that does
-                nothing at all is known sooner.
             drain_s: how long requests in flight get to finish when the server is stopped.
             is_given_up: asked all the time whether nobody waits for the start any more, which then fails.
 
@@ -116,7 +117,7 @@ class LocalTriton:
             log = TritonLog(log_path)
             server = cls(_spawn_guard(triton, command, prefix, drain_s, log), prefix, host, ports, log, drain_s)
             try:
-                server._wait_until_ready(ready_timeout_s, is_given_up)
+                server._wait_until_ready(is_given_up)
             except _PortLost:
                 server.stop()
                 if not picks_left:
@@ -194,8 +195,8 @@ class LocalTriton:
             time.sleep(POLL_S)
         return True
 
-    def _wait_until_ready(self, timeout_s: float, is_given_up: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + timeout_s
+    def _wait_until_ready(self, is_given_up: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_S
         watch = StartWatch(self._guard.pid, self._log)
         while not self._is_ready():
             if (status := self._guard.poll()) is not None:
@@ -207,9 +208,7 @@ class LocalTriton:
             if watch.stands_still():
                 raise _StartAccident(f"Triton stood still for {STILL_S:g} s while it was starting.{show_end(self._log.text())}")
             if time.monotonic() > deadline:
-                raise TritonStartError(
-                    f"Triton was not ready after {timeout_s:g} s: raise ready_timeout_s, or look into its log.{show_end(self._log.text())}"
-                )
+                raise TritonStartError(f"Triton was not ready after {READY_S:g} s: look into its log.{show_end(self._log.text())}")
             time.sleep(POLL_S)
 
     def _is_ready(self) -> bool:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
-from orchestrator.media.formats import CONTAINERS, Container
+from orchestrator.media.formats import Container
 from orchestrator.media.writer import FULL, storage_error
 
 CUT_SHORT_S = 3600.0
@@ -57,7 +57,7 @@ class Storage:
         """Return the folder of a job's finished segments."""
         return self.job_folder(job_id) / "segments"
 
-    def result(self, job_id: str, container: Container = CONTAINERS["mp4"]) -> Path:
+    def result(self, job_id: str, container: Container) -> Path:
         """Return where a job's output is or will be."""
         return self.job_folder(job_id) / f"result{container.suffixes[0]}"
 

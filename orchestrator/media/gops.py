@@ -42,7 +42,7 @@ def closed_gops(info: VideoInfo, frame_pts: NDArray[np.int64], tick: Callable[[]
     """
     found: list[Gop] = []
     group: list[int | None] = []
-    with open_media(info.path) as container, translate_errors(info.path):
+    with open_media(info.path) as container:
         stream = video_stream(container, info.stream_index)
         if nal_length_bytes(stream) != NAL_LENGTH_BYTES:
             return []

@@ -18,8 +18,7 @@ from orchestrator.media.alpha import ALPHA_FORMATS, copy_alpha, decoder_of, flat
 from orchestrator.media.container import UNUSABLE, open_media, packets_of, translate_errors
 from orchestrator.media.deinterlace import deinterlaced
 from orchestrator.media.nvdec import PIXEL_FORMAT, accelerator
-from orchestrator.media.planes import plane_view as plane_view  # noqa: PLC0414 (handed on)
-from orchestrator.media.planes import sample_views as sample_views  # noqa: PLC0414
+from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import SUBSAMPLING_XY, VideoInfo, bits_of, video_stream
 from orchestrator.media.times import MISSING_PTS
 from orchestrator.media.tone import to_sdr

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.media.container import open_media, packets_of, translate_errors
+from orchestrator.media.container import open_media, packets_of
 from orchestrator.media.probe import VideoInfo, video_stream
 
 
@@ -40,7 +40,7 @@ def foresee_frames(info: VideoInfo, until_s: Fraction | None = None, tick: Calla
     shown: list[int] = []
     last_dts: int | None = None
     is_whole = True
-    with open_media(info.path) as container, translate_errors(info.path):
+    with open_media(info.path) as container:
         stream = video_stream(container, info.stream_index)
         for packet in packets_of(container, stream):
             tick()

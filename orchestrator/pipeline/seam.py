@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import cv2
 
-from orchestrator.media.reader import sample_views
+from orchestrator.media.planes import sample_views
 from orchestrator.pipeline.shots import Shown
 
 

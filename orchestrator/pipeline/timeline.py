@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,6 @@ SyncMode = Literal["bounce", "loop", "cut_off", "silence", "remap"]
 | silence | the last frame is held | the rest of the video stays as it is, silent | the longer |
 | remap | the video is slowed down | the video is sped up | the speech |
 """
-
-SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
 
 RateChoice = Literal["source", "keep"] | Fraction
 """The frame rate of an output: the source's (a variable one is made constant), every frame's own time, or so many frames a second."""

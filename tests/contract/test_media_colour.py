@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from orchestrator.media.output import choose_output
+from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import ColourTags, probe_video
-from orchestrator.media.reader import VideoReader, plane_views, sample_views, stream_colour
+from orchestrator.media.reader import VideoReader, plane_views, stream_colour
 from orchestrator.media.writer import Encoding
 from tests.clips import Clip, make_clip
 

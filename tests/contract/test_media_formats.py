@@ -19,8 +19,8 @@ from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import CODECS, CONTAINERS, CodecName, ContainerName, is_live
 from orchestrator.media.light import Light
 from orchestrator.media.output import Output, choose_output
+from orchestrator.media.planes import plane_view
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
-from orchestrator.media.reader import plane_view
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.options import RenderOptions

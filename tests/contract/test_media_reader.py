@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media import reader as reader_module
+from orchestrator.media.planes import plane_view, sample_views
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
-from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader, sample_views
+from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
 from orchestrator.media.scan import foresee_frames
 from orchestrator.media.times import MISSING_PTS
 from preprocess.letterbox import Letterbox
@@ -306,7 +307,7 @@ def test_pictures_of_a_run_are_free_to_be_edited(made: Made, name: str) -> None:
                     order,
                     frame.index,
                 )
-                plane = reader_module.plane_view(frame.picture.planes[0])
+                plane = plane_view(frame.picture.planes[0])
                 plane[:] = 255
 
 

@@ -18,7 +18,7 @@ from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.output import choose_output
-from orchestrator.media.reader import plane_view
+from orchestrator.media.planes import plane_view
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments

@@ -20,8 +20,8 @@ from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.formats import PRESETS
 from orchestrator.media.output import choose_output
+from orchestrator.media.planes import plane_view
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
-from orchestrator.media.reader import plane_view
 from orchestrator.media.segment import SegmentEncoder
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder

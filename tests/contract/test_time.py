@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
@@ -24,7 +25,7 @@ from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.analyse import times_of
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
-from orchestrator.pipeline.timeline import SYNC_MODES, SyncMode, Timeline, lay_out
+from orchestrator.pipeline.timeline import SyncMode, Timeline, lay_out
 from orchestrator.pipeline.watch import Watch
 from tests.clips import Clip, Sound, make_clip, make_sound, number_of, planes_of
 from tests.contract.test_media_audio import onsets_s
@@ -148,7 +149,7 @@ def test_every_frame_is_in_its_place_and_every_click_under_it(made: Made, tmp_pa
     source = SOURCES[name]
     hz = {"source": source.rate, "25": Fraction(25), "29.97": Fraction(30000, 1001)}[rate]
     source_count = round(source.duration_s * hz)
-    for mode in SYNC_MODES:
+    for mode in get_args(SyncMode):
         out = tmp_path / f"{mode}.mp4"
         output(made.source(name), made.speech, RenderOptions(sync_mode=mode, frame_rate=rate), out)
         speech_count = round(SPEECH_S * hz)
@@ -165,7 +166,7 @@ def test_every_frame_is_in_its_place_and_every_click_under_it(made: Made, tmp_pa
         np.testing.assert_allclose(heard(out), clicks, atol=float(1 / hz / 2) / 5)
 
 
-@pytest.mark.parametrize("mode", SYNC_MODES)
+@pytest.mark.parametrize("mode", get_args(SyncMode))
 @pytest.mark.parametrize("name", ["phone", "browser"])
 def test_kept_times_are_the_source_s_own_to_the_tick(made: Made, tmp_path: Path, name: str, mode: SyncMode) -> None:
     out = tmp_path / "out.mp4"

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.inference.client import TritonClient
+from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import probe_video
-from orchestrator.media.reader import sample_views
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render

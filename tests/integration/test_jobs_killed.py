@@ -18,7 +18,7 @@ from deploy.local import guard
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
-from orchestrator.media.reader import sample_views
+from orchestrator.media.planes import sample_views
 from orchestrator.pipeline.options import RenderOptions
 from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
 from tests.programs import abandoned_memory, wait_until

@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator.errors import InvalidOption, MissingStream
 from orchestrator.inference.client import TritonClient
+from orchestrator.media.planes import plane_view
 from orchestrator.media.probe import probe_video
-from orchestrator.media.reader import VideoReader, plane_view
+from orchestrator.media.reader import VideoReader
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render

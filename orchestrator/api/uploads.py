@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from orchestrator.jobs.storage import Incoming, Storage
 MAX_FIELD_BYTES = 1 << 20
 """Largest text field of a form, bytes."""
 
-MAX_FIELDS = 32
-"""Most fields and files of a form."""
+MAX_REPEATED = 32
+"""Most parts of one name, where a name may be given several times."""
 
 MAX_JSON_BYTES = 4 << 20
 """Largest JSON body, bytes."""
@@ -135,7 +136,7 @@ class _FormReader:
         self.lists: dict[str, list[str]] = {}
         self.stored: dict[str, StoredFile] = {}
         self._parts: list[_Part] = []
-        self._seen: list[str] = []
+        self._seen = Counter[str]()
         self._part: _Part | None = None
         self._headers: dict[bytes, bytes] = {}
         self._header, self._value = b"", b""
@@ -197,11 +198,11 @@ class _FormReader:
             raise Problem(422, "invalid_option", f"The form has a field {name[:64]!r}, which is not known; the fields are {known}.")
         if is_file and b"filename" not in options:
             raise Problem(422, "invalid_request", f"The form's {name} is text; send it as a file, with curl as -F {name}=@FILE.")
-        if name in self._seen and name not in self._list_names:
-            raise Problem(422, "invalid_request", f"The form has {name} more than once; send it once.")
-        if len(self._seen) >= MAX_FIELDS:
-            raise Problem(422, "invalid_request", f"The form has more than {MAX_FIELDS} parts; send fewer.")
-        self._seen.append(name)
+        most = MAX_REPEATED if name in self._list_names else 1
+        if self._seen[name] == most:
+            often = "once" if most == 1 else f"{most} times"
+            raise Problem(422, "invalid_request", f"The form has {name} more than {often}; send it {often} at most.")
+        self._seen[name] += 1
         self._part = _Part(name, options.get(b"filename", b"").decode("utf-8", "replace") or name, is_file, bytearray())
         if is_file:
             self._parts.append(self._part)

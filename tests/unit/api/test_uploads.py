@@ -16,7 +16,7 @@ from starlette.types import Message
 
 from orchestrator.api.holds import Holds
 from orchestrator.api.problems import Problem
-from orchestrator.api.uploads import WRITE_BYTES, Form, Uploads, idempotency_key, parse_json, read_json
+from orchestrator.api.uploads import MAX_REPEATED, WRITE_BYTES, Form, Uploads, idempotency_key, parse_json, read_json
 from orchestrator.errors import LimitExceeded
 from orchestrator.jobs.storage import Storage
 
@@ -215,3 +215,21 @@ def test_idempotency_key_is_what_sync_so_takes() -> None:
         with pytest.raises(Problem) as caught:
             idempotency_key(request_of(b"", {"idempotency-key": key}, 1))
         assert caught.value.status == 400
+
+
+def test_every_field_of_a_form_may_be_sent_and_one_that_is_a_list_a_bounded_number_of_times(tmp_path: Path) -> None:
+    names = [f"field{number}" for number in range(100)]
+
+    async def read(data: dict[str, Any]) -> Form:
+        sent = httpx.Request("POST", "http://test/", files={"video": b"x"}, data=data)
+        request = request_of(sent.read(), {"content-type": sent.headers["content-type"]}, 1000)
+        async with Uploads(Storage(tmp_path), Holds(), MAX_BYTES, 2).form(request, ("video",), names, ("ids",)) as form:
+            return form
+
+    assert asyncio.run(read(dict.fromkeys(names, "1") | {"ids": ["a"] * MAX_REPEATED})).fields == dict.fromkeys(names, "1")
+    for data, sentence in (
+        ({"ids": ["a"] * (MAX_REPEATED + 1)}, f"ids more than {MAX_REPEATED} times"),
+        ({"field1": ["a", "b"]}, "field1 more than once"),
+    ):
+        with pytest.raises(Problem, match=sentence):
+            asyncio.run(read(data))

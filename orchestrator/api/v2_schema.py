@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from orchestrator.media.limits import MediaKind
 from orchestrator.pipeline.options import RenderOptions
+from orchestrator.pipeline.passages import MOST_SEGMENTS
 from orchestrator.pipeline.speakers import Boxes, Speaker
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
@@ -156,7 +157,9 @@ class GenerateRequest(_Request):
     input: list[Input] = Field(max_length=16, description="One video and one audio; or an audio for each of several speakers.")
     options: Options | None = None
     segments: list[GenerationSegment] | None = Field(
-        None, max_length=1000, description="Parts of the video in which alone somebody speaks; the rest stays as it is, its own sound included."
+        None,
+        max_length=MOST_SEGMENTS,
+        description="Parts of the video in which alone somebody speaks; the rest stays as it is, its own sound included.",
     )
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")
     outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")

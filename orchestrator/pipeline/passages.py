@@ -17,6 +17,8 @@ from orchestrator.pipeline.timeline import Timeline
 FADE_S = 0.1
 """How long a mouth takes from the source's own to what is said in a segment, and back, s."""
 
+MOST_SEGMENTS = 1000
+
 HEADERS_ERR_BY = Fraction(11, 10)
 """How much longer than its header says, and by a second more, a video may be."""
 
@@ -43,6 +45,8 @@ class Segment(BaseModel):
 def _in_order(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
     if not segments:
         raise ValueError("must have at least one segment")
+    if len(segments) > MOST_SEGMENTS:
+        raise ValueError(f"has {len(segments)} segments; at most {MOST_SEGMENTS} are taken")
     for number, segment in enumerate(segments, 1):
         if segment.start >= segment.end:
             raise ValueError(f"has a segment without length, number {number}; its end has to come behind its start")

@@ -1,5 +1,6 @@
 """Segments: what is asked for, what they take of which track, and how far each frame's mouth is theirs."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,7 @@ def options(*segments: dict[str, Any], **others: Any) -> RenderOptions:
         ("[]", "at least one segment"),
         ("from 2 to 5", "must be JSON"),
         ('{"start": 2, "end": 5}', "must be JSON, a list"),
+        (json.dumps([{"start": k, "end": k + 1} for k in range(1001)]), "1001 segments; at most 1000"),
         ('[{"start": 5, "end": 5}]', "number 1; its end has to come behind its start"),
         ('[{"start": 0, "end": 1}, {"start": 5, "end": 6, "audio_start": 3, "audio_end": 2}]', "nothing of the audio for segment 2"),
         ('[{"start": -1, "end": 5}]', "greater than or equal to 0"),

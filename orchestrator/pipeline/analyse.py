@@ -249,7 +249,7 @@ def detect(
     # Plain numbers: a video of hours has hundreds of thousands of frames, and objects would take several times the memory.
     pts, is_key, counts = array("q"), array("b"), array("q")
     faces, changes, values_a_face = array("f"), array("f"), _VALUES_A_FACE
-    with VideoReader(info, tick, is_beside=is_beside) as reader:
+    with VideoReader(info, tick, is_beside=is_beside, is_for_looking=True) as reader:
         with closing(find_faces(reader, info, detector, is_enough, watch, pace)) as found:
             for number, frame in enumerate(found):
                 pts.append(frame.pts)

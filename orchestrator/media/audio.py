@@ -259,24 +259,24 @@ def _joined(passages: Sequence[Passage], layout: str, sample_rate_hz: int) -> It
             start, end = round(passage.start_s * sample_rate_hz), round(passage.end_s * sample_rate_hz)
             yield from silence(channel_count, start - position, sample_rate_hz)
             position = start
-            for samples in _said(passage, readers[passage.track], sample_rate_hz):
+            for samples in _said(passage, readers[passage.track], sample_rate_hz, end - start):
                 yield np.broadcast_to(samples, (channel_count, samples.shape[1]))
                 position += samples.shape[1]
             yield from silence(channel_count, end - position, sample_rate_hz)
             position = end
 
 
-def _said(passage: Passage, track: "_Stretches", sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
-    """Yield a passage's samples, faded where it was cut out of its track."""
-    first, count, position = round(passage.from_s * sample_rate_hz), round(passage.said_s * sample_rate_hz), 0
+def _said(passage: Passage, track: "_Stretches", sample_rate_hz: int, most: int) -> Iterator[NDArray[np.float32]]:
+    """Yield a passage's samples, no more than its place has, faded where it was cut out of its track."""
+    first, count, position = round(passage.from_s * sample_rate_hz), min(round(passage.said_s * sample_rate_hz), most), 0
     fade = min(round(CUT_FADE_S * sample_rate_hz), count // 2)
     for samples in track.read(first, count):
-        places = position + np.arange(samples.shape[1], dtype=np.float32)
+        places = np.arange(position, position + samples.shape[1])  # whole numbers: there may be more than float32 tells apart
         gain = np.ones(samples.shape[1], np.float32)
         if passage.from_s:
-            gain = np.minimum(gain, (places + 1) / (fade + 1))
+            gain = np.minimum(gain, ((places + 1) / (fade + 1)).astype(np.float32))
         if passage.from_s + passage.said_s < passage.track.duration_s:
-            gain = np.minimum(gain, (count - places) / (fade + 1))
+            gain = np.minimum(gain, ((count - places) / (fade + 1)).astype(np.float32))
         yield samples * gain
         position += samples.shape[1]
 

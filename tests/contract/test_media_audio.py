@@ -1,10 +1,12 @@
 """Sound in: every common codec, rate and channel count gives the same speech, in its place and of its length."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from orchestrator.errors import UnreadableMedia
-from orchestrator.media.audio import Passage, mel_blocks, put_together, read_samples, read_speech, speech_samples
+from orchestrator.media import audio as audio_module
+from orchestrator.media.audio import AudioInfo, Passage, mel_blocks, put_together, read_samples, read_speech, speech_samples
 from orchestrator.media.audio import channel_count as channel_count_of
 from preprocess.mel import clipped, levels_db
 from tests.clips import Clip, Sound, make_clip, make_sound, mel_of, write_wav
@@ -149,6 +152,33 @@ def test_any_stretches_of_a_track_are_read_in_any_order(tmp_path: Path, places: 
         inner = slice(160, max(160, len(said) - 160))
         np.testing.assert_array_equal(heard[: len(said)][inner], said[inner])
         assert not heard[len(said) :].any()
+
+
+def test_passages_whose_places_lie_between_samples_add_up_to_no_more_than_their_time(tmp_path: Path) -> None:
+    info = read_speech(make_sound(tmp_path / "sound.wav", Sound(sample_rate_hz=44_100, duration_s=Fraction(1)))).info
+    length = Fraction(1009, 100_000)
+    starts = [number * Fraction(1011, 100_000) for number in range(300)]
+    passages = tuple(Passage(info, start, start + length, Fraction(0), length, Fraction(1)) for start in starts)
+    found = [samples.shape[1] for samples in speech_samples(replace(info, passages=passages), "mono", 44_100)]
+    assert sum(found) == round(passages[-1].end_s * 44_100)
+
+
+def test_what_is_cut_out_of_a_long_sound_fades_as_smoothly_as_out_of_a_short_one() -> None:
+    class Ones:
+        """A track of which it does not matter what is in it."""
+
+        def read(self, first: int, count: int) -> Iterator[NDArray[np.float32]]:
+            for start in range(0, count, 480_000):
+                yield np.broadcast_to(np.float32(1), (1, min(480_000, count - start)))
+
+    def last_gains(said_s: int) -> NDArray[np.float32]:
+        track = AudioInfo(Path("a.wav"), 48_000, 1, "pcm", Fraction(20_000))
+        passage = Passage(track, Fraction(0), Fraction(said_s), Fraction(1), Fraction(said_s))
+        for samples in audio_module._said(passage, cast(Any, Ones()), 48_000, said_s * 48_000):
+            last = samples
+        return last[0, -480:]
+
+    np.testing.assert_array_equal(last_gains(1_000), last_gains(10))
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, 1e30])

@@ -100,6 +100,35 @@ def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Pa
     page.close()
 
 
+def test_job_is_followed_and_cancelled_behind_a_proxy_that_answers_for_a_service_that_is_away(
+    browser: Browser, service: Service, clip: Path, tmp_path: Path
+) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, write_wav(tmp_path / "long.wav", speech_like(40.0), SPEECH_RATE_HZ))
+    page.route("**/events?*", lambda route: route.fulfill(status=502))  # a browser asks no more for events after an error
+    page.click("#send")
+    expect(page.locator("#error")).to_contain_text("is lost")
+    page.unroute("**/events?*")
+    expect(page.locator("#error")).to_be_hidden()
+    expect(page.locator("#state")).to_contain_text("Rendering")
+    page.route("**/cancel", lambda route: route.abort(), times=1)
+    page.click("#cancel")
+    expect(page.locator("#error")).to_contain_text("nothing is cancelled")
+    page.click("#cancel")
+    expect(page.locator("#state")).to_have_text("Cancelled")
+    assert page.is_hidden("#error")
+    page.route("**/events?*", lambda route: route.fulfill(status=502))
+    with page.expect_response(lambda response: response.url.endswith("/v2/generate")) as answer:
+        page.click("#send")
+    service.http.delete(f"/v2/generate/{answer.value.json()['id']}").raise_for_status()
+    expect(page.locator("#error")).to_contain_text("The job is gone")
+    assert page.is_hidden("#job") and page.is_hidden("#cancel") and page.is_enabled("#send")
+    assert not complaints
+    page.close()
+
+
 def test_visitor_clicks_the_face_that_speaks(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
     page, complaints = open_page(browser, service, "en-GB")
     page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")

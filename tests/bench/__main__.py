@@ -1,4 +1,4 @@
-"""Measure: `python -m tests.bench [--quick] [FIGURE ...]`, or `make bench`."""
+"""Measure: `python -m tests.bench [--effort quick] [FIGURE ...]`, or `make bench`."""
 
 import argparse
 import os

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.embedded import open_triton, wanted_device
 from orchestrator.errors import InferenceError, RenderStalled
 from orchestrator.inference.client import INTERACTIVE, TritonClient
-from orchestrator.inference.selftest import await_ready, check_ready, self_test
+from orchestrator.inference.selftest import await_ready, check_devices, check_ready, self_test
 from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.media.writer import scratch_folder
 from orchestrator.pipeline.options import RenderOptions
@@ -67,6 +67,7 @@ def render(
     tracks = TrackCache(settings.data / "tracks", settings.track_cache_bytes)
     with open_triton(settings) as client, scratch_folder(out) as segments:
         check_ready(client)  # a Triton that was never there is not waited for
+        check_devices(client, wanted_device(settings))
         attempt = 1
         while True:
             try:

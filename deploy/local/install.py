@@ -160,9 +160,7 @@ def _check_platform(root: Path) -> None:
     if shutil.which("bash") is None:
         raise InstallError("Triton starts its Python backend with bash, which is not installed: install bash.")
     if shlex.quote(str(root.absolute())) != str(root.absolute()):
-        raise InstallError(
-            f"Triton cannot start its backend from a path that a shell would split: choose a home without spaces or quotes, not {root}."
-        )
+        raise InstallError(f"Triton cannot start its backend from {root}: choose a home without spaces, quotes or letters beyond ASCII in its path.")
 
 
 def _find_python() -> Path:

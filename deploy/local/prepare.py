@@ -50,9 +50,10 @@ def check_before_start(home: Path, model_repository: Path) -> TritonHome:
         raise TritonStartError(f"There is no Triton in {home}: run `python -m deploy.local.install --home {shlex.quote(str(home))}`.")
     if not model_repository.is_dir():
         raise TritonStartError(f"There is no model repository at {model_repository}: create it, or name another folder.")
-    path = str(model_repository.absolute())
-    if shlex.quote(path) != path:
-        raise TritonStartError(f"Triton hands the path of a model to a shell: move the model repository to one without spaces or quotes, not {path}.")
+    for what, folder in (("model repository", model_repository), ("Triton home", home)):
+        path = str(folder.absolute())
+        if shlex.quote(path) != path:  # Triton hands it to a shell, and to a Python that may take ASCII alone
+            raise TritonStartError(f"Triton cannot use the path {path}: move the {what} to one without spaces, quotes or letters beyond ASCII.")
     if (free_bytes := shutil.disk_usage(guard.REGIONS).free) < SHARED_MEMORY_MINIMUM_BYTES:
         raise TritonStartError(
             f"{guard.REGIONS} has {free_bytes >> 20} MiB free and Triton needs {SHARED_MEMORY_MINIMUM_BYTES >> 20}: "

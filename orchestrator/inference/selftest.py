@@ -89,7 +89,7 @@ def self_test(client: TritonClient, wanted: Device = "auto") -> SelfTest:
     before = read_metrics(client.metrics_address)
     FaceDetector(client), LipModel(client)  # their parameters are checked beyond the contract
     roles = {role: _test_role(client, role, before) for role in served_roles(client)}
-    check_devices(client.address, roles, before, wanted)
+    _check_devices(client.address, roles, before, wanted)
     notes = [] if before else [f"no metrics at {client.metrics_address}: utilisation and execution providers cannot be read"]
     peak: dict[str, float] = {}
     on_gpu = {role: status for role, status in roles.items() if status.device == "GPU"}
@@ -152,7 +152,18 @@ def output_of(role: str) -> str:
     return contract_of(role).outputs[0].name
 
 
-def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metrics | None, wanted: Device) -> None:
+def check_devices(client: TritonClient, wanted: Device) -> None:
+    """Check where every role's model runs, as far as Triton says so, without running it; for `wanted` see `self_test`.
+
+    Raises:
+        GpuUnavailable: one is not on the device it is expected on.
+    """
+    if wanted != "cpu":
+        metrics = read_metrics(client.metrics_address)
+        _check_devices(client.address, {role: role_placement(client, role, metrics) for role in served_roles(client)}, metrics, wanted)
+
+
+def _check_devices(address: str, roles: Mapping[str, RoleStatus | Placement], metrics: Metrics | None, wanted: Device) -> None:
     """Compare where models run with where they should.
 
     Raises:
@@ -164,8 +175,9 @@ def check_devices(address: str, roles: Mapping[str, RoleStatus], metrics: Metric
     reason = f"Triton at {address} sees {', '.join(gpus)}" if wanted == "auto" else f"device {wanted} is asked for"
     for role, status in roles.items():
         if status.device != "GPU":
+            kinds = "KIND_CPU and KIND_GPU" if status.device == "MIXED" else f"KIND_{status.device}"
             raise GpuUnavailable(
-                f"Model {role} runs on the CPU though {reason}: its instances are {', '.join(status.instance_kinds)}. "
+                f"Model {role} runs on the CPU though {reason}: its instances are {kinds}. "
                 "Start Triton without --model-config-name=cpu and with a GPU, or ask for the CPU with --device cpu."
             )
         if status.execution_provider == "CPUExecutionProvider":

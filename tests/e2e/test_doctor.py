@@ -54,7 +54,11 @@ def test_gpu_that_is_asked_for_and_not_there_is_an_error_and_no_fallback(device:
     assert "gpu_unavailable" in done.stderr
 
 
-def test_models_on_the_cpu_are_an_error_where_a_gpu_is_asked_for(triton: LocalTriton) -> None:
+def test_models_on_the_cpu_are_an_error_where_a_gpu_is_asked_for(triton: LocalTriton, clip: Path, speech: Path, tmp_path: Path) -> None:
     done = lipsync("doctor", "--triton", triton.grpc_address, "--device", "gpu")
     assert done.returncode == 1
     assert "gpu_unavailable: Model face_detector runs on the CPU though device gpu is asked for" in done.stdout
+    done = lipsync("render", "--triton", triton.grpc_address, "--device", "gpu", "--video", clip, "--audio", speech, "-o", tmp_path / "out.mp4")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("gpu_unavailable: Model face_detector runs on the CPU though device gpu is asked for")
+    assert not list(tmp_path.iterdir())

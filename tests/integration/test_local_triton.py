@@ -380,10 +380,14 @@ def test_missing_repository_is_named(home: Path, tmp_path: Path) -> None:
         LocalTriton.start(home, tmp_path / "nowhere")
 
 
-def test_repository_path_with_a_space_is_refused(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "my models").mkdir()
-    with pytest.raises(TritonStartError, match="without spaces"):
-        LocalTriton.start(home, tmp_path / "my models")
+@pytest.mark.parametrize("name", ["my folder", "Gr\u00fc\u00dfe"])
+def test_path_that_triton_cannot_use_is_refused(name: str, home: Path, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(TritonStartError, match="move the model repository to one without spaces, quotes or letters beyond ASCII"):
+        LocalTriton.start(home, tmp_path / name)
+    (tmp_path / name / "home").symlink_to(home)
+    with pytest.raises(TritonStartError, match="move the Triton home"):
+        LocalTriton.start(tmp_path / name / "home", tmp_path)
 
 
 def test_wrong_option_is_named(home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli_options import DeviceOption, TritonOption, read_settings
-from orchestrator.tuning import ModelTrial, Trial, Tuning, apply, tune
+from orchestrator.tuning import ModelTrial, Trial, Tuning, apply, check_places, tune
 
 
 def tune_command(
@@ -25,6 +25,8 @@ def tune_command(
     they are.
     """
     settings = read_settings(triton, device)
+    if not dry_run:
+        check_places(settings)
     tuning = tune(settings, seconds, _show)
     if as_json:
         print(json.dumps({**asdict(tuning), "chosen": tuning.chosen.model_dump()}, indent=1))

@@ -159,9 +159,9 @@ class Settings(BaseSettings):
         1024, ge=1, description="an upload that is slower on average, once it has lasted for the time above, is refused, bytes/s"
     )
     max_uploads: int = Field(256, ge=1, description="uploads that are received at a time; further ones wait")
-    max_duration_s: float = Field(4 * 3600.0, gt=0, description="longest video or speech accepted, s")
-    max_pixels: int = Field(8192 * 4352, ge=1024, description="largest frame accepted, width × height, px")
-    max_frames: int = Field(1_000_000, ge=1, description="most frames an input or output may have")
+    max_duration_s: float = Field(4 * 3600.0, gt=0, description="longest video or speech the service accepts, s")
+    max_pixels: int = Field(8192 * 4352, ge=1024, description="largest frame the service accepts, width × height, px")
+    max_frames: int = Field(1_000_000, ge=1, description="most frames an input or output of the service may have")
     easy_data: Place | None = Field(
         None,
         description="folder shared with HeyGem / Duix.Avatar clients; unset is duix_avatar_data/face2face/temp in the home folder, as they have it",

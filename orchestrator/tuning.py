@@ -117,6 +117,28 @@ def tune(settings: Settings, seconds: float, on_trial: Callable[[Trial], None] =
             return _tuned(settings, client, Path(folder), trials, device, on_trial)
 
 
+def check_places(settings: Settings) -> None:
+    """Check that a choice can be written down, before minutes are spent on it.
+
+    Raises:
+        ContractMismatch: the model repository lacks a role.
+        StorageError: a folder cannot be written.
+    """
+    places = [settings.data]
+    if settings.triton is None:
+        check_repository(settings)
+        model = settings.model_repository / LIP_SYNC
+        if batching_of((model / CONFIG_FILES["gpu"]).read_text()) is not None:
+            places.append(model)
+    for place in places:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as exc:
+            raise _unwritten(place, exc) from exc
+
+
 def apply(settings: Settings, tuning: Tuning) -> list[Path]:
     """Write the choice: into the lip model's configuration, and for the service into the data folder. Returns the files.
 
@@ -136,7 +158,7 @@ def apply(settings: Settings, tuning: Tuning) -> list[Path]:
         _place(settings.data / TUNED_FILE, json.dumps({**tuning.chosen.model_dump(), **measured}, default=asdict, indent=1) + "\n")
         written.append(settings.data / TUNED_FILE)
     except OSError as exc:
-        raise StorageError(f"The choice cannot be written to {exc.filename} ({exc.strerror}); check the folder and its owner.") from exc
+        raise _unwritten(exc.filename, exc) from exc
     return written
 
 
@@ -362,6 +384,10 @@ def _linked(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another file system
         shutil.copy2(source, target)
+
+
+def _unwritten(place: Path | str, error: OSError) -> StorageError:
+    return StorageError(f"The choice cannot be written to {place} ({error.strerror}); check the folder and its owner.")
 
 
 def _place(path: Path, text: str) -> None:

@@ -102,8 +102,13 @@ def choose_ports(host: str, wanted: Ports) -> Ports:
     """Pick what is 0 and check what is not.
 
     Raises:
-        TritonStartError: a wanted port is taken.
+        TritonStartError: nobody can listen on the host, or a wanted port is taken.
     """
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except (OSError, UnicodeError) as exc:
+            raise TritonStartError(f"Triton cannot listen on {host!r} ({exc}): give an IPv4 address of this machine, as 127.0.0.1.") from exc
     chosen: list[int] = []
     for port in (wanted.grpc, wanted.http, wanted.metrics):
         if port and not _is_free(host, port):

@@ -355,6 +355,13 @@ def test_taken_port_is_named(home: Path, tmp_path: Path, which: str) -> None:
             LocalTriton.start(home, tmp_path, **{which: port})
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "::1", "x y", "x" * 64])
+@pytest.mark.parametrize("port", [0, 8001])
+def test_address_that_is_not_this_machines_is_named(host: str, port: int, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(TritonStartError, match=f"cannot listen on '{host}'.*give an IPv4 address of this machine"):
+        LocalTriton.start(home, tmp_path, host=host, grpc_port=port)
+
+
 def test_port_lost_between_picking_and_binding_is_replaced(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         picks = iter([taken.getsockname()[1]])

@@ -34,6 +34,7 @@ from orchestrator.tuning import (
     is_worth_more,
     tune,
 )
+from tests.programs import lipsync
 
 
 @pytest.fixture
@@ -81,6 +82,16 @@ def test_on_a_triton_that_runs_by_itself_only_renders_are_measured(triton: Local
     assert read_tuned(settings.data) == tuned.chosen
     with pytest.raises(InferenceUnavailable):
         tune(settings.model_copy(update={"triton": "127.0.0.1:1"}), 0.2)
+
+
+def test_choice_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_DATA", "/proc/nothing")
+    done = lipsync("tune", "--triton", "127.0.0.1:1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("storage_failed: The choice cannot be written to /proc/nothing ")
+    monkeypatch.setenv("LIPSYNC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LIPSYNC_MODEL_REPOSITORY", str(tmp_path))
+    assert lipsync("tune").stderr.startswith("contract_mismatch: ")
 
 
 @pytest.mark.usefixtures("quick")

@@ -83,6 +83,11 @@ def assets_router(context: Context) -> APIRouter:
             asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
         return shown(asset, request)
 
+    @router.post("/upload", include_in_schema=False)
+    async def presigned() -> None:
+        """Refuse sync.so's way to upload in three steps by name, which would else look like a wrong method for an asset."""
+        raise Problem(422, "invalid_request", "No upload URLs are made here; send the file to POST /v2/assets, as the part named file of a form.")
+
     @router.get("", responses=error_responses(V2Error, 400, 401))
     async def list_assets(
         request: Request,

@@ -118,7 +118,7 @@ def test_requests_are_taken_as_the_javascript_sdk_writes_them(service: Service, 
     assert {asset["type"] for asset in kinds} == {"VIDEO"}
     assert service.http.get("/v2/assets", params={"types": '["FILM"]'}).status_code == 400
     crowd = sent(*[audio] * 40)
-    assert (crowd.status_code, "parts" in crowd.json()["message"]) == (400, True)
+    assert (crowd.status_code, "input more than 32 times" in crowd.json()["message"]) == (400, True)
     for job_id in ids:
         service.http.delete(f"/v2/generate/{job_id}")
 
@@ -311,6 +311,13 @@ def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[st
     assert not service.sdk(OTHER_KEY).assets.list().items
     with pytest.raises(NotFoundError):
         service.sdk(OTHER_KEY).assets.get(asset.id)
+
+
+def test_upload_in_steps_as_syncso_has_it_is_refused_with_the_way_to_go(service: Service) -> None:
+    asked = {"fileName": "speaker.mp4", "contentType": "video/mp4", "size": 8388608}
+    for path, status, part in (("/v2/assets/upload", 400, "POST /v2/assets"), ("/v2/assets", 415, "multipart/form-data")):
+        answer = service.http.post(path, json=asked)
+        assert (answer.status_code, part in answer.json()["message"]) == (status, True)
 
 
 def test_deleted_asset_is_gone(service: Service) -> None:

@@ -101,14 +101,17 @@ class TrackCache:
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):  # RuntimeError: a flag of the archive's
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
         return detections
 
     def store(self, key: str, detections: Detections) -> None:
-        """Keep an entry, and let go of those used longest ago. A disk that is full keeps nothing and is no error: the cache only saves time."""
+        """Keep an entry, and let go of those used longest ago.
+
+        A folder that is full or lets nothing be changed is no error: the cache only saves time.
+        """
         partial = self._folder / f".{uuid.uuid4().hex}.partial"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +137,7 @@ class TrackCache:
 
     def _evict(self) -> None:
         entries = []
-        for path in self._folder.glob("*.npz"):
+        for path in self._folder.glob("*"):  # what a process that was killed had begun to write is among them
             with suppress(FileNotFoundError):
                 stat = path.stat()
                 entries.append((stat.st_mtime, stat.st_size, path))
@@ -142,5 +145,6 @@ class TrackCache:
         for _, size, path in sorted(entries):
             if total_bytes <= self._max_bytes:
                 return
-            path.unlink(missing_ok=True)
-            total_bytes -= size
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                total_bytes -= size

@@ -57,25 +57,27 @@ def test_key_is_the_content_and_the_detector_and_nothing_else(tmp_path: Path, vi
     assert len({cache.key(video, "detector"), cache.key(other, "detector"), cache.key(video, "detector 2")}) == 3
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "other arrays"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "locked", "of another version", "other arrays"])
 def test_damaged_entry_is_as_good_as_none_and_goes(tmp_path: Path, damage: str) -> None:
     cache = TrackCache(tmp_path, 1 << 20)
     cache.store("key", detections(40))
     (entry,) = tmp_path.glob("*.npz")
     whole = entry.read_bytes()
-    middle = len(whole) // 2
+    middle, listed = len(whole) // 2, whole.index(b"PK\1\2")  # the archive's list of what it holds
     damaged = {
         "empty": b"",
         "cut": whole[:middle],
         "flipped": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
         "text": b"not an archive",
+        "locked": whole[: listed + 8] + bytes([whole[listed + 8] ^ 1]) + whole[listed + 9 :],
+        "of another version": whole[: listed + 6] + b"\xff" + whole[listed + 7 :],
     }
     if damage in damaged:
         entry.write_bytes(damaged[damage])
     else:
         with entry.open("wb") as file:
             np.savez(file, pts=np.zeros(3), is_key=np.zeros(2, bool), face_counts=np.zeros(3, int), faces=np.zeros((0, 15), np.float32),
-                     is_whole=np.array(True), damaged_packet_count=np.array(0))  # fmt: skip
+                     changes=np.zeros((3, 1), np.float32), is_whole=np.array(True), damaged_packet_count=np.array(0))  # fmt: skip
     assert cache.load("key") is None
     assert not list(tmp_path.iterdir())
 
@@ -89,6 +91,20 @@ def test_cache_stays_within_its_bound_and_lets_go_of_what_was_used_longest_ago(t
     size = (tmp_path / "old.npz").stat().st_size
     TrackCache(tmp_path, 3 * size + 10).store("new", detections(200))
     assert {path.stem for path in tmp_path.iterdir()} == {"older but used", "young", "new"}
+
+
+def test_what_a_killed_process_had_begun_to_write_goes_with_the_oldest(tmp_path: Path) -> None:
+    begun = tmp_path / ".0123.partial"
+    begun.write_bytes(bytes(10_000))
+    os.utime(begun, (0, 0))
+    TrackCache(tmp_path, 9_000).store("new", detections(3))
+    assert [path.stem for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_entry_that_may_not_be_removed_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "old.npz").mkdir()  # what unlink refuses, whoever runs this
+    TrackCache(tmp_path, 0).store("new", detections(3))
+    assert [path.stem for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

@@ -17,9 +17,15 @@ NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "ten
 """Types that requests do not have to care about: they send float32."""
 
 
+def limit(kind: int, value: int) -> None:
+    """Limit a resource of this process; a limit that it was started under (`ulimit`) stays."""
+    _, most = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if most == resource.RLIM_INFINITY else min(value, most), most))
+
+
 def main(max_memory_bytes: int) -> None:
     """Answer requests until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
+    limit(resource.RLIMIT_AS, max_memory_bytes)
     ort.set_default_logger_severity(4)
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting would count as work
@@ -28,7 +34,7 @@ def main(max_memory_bytes: int) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         spent = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(spent.ru_utime + spent.ru_stime + request["processor_s"]), resource.RLIM_INFINITY))
+        limit(resource.RLIMIT_CPU, math.ceil(spent.ru_utime + spent.ru_stime + request["processor_s"]))
         try:
             if request["model"] != opened or session is None:
                 session = None

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import InputError, LimitExceeded, MissingFile, UnreadableModel, UnsuitableModel
+from orchestrator.models import runner as runner_module
 from orchestrator.models.install import install_pack
 from orchestrator.models.network import read_network
 from orchestrator.models.options import PackOptions
@@ -206,6 +207,23 @@ def test_running_a_file_has_a_limit_in_processor_time(tmp_path: Path, monkeypatc
     onnx.save(repeating("loop"), tmp_path / "endless.onnx")
     with OnnxRunner(Settings().triton_home) as runner, refused(UnsuitableModel, "needs more than", "processor time"):
         runner.run(tmp_path / "endless.onnx", {"x": np.ones((1, 3), np.float32)})
+
+
+def test_limits_that_a_host_sets_stay_and_are_no_fault_of_the_file(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = tmp_path / "limited.py"
+    limited.write_text(
+        f"""
+import ctypes, os, resource, sys
+ctypes.CDLL(None).prctl(24, 24, 0, 0, 0)  # without CAP_SYS_RESOURCE, with which root may raise a limit
+for kind, most in ((resource.RLIMIT_CPU, 10_000), (resource.RLIMIT_AS, 16 << 30)):
+    resource.setrlimit(kind, (most, most))
+os.execv(sys.executable, [sys.executable, "-I", {str(runner_module._PROGRAM)!r}, *sys.argv[1:]])
+"""
+    )
+    monkeypatch.setattr(runner_module, "_PROGRAM", limited)
+    feeds = {name: np.zeros((1, *shape), np.float32) for name, shape in (("mel_spectrogram", (1, 80, 16)), ("video_frames", (6, 96, 96)))}
+    with OnnxRunner(Settings().triton_home) as runner:
+        assert runner.run(good, feeds)
 
 
 def test_weight_of_another_size_than_it_says(tmp_path: Path) -> None:

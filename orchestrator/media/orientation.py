@@ -62,5 +62,5 @@ def _of_photograph(path: Path) -> Orientation | None:
     try:
         with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF", "AVIF")) as photograph:
             return _ORIENTATIONS.get(photograph.getexif().get(_EXIF_ORIENTATION, 1), UPRIGHT)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, RuntimeError, UnidentifiedImageError, Image.DecompressionBombError):  # RuntimeError: libavif's
         return None

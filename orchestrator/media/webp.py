@@ -38,11 +38,17 @@ class Animation:
 
     @staticmethod
     def of(path: Path) -> "Animation | None":
-        """Read a file's chunks; None where it is no animated WebP."""
+        """Read a file's chunks; None where it is no animated WebP.
+
+        Raises:
+            LimitExceeded: it is too large, be it to look for its chunks: a file of empty ones would take minutes.
+        """
         with path.open("rb") as file:
             head = file.read(30)
             if len(head) < 30 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not head[20] & 0x02:
                 return None
+            if path.stat().st_size > MAX_BYTES:
+                raise LimitExceeded(f"{path.name} is an animated WebP of more than {MAX_BYTES >> 20} MiB; convert it to MP4.")
             durations: list[int] = []
             while len(chunk := file.read(24)) >= 8:
                 if chunk[:4] == b"ANMF" and len(chunk) == 24:
@@ -58,12 +64,10 @@ class Animation:
         """Open the animation for reading, forwards only.
 
         Raises:
-            LimitExceeded: it is too large.
+            LimitExceeded: its pictures are too large.
             UnreadableMedia: it is truncated or damaged; also inside the `with` block.
         """
         check_size(self.path, *self.size_wh)
-        if self.path.stat().st_size > MAX_BYTES:
-            raise LimitExceeded(f"{self.path.name} is an animated WebP of more than {MAX_BYTES >> 20} MiB; convert it to MP4.")
         if not self.durations_ms:
             raise self._damaged(0)
         with closing(_Pieces(self._muxed())) as pieces, av.open(pieces, "r", format="matroska") as container:

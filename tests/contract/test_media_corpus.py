@@ -20,6 +20,7 @@ from orchestrator.media.mix import Background, mixed
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.scan import foresee_frames
+from orchestrator.media.webp import MAX_BYTES, Animation
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from tests.clips import Clip, Sound, make_clip, make_sound, number_of, numbered_planes, planes_of, write_wav
@@ -172,6 +173,27 @@ def test_bad_animated_webp_is_refused(damage: Callable[[bytearray], None], error
     path.write_bytes(data)
     with pytest.raises(error, match=message):
         index_of(probe_video(path))
+
+
+def test_animated_webp_is_too_large_before_its_chunks_are_looked_for(tmp_path: Path) -> None:
+    path = animation(tmp_path / "face.webp", [100] * 2)
+    with path.open("r+b") as file:
+        file.truncate(MAX_BYTES + 1)  # with empty chunks: 18 s would be spent on as many, each time the file is opened
+    with pytest.raises(LimitExceeded, match="animated WebP of more than 256 MiB"):
+        Animation.of(path)
+
+
+def test_photograph_that_ffmpeg_alone_reads_is_shown_as_it_lies(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera's maker, so that FFmpeg has something to show"
+    path = tmp_path / "face.avif"
+    Image.fromarray(np.full((96, 128, 3), 120, np.uint8)).save(path, exif=exif)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"pixi") + 8] = 0  # channels
+    path.write_bytes(data)
+    with pytest.raises(RuntimeError), Image.open(path) as photograph:
+        photograph.load()
+    probe_video(path)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.ts", "clip.gif", "clip.webm", "clip.mov", "clip.jpg", "clip", "clip.wav"])

@@ -34,8 +34,9 @@ FORMATS = ",".join(
 """Demuxers that may open an input. Playlists and scripts (hls, concat, dash, ...) are not among them: they name further files. Nor are those
 of consoles' games, those that say nothing of what is in them (raw samples), and those this FFmpeg has no decoder for or reads badly (GXF)."""
 
-_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, "pattern_type": "none"}
-"""With pattern type "none" a picture named `a%03d.png` is that picture, not the sequence `a001.png`, `a002.png`, ... beside it."""
+_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS, "pattern_type": "none", "max_size": "65536"}
+"""With pattern type "none" a picture named `a%03d.png` is that picture, not the sequence `a001.png`, `a002.png`, ... beside it. The size is that of
+WAV's packets, which have 4096 bytes otherwise: what is done for each of them took as long as the sound in them."""
 
 _DECLARES_ITS_LENGTH = ("mov", "matroska", "wav", "flac", "caf", "aiff", "w64")
 """Containers whose header states the real duration; in others it is an estimate that proves nothing."""

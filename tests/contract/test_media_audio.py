@@ -111,6 +111,12 @@ def test_features_are_those_of_librosas_mono_track(tmp_path: Path, sample_rate_h
     np.testing.assert_allclose(actual[:70, 2:-2], expected[:70, 2:-2], atol=0.08)
 
 
+def test_wav_is_read_in_pieces_of_a_third_of_a_second(tmp_path: Path) -> None:
+    path = make_sound(tmp_path / "long.wav", Sound(sample_rate_hz=48_000, layout="stereo", duration_s=Fraction(30)))
+    lengths = [samples.shape[1] for samples in read_samples(path, "mono", 16_000)]
+    assert len(lengths) <= 90 and max(lengths) < 16_000 // 2
+
+
 @pytest.mark.parametrize("sample_rate_hz", [16_000, 48_000])
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 def test_passages_of_several_tracks_make_one(tmp_path: Path, layout: str, sample_rate_hz: int) -> None:

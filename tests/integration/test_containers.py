@@ -139,13 +139,19 @@ def test_models_are_read_only_for_triton_and_every_path_of_a_volume_exists_in_th
     assert services("gpu")["triton"]["working_dir"] == "/var/cache/lipsync"
 
 
-def test_every_variable_is_a_setting_with_a_valid_value() -> None:
+@pytest.mark.parametrize("given", [{}, {"LIPSYNC_PUBLIC_URL": "https://lips.example.org", "LIPSYNC_WEBHOOK_SECRET": "secret"}])
+def test_every_variable_is_a_setting_with_a_valid_value(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     known = {f"LIPSYNC_{name.upper()}" for name in Settings.model_fields}
-    environments = [service.get("environment", {}) for service in compose()["services"].values()] + [dockerfile_environment()]
+    environments = [service.get("environment", {}) for service in compose(**given)["services"].values()] + [dockerfile_environment()]
     for environment in environments:
         ours = {name: value for name, value in environment.items() if name.startswith("LIPSYNC_")}
         assert set(ours) <= known
-        Settings(**{name.removeprefix("LIPSYNC_").lower(): value for name, value in ours.items()})
+        with monkeypatch.context() as patch:
+            for name, value in ours.items():
+                patch.setenv(name, value)
+            settings = Settings()
+        if "LIPSYNC_PUBLIC_URL" in ours:
+            assert (settings.public_url, settings.webhook_secret) == (given.get("LIPSYNC_PUBLIC_URL"), given.get("LIPSYNC_WEBHOOK_SECRET", ""))
 
 
 def test_image_holds_the_package_with_its_data_and_runs_from_anywhere(tmp_path: Path) -> None:

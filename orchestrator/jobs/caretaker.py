@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.errors import StorageError
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, workflow_id
 from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger
-from orchestrator.jobs.runner import FIRST_IN_LINE, queued_again
+from orchestrator.jobs.runner import FIRST_IN_LINE, MAX_BACK_OFF_S, queued_again
 from orchestrator.jobs.storage import Storage
 
 log = logging.getLogger("lipsync.jobs")
@@ -69,7 +69,9 @@ class Caretaker:
     def reconcile(self, *, is_starting: bool = False) -> None:
         """Put every active job in line that has no workflow, or one that has ended without settling it; the same for webhooks."""
         before = time.time() - (0.0 if is_starting else SETTLED_S)
-        active = [row for row in self._ledger.active() if row["changed_at"] <= before]
+        active = list(self._ledger.active())
+        self._engine.begin_overdue([workflow_id(row["id"], RENDERS, row["run"]) for row in active], MAX_BACK_OFF_S)
+        active = [row for row in active if row["changed_at"] <= before]
         known = self._engine.known([workflow_id(row["id"], RENDERS, row["run"]) for row in active], is_starting=is_starting)
         for row in active:
             run, priority = row["run"], row["priority"]

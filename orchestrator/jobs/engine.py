@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +131,13 @@ class Engine:
             or (status.status == _UNDER_WAY and (is_starting or status.executor_id != self._host or status.workflow_id in here))
             for status in found
         }
+
+    def begin_overdue(self, ids: Sequence[str], longest_delay_s: float) -> None:
+        """Begin those of some delayed workflows now whose time is further away than any delay: the clock was set back since they were put in line."""
+        latest_ms = (time.time() + longest_delay_s) * 1000
+        for status in DBOS.list_workflows(workflow_ids=list(ids), status="DELAYED", load_input=False, load_output=False) if ids else []:
+            if (status.delay_until_epoch_ms or 0) > latest_ms:
+                DBOS.set_workflow_delay(status.workflow_id, delay_seconds=0)
 
     def forget_ended(self, before_s: float) -> None:
         """Delete every workflow that ended before a time (seconds since 1970), whether its job is still known or not."""

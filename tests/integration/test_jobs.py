@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import psutil
 import pytest
+from dbos import DBOS
 from prometheus_client import CollectorRegistry, generate_latest
 
 from deploy.local.server import LocalTriton
@@ -596,6 +597,26 @@ def test_job_that_is_cancelled_after_a_failure_is_cancelled_and_nothing_else(
         assert job.error_code == "fetch_failed"
         cancelled = service.cancel(job.id)
     assert (cancelled.state, cancelled.error_code, cancelled.error) == ("cancelled", None, None)
+
+
+def test_job_that_is_to_be_tried_again_outlives_a_clock_that_is_set_back(
+    small_clip: Path, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+) -> None:
+    failures = [FetchFailed("The server is away.")] * 3
+
+    def fetch(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
+        if failures:
+            raise failures.pop()
+        write(small_clip.read_bytes())
+        return "clip.mp4"
+
+    with working(options(tmp_path / "data"), client, Hooks(fetch=fetch)) as service:
+        job = service.submit(spec(video="https://example.org/clip.mp4"))
+        wait_for(service, job.id, lambda view: view.attempts == 3 and view.state == "queued")
+        wait_until(lambda: bool(DBOS.list_workflows(status="DELAYED")), "it waits for its next attempt")
+        (waiting,) = DBOS.list_workflows(status="DELAYED")
+        DBOS.set_workflow_delay(waiting.workflow_id, delay_seconds=9000)  # as after a clock that is set back by so much
+        assert wait_for(service, job.id, is_over, 60).state == "completed"
 
 
 def test_database_that_cannot_be_reached_is_a_storage_error(client: TritonClient, tmp_path: Path) -> None:

@@ -53,6 +53,10 @@ CUT_FADE_S = Fraction(1, 100)
 MAX_CHANNELS = 64
 """Most channels that FFmpeg's resampler takes."""
 
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 6_000_000
+"""Sample rates accepted: real ones are 4 kHz to that of DSD1024. A frame of a lower one is minutes or hours long, gigabytes in the resampler; for a
+higher one its filter is."""
+
 STEREO_TO_MONO_GAIN = 0.5**0.5
 """FFmpeg adds the two channels at -3 dB each; this makes it their mean, as librosa (and so Wav2Lip's own script) has it."""
 
@@ -342,7 +346,10 @@ def _resampled(
 ) -> Iterator[NDArray[np.float32]]:
     pauses = _pauses(container, _decoded(container, stream, damaged), damaged)
     # Joined MP3 or AAC files may change rate and channels on the way: each part goes through a resampler of its own.
-    for (channel_count, *_), frames in groupby(pauses, lambda found: _sample_kind(found[1])):
+    for (channel_count, _, _, rate_hz), frames in groupby(pauses, lambda found: _sample_kind(found[1])):
+        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+            name = Path(container.name.removeprefix("file:")).name
+            raise UnreadableMedia(f"{name} has sound of {rate_hz} samples a second, expected {MIN_RATE_HZ} to {MAX_RATE_HZ}; export it again.")
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=sample_rate_hz)
         gain = np.float32(STEREO_TO_MONO_GAIN if channel_count == 2 and layout == "mono" else 1.0)
         for pause_s, frame in chain(frames, [(Fraction(0), None)]):

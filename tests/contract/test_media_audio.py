@@ -428,3 +428,16 @@ def test_a_few_damaged_packets_do_not_matter_and_many_do(tmp_path: Path) -> None
     path.write_bytes(data)
     with pytest.raises(UnreadableMedia, match="truncated"):
         read_speech(path)
+
+
+@pytest.mark.parametrize("rate_hz", [4, 999, 6_000_001, 100_000_007])
+def test_sample_rate_that_no_sound_has_is_refused(tmp_path: Path, rate_hz: int) -> None:
+    path = write_wav(tmp_path / "odd.wav", np.zeros(3000, np.float32), rate_hz)
+    with pytest.raises(UnreadableMedia, match=rf"^odd\.wav has sound of {rate_hz} samples a second, expected 1000 to 6000000"):
+        read_speech(path)
+
+
+@pytest.mark.parametrize("rate_hz", [1000, 4000, 2_822_400])
+def test_odd_sample_rates_are_read(tmp_path: Path, rate_hz: int) -> None:
+    path = write_wav(tmp_path / "odd.wav", np.zeros(rate_hz, np.float32), rate_hz)
+    assert read_speech(path).info.duration_s == pytest.approx(1, abs=0.01)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from preprocess.cuts import first_changes
 
-FORMAT = 4
+FORMAT = 5
 """Part of every key; to be raised when detections come to mean something else."""
 
 _HASH_PIECE_BYTES = 1 << 20

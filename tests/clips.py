@@ -188,6 +188,19 @@ def make_sound(path: Path, sound: Sound | None = None) -> Path:
     return path
 
 
+def with_sound(path: Path, pictures: Path, sound: Sound) -> Path:
+    """Write the pictures of a file, packet by packet, with a sound of their own, and return the path."""
+    with av.open(str(pictures)) as source, av.open(str(path), "w") as container:
+        video = container.add_stream_from_template(source.streams.video[0])
+        audio = _audio_stream(container, sound)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                container.mux(packet)
+        _mux_sound(container, audio, sound, 0)
+    return path
+
+
 def _audio_stream(container: OutputContainer, sound: Sound) -> AudioStream:
     stream = container.add_stream(sound.codec, rate=sound.sample_rate_hz, layout=sound.layout)
     assert isinstance(stream, AudioStream)

@@ -38,7 +38,7 @@ def main() -> None:
     trials, triton, program = [*sys.argv[1:], *(TRITON, PROGRAM)[len(sys.argv) - 2 :]]
     try:
         ask(f"{triton}/v2/health/ready", HANGS_S)
-        reason = trial(triton, int(trials))
+        reason = trial(triton, int(trials)) if int(trials) else None
     except urllib.error.HTTPError as error:
         sys.exit(f"{error.url} answers {error.code}")
     except TimeoutError:
@@ -57,9 +57,9 @@ def trial(triton: str, count: int) -> str | None:
         OSError: Triton is gone.
     """
     try:
+        request = zeros(json.loads(ask(f"{triton}/v2/models/{MODEL}/config", TRIAL_S)))
         for _ in range(count):
-            config = json.loads(ask(f"{triton}/v2/models/{MODEL}/config", TRIAL_S))
-            ask(f"{triton}/v2/models/{MODEL}/infer", TRIAL_S, *zeros(config))
+            ask(f"{triton}/v2/models/{MODEL}/infer", TRIAL_S, *request)
     except TimeoutError:
         return None
     except urllib.error.HTTPError as error:

@@ -42,7 +42,6 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 OUR_NAMES: Mapping[str, str] = {"occlusion_detection_enabled": "face_occluder", "output_format": "container"}
 """What options of sync.so are called here."""
 
-
 UPLOADED_REF_ID = "audio"
 """By which segments name the speech that is uploaded with the request."""
 
@@ -81,6 +80,15 @@ def render_options(options: Options | None) -> RenderOptions:
         if name not in RenderOptions.model_fields:
             raise InvalidOption(f"options.{name} is not supported here with this value; leave it out.")
         chosen[name] = value
+    return _checked(chosen)
+
+
+def _checked(chosen: Mapping[str, Any]) -> RenderOptions:
+    """Return options of our names.
+
+    Raises:
+        InvalidOption: one has a value that it cannot have, or does not go with another one.
+    """
     try:
         result = RenderOptions(**chosen)
     except ValidationError as exc:
@@ -212,12 +220,7 @@ def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], r
                 "audio_end": crop.endTime,
             }
         )
-    try:
-        result = RenderOptions(**options.model_dump(exclude_unset=True), segments=segments)
-    except ValidationError as exc:
-        raise InvalidOption(validation_sentence(exc)) from exc
-    result.check()
-    return result
+    return _checked({**options.model_dump(exclude_unset=True), "segments": segments})
 
 
 def generation(view: JobView, context: Context, base_url: str) -> Generation:

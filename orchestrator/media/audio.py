@@ -172,7 +172,7 @@ def put_together(passages: Sequence[Passage], tick: Callable[[], None] = lambda:
 
     Args:
         passages: in order.
-        tick: called after each piece of sound; what it raises ends the work.
+        tick: called after each block of features; what it raises ends the work.
 
     Raises:
         UnreadableMedia: a track cannot be read again.
@@ -188,11 +188,11 @@ def put_together(passages: Sequence[Passage], tick: Callable[[], None] = lambda:
         damaged_packet_count=sum(track.damaged_packet_count for track in set(tracks)),
         passages=tuple(passages),
     )
-    mel, levels = MelStream(), list[NDArray[np.float32]]()
-    for samples in speech_samples(info, "mono", SAMPLE_RATE_HZ):
-        levels.extend(levels_db(columns) for columns in mel.push(samples[0]))
+    levels: list[NDArray[np.float32]] = []
+    for block in mel_blocks(info):
+        levels.append(levels_db(block))
         tick()
-    return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
+    return Speech(info, np.concatenate(levels))
 
 
 def mel_blocks(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
@@ -211,7 +211,7 @@ def mel_blocks(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
 
 
 def _heard(speech: AudioInfo) -> Generator[NDArray[np.float32]]:
-    """Yield a track's samples, (1, n) float32 at 16 kHz, as `read_speech` and `put_together` measure them."""
+    """Yield a track's samples, (1, n) float32 at 16 kHz, as `read_speech` measures them."""
     if speech.passages:
         yield from speech_samples(speech, "mono", SAMPLE_RATE_HZ)
         return

@@ -104,11 +104,7 @@ def placed(segments: Sequence[Segment], tracks: Sequence[AudioInfo], voice_of: S
         track = tracks[segment.audio - 1]
         if voice_of[segment.audio - 1] != voice:
             continue
-        start_s, end_s, from_s, until_s = (
-            None if time_s is None else Fraction(time_s).limit_denominator(1_000_000)
-            for time_s in (segment.start, segment.end, segment.audio_start, segment.audio_end)
-        )
-        assert start_s is not None and end_s is not None and from_s is not None
+        start_s, end_s, from_s = (_exact(time_s) for time_s in (segment.start, segment.end, segment.audio_start))
         if about_s is not None:
             if segment.start >= about_s * HEADERS_ERR_BY + 1:
                 check_begins_in(segment, about_s)
@@ -118,10 +114,15 @@ def placed(segments: Sequence[Segment], tracks: Sequence[AudioInfo], voice_of: S
                 f"The segment from {segment.start:g} s takes its audio from {segment.audio_start:g} s on, and {track.path.name} has "
                 f"{float(track.duration_s):.2f} s; begin earlier."
             )
-        wanted_s = min(track.duration_s if until_s is None else until_s, track.duration_s) - from_s
+        wanted_s = (track.duration_s if segment.audio_end is None else min(_exact(segment.audio_end), track.duration_s)) - from_s
         said_s = min(wanted_s, end_s - start_s)
         passages.append(Passage(track, start_s, end_s, from_s, said_s, wanted_s - said_s))
     return passages
+
+
+def _exact(time_s: float) -> Fraction:
+    """Return a time to the microsecond."""
+    return Fraction(time_s).limit_denominator(1_000_000)
 
 
 def speaking_shares(speech: AudioInfo, shown: Timeline) -> NDArray[np.float32]:

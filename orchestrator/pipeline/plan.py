@@ -55,16 +55,16 @@ class RenderPlan:
 
 def expected_frame_count(options: RenderOptions, lengths: Lengths) -> int:
     """Return how many frames an output has, as far as headers tell."""
-    rate = options.rate if isinstance(options.rate, Fraction) else lengths.frame_rate
+    rate = expected_rate(options, lengths.frame_rate)
     video, speech = round(lengths.video_s * rate), speech_frame_count(lengths.speech_s, rate)
     if options.segments is not None and video:
         return video
     return len(frame_order(options.mode, video or speech, speech))
 
 
-def expected_rate(info: VideoInfo, options: RenderOptions) -> Fraction:
-    """Return the output's frame rate as far as the header of the video tells, Hz."""
-    return options.rate if isinstance(options.rate, Fraction) else info.frame_rate
+def expected_rate(options: RenderOptions, source_rate: Fraction) -> Fraction:
+    """Return the output's frame rate as far as that of the source by its header tells, Hz."""
+    return options.rate if isinstance(options.rate, Fraction) else source_rate
 
 
 def plan_render(
@@ -143,7 +143,7 @@ def plan_render(
             raise LimitExceeded(f"A segment ends at {float(end_s):g} s; at most {limits.max_duration_s:.0f} s are accepted.")
         speeches = [put_together(own, tick) for own in passages]
     voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
-    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(info, options))
+    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(options, info.frame_rate))
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
     portrait = None if speaker_image is None else read_reference(speaker_image)

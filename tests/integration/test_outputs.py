@@ -16,7 +16,7 @@ from orchestrator.media.reader import VideoReader
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, pictures_in, planes_of, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, pictures_in, planes_of, speech_like, with_sound, write_wav
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +27,8 @@ def short_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sounding_clip(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The clip with a second of 440 Hz."""
-    folder = tmp_path_factory.mktemp("sounding")
-    sound = make_sound(folder / "sound.wav", Sound(sample_rate_hz=48_000))
-    with av.open(str(small_clip)) as pictures, av.open(str(sound)) as tone, av.open(str(folder / "clip.mp4"), "w") as target:
-        video = target.add_stream_from_template(pictures.streams.video[0])
-        audio = target.add_stream("aac", rate=48_000, layout="mono")
-        for packet in pictures.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = video
-                target.mux(packet)
-        for frame in tone.decode(audio=0):
-            target.mux(audio.encode(frame))
-        target.mux(audio.encode(None))
-    return folder / "clip.mp4"
+    sound = Sound("aac", 48_000, sample_format="fltp")
+    return with_sound(tmp_path_factory.mktemp("sounding") / "clip.mp4", small_clip, sound)
 
 
 def test_pictures_handed_to_every_lossless_encoder_are_the_same(small_clip: Path, short_speech: Path, client: TritonClient, tmp_path: Path) -> None:

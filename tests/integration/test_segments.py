@@ -17,7 +17,7 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
-from tests.clips import SPEECH_RATE_HZ, Sound, make_sound, pictures_in, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, pictures_in, speech_like, with_sound, write_wav
 
 RATE_HZ = 48_000
 
@@ -31,22 +31,17 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def film(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of the clip, there and back, with a tone of its own."""
     folder = tmp_path_factory.mktemp("film")
-    sound = make_sound(folder / "sound.wav", Sound(sample_rate_hz=RATE_HZ, duration_s=Fraction(2)))
     with av.open(str(small_clip)) as source:
         pictures = [frame.reformat(format="yuv420p") for frame in source.decode(video=0)]
-    with av.open(str(folder / "film.mov"), "w") as target, av.open(str(sound)) as tone:
+    with av.open(str(folder / "silent.mp4"), "w") as target:
         video = target.add_stream("libx264", rate=25, options={"crf": "10", "preset": "veryfast"})
         video.width = video.height = 256
         video.pix_fmt = "yuv420p"
-        audio = target.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
         for number, picture in enumerate([*pictures, *pictures[::-1]]):
             picture.pts, picture.time_base, picture.pict_type = number, Fraction(1, 25), av.video.frame.PictureType.NONE
             target.mux(video.encode(picture))
         target.mux(video.encode(None))
-        for frame in tone.decode(audio=0):
-            target.mux(audio.encode(frame))
-        target.mux(audio.encode(None))
-    return folder / "film.mov"
+    return with_sound(folder / "film.mov", folder / "silent.mp4", Sound(sample_rate_hz=RATE_HZ, duration_s=Fraction(2)))
 
 
 def rendered(client: TritonClient, film: Path, speech: Path, out: Path, *segments: dict[str, Any], **others: Any) -> RenderReport:

@@ -200,12 +200,15 @@ def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], r
         raise InvalidOption("segments and options.segments say the same; give one of them.")
     if len(set(references) - {None}) < len([name for name in references if name is not None]):
         raise InvalidOption("Two audio inputs have the same refId; give each one of its own.")
+    chosen = options.model_dump(exclude_unset=True)
+    usual_mode = chosen.pop("sync_mode", None)
     segments = []
     for number, segment in enumerate(asked, 1):
-        crop = segment.audioInput
-        if segment.optionsOverride:
+        crop, own = segment.audioInput, {name: value for name, value in (segment.optionsOverride or {}).items() if value is not None}
+        if unknown := sorted(own.keys() - {"sync_mode"}):
             raise InvalidOption(
-                f"optionsOverride of segment {number} is not supported here; leave it out, and let the audio input's speaker say who speaks."
+                f"optionsOverride.{unknown[0]} of segment {number} is not supported here, only sync_mode is; leave it out, "
+                "and let the audio input's speaker say who speaks."
             )
         if crop.refId not in references:
             raise InvalidOption(f"Segment {number} has the refId of no audio input; use one that an audio input has.")
@@ -218,9 +221,10 @@ def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], r
                 "audio": references.index(crop.refId) + 1,
                 "audio_start": crop.startTime or 0.0,
                 "audio_end": crop.endTime,
+                "sync_mode": own.get("sync_mode", usual_mode),
             }
         )
-    return _checked({**options.model_dump(exclude_unset=True), "segments": segments})
+    return _checked({**chosen, "segments": segments})
 
 
 def generation(view: JobView, context: Context, base_url: str) -> Generation:

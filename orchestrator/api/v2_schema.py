@@ -145,9 +145,9 @@ class GenerationSegment(_Request):
     """A part of the video in which somebody speaks."""
 
     startTime: float = Field(ge=0, description="s of the video")
-    endTime: float = Field(ge=0, description="Behind startTime. Speech that is longer is cut.")
+    endTime: float = Field(ge=0, description="Behind startTime. Where no sync_mode is given, speech that is longer is cut.")
     audioInput: SegmentAudio
-    optionsOverride: dict[str, Any] | None = Field(None, description="Not supported; who speaks is said by the audio input's speaker.")
+    optionsOverride: dict[str, Any] | None = Field(None, description="Of options, sync_mode alone; who speaks is said by the audio input's speaker.")
 
 
 class GenerateRequest(_Request):
@@ -159,7 +159,8 @@ class GenerateRequest(_Request):
     segments: list[GenerationSegment] | None = Field(
         None,
         max_length=MOST_SEGMENTS,
-        description="Parts of the video in which alone somebody speaks; the rest stays as it is, its own sound included.",
+        description="Parts of the video in which alone somebody speaks; the rest stays as it is, its own sound included. "
+        "A sync_mode in options is that of each segment; without one the video keeps its length.",
     )
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")
     outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")

@@ -86,7 +86,7 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a track, put in its place on another clock: that of a video."""
+    """A piece of a track, put in its place on another clock: that of an output."""
 
     track: AudioInfo
     start_s: Fraction
@@ -98,6 +98,8 @@ class Passage:
     """How long it is, s, which is no longer than its place; silence follows."""
     cut_s: Fraction = Fraction(0)
     """How much more of it there would have been, s."""
+    asked_s: Fraction = Fraction(0)
+    """When in the source its place begins, s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,11 @@ def _joined(passages: Sequence[Passage], layout: str, sample_rate_hz: int) -> It
     """Yield passages as one track, (channels, n) float32, with silence between them."""
     channel_count, position = (1 if layout == "mono" else 2), 0
     with ExitStack() as opened:
-        readers = {track: opened.enter_context(closing(_Stretches(track, layout, sample_rate_hz))) for track in {one.track for one in passages}}
+        readers = {}
+        for track in {passage.track for passage in passages}:
+            # FFmpeg would turn one channel down by 3 dB to make two of it.
+            begin = partial(speech_samples, track, "mono" if track.channel_count == 1 else layout, sample_rate_hz)
+            readers[track] = opened.enter_context(closing(SoundReader(begin)))
         for passage in passages:
             start, end = round(passage.start_s * sample_rate_hz), round(passage.end_s * sample_rate_hz)
             yield from silence(channel_count, start - position, sample_rate_hz)
@@ -270,7 +276,7 @@ def _joined(passages: Sequence[Passage], layout: str, sample_rate_hz: int) -> It
             position = end
 
 
-def _said(passage: Passage, track: "_Stretches", sample_rate_hz: int, most: int) -> Iterator[NDArray[np.float32]]:
+def _said(passage: Passage, track: "SoundReader", sample_rate_hz: int, most: int) -> Iterator[NDArray[np.float32]]:
     """Yield a passage's samples, no more than its place has, faded where it was cut out of its track."""
     first, count, position = round(passage.from_s * sample_rate_hz), min(round(passage.said_s * sample_rate_hz), most), 0
     fade = min(round(CUT_FADE_S * sample_rate_hz), count // 2)
@@ -285,13 +291,13 @@ def _said(passage: Passage, track: "_Stretches", sample_rate_hz: int, most: int)
         position += samples.shape[1]
 
 
-class _Stretches:
-    """Reads stretches of a track. It begins again only where one does not lie behind the one before: there may be hundreds in a long track."""
+class SoundReader:
+    """Reads stretches of a sound. It begins again only where one does not lie behind the one before: there may be hundreds in a long track."""
 
-    def __init__(self, track: AudioInfo, layout: str, sample_rate_hz: int) -> None:
-        # FFmpeg would turn one channel down by 3 dB to make two of it.
-        self._open = partial(speech_samples, track, "mono" if track.channel_count == 1 else layout, sample_rate_hz)
-        self._pieces = self._open()
+    def __init__(self, begin: Callable[[], Generator[NDArray[np.float32]]]) -> None:
+        """Open the sound: `begin` gives its pieces, (channels, n), from its first sample on."""
+        self._begin = begin
+        self._pieces = begin()
         self._piece: NDArray[np.float32] | None = None
         self._position = 0
 
@@ -299,7 +305,7 @@ class _Stretches:
         """Yield `count` samples from the `first` on, (channels, n), or as many as there are."""
         if first < self._position:
             self.close()
-            self._pieces, self._piece, self._position = self._open(), None, 0
+            self._pieces, self._piece, self._position = self._begin(), None, 0
         while count and (piece := self._piece if self._piece is not None else next(self._pieces, None)) is not None:
             skipped = min(first - self._position, piece.shape[1])
             taken = piece[:, skipped : skipped + count]
@@ -314,7 +320,7 @@ class _Stretches:
         self._pieces.close()
 
 
-def shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
+def shifted(pieces: Iterator[NDArray[np.float32]], offset_s: Fraction, channel_count: int, sample_rate_hz: int) -> Generator[NDArray[np.float32]]:
     """Yield samples with silence before them or without their beginning."""
     offset = round(offset_s * sample_rate_hz)
     yield from silence(channel_count, offset, sample_rate_hz)

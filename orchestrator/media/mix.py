@@ -1,7 +1,8 @@
 """Several voices at once, and the source's own sound under them, from its start on; never louder than samples can be."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import MissingStream
-from orchestrator.media.audio import channel_count, read_samples, shifted, silence
+from orchestrator.media.audio import SoundReader, channel_count, read_samples, shifted, silence
 
 MIX_RATE_HZ = 48_000
 """Sample rate of an output with several sounds in it."""
@@ -33,14 +34,29 @@ class Background:
     channel_count: int
     level_db: float | None
     """How loud it is under the speech, compared with what it is in the source; None where it is not heard there."""
-    period_s: Fraction
-    """Length of the source's pictures: when they are over, the sound begins again with its start."""
+    pieces: "tuple[SoundPiece, ...]"
+    """What is heard of it, one behind the other."""
     repeats: bool
-    """Whether it begins again; if not, silence follows."""
+    """Whether they begin again then; if not, silence follows."""
     pictures_start_s: Fraction = Fraction(0)
     """How long after the file's own beginning its first picture is shown; the sound before that is left out, s."""
     under_s: tuple[tuple[Fraction, Fraction], ...] | None = None
     """From when to when it lies under speech, s; elsewhere it is as it is in the source. None: everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPiece:
+    """A piece of a sound, and how long it is given."""
+
+    from_s: Fraction
+    heard_s: Fraction
+    """Where it begins, and how long it is, s; what is longer than `lasts_s` is cut."""
+    lasts_s: Fraction
+    """After how long the next one begins, s; behind what is shorter there is silence."""
+
+    def leads_to(self, following: "SoundPiece") -> bool:
+        """Tell whether another piece goes on without a break where this one ends."""
+        return self.lasts_s == self.heard_s and following.from_s == self.from_s + self.heard_s
 
 
 def channels_of_source(path: Path) -> int:
@@ -140,23 +156,39 @@ def _blocks(pieces: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float3
 
 
 def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32]]:
-    """Yield the background without end, each round as long as the pictures."""
+    """Yield the background without end."""
     channels = 1 if layout == "mono" else 2
     own = "mono" if background.channel_count == 1 else "stereo"
-    for number in itertools.count():
-        begins, ends = (round(background.period_s * MIX_RATE_HZ * rounds) for rounds in (number, number + 1))
-        left = ends - begins
-        if number == 0 or background.repeats:
-            position = 0
-            sound = read_samples(background.path, own, MIX_RATE_HZ)
-            for samples in shifted(sound, -background.pictures_start_s, 1 if own == "mono" else 2, MIX_RATE_HZ):
-                piece = np.broadcast_to(samples[:, :left], (channels, min(left, samples.shape[1])))
-                yield piece * _fade(position, piece.shape[1], left, fades_in=number > 0, fades_out=background.repeats)
-                position += piece.shape[1]
-                left -= piece.shape[1]
-                if not left:
-                    break
-        yield from silence(channels, left, MIX_RATE_HZ)
+
+    def begin() -> Generator[NDArray[np.float32]]:
+        sound = read_samples(background.path, own, MIX_RATE_HZ)
+        return shifted(sound, -background.pictures_start_s, 1 if own == "mono" else 2, MIX_RATE_HZ)
+
+    rounds = itertools.repeat(background.pieces) if background.repeats else (background.pieces,)
+    with closing(SoundReader(begin)) as reader:
+        begins_s, leads_on = Fraction(0), True
+        for piece, following in _with_next(itertools.chain.from_iterable(rounds)):
+            first, stop = (round(time_s * MIX_RATE_HZ) for time_s in (begins_s, begins_s + piece.lasts_s))
+            begins_s += piece.lasts_s
+            left, position = stop - first if piece.heard_s >= piece.lasts_s else round(piece.heard_s * MIX_RATE_HZ), 0
+            fades_in, leads_on = not leads_on, following is None or piece.leads_to(following)
+            for samples in reader.read(round(piece.from_s * MIX_RATE_HZ), left):
+                heard = np.broadcast_to(samples, (channels, samples.shape[1]))
+                yield heard * _fade(position, heard.shape[1], left, fades_in=fades_in, fades_out=not leads_on)
+                position += heard.shape[1]
+                left -= heard.shape[1]
+            yield from silence(channels, stop - first - position, MIX_RATE_HZ)
+    while True:
+        yield from silence(channels, MIX_RATE_HZ, MIX_RATE_HZ)
+
+
+def _with_next(pieces: Iterator[SoundPiece]) -> Iterator[tuple[SoundPiece, SoundPiece | None]]:
+    """Yield each piece, and which one follows it; None for the last."""
+    piece = next(pieces)
+    for following in pieces:
+        yield piece, following
+        piece = following
+    yield piece, None
 
 
 def _fade(position: int, count: int, left: int, *, fades_in: bool, fades_out: bool) -> NDArray[np.float32]:

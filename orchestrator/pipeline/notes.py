@@ -97,7 +97,7 @@ def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[
         yield f"The speech has {damaged} damaged packets, which are left out."
     for passage in (passage for speech in speeches for passage in speech.passages):
         if passage.cut_s > LEAST_CUT_S:
-            yield f"The speech of the segment from {float(passage.start_s):g} s on is {float(passage.cut_s):.2f} s longer than that; it was cut."
+            yield f"The speech of the segment from {float(passage.asked_s):g} s on is {float(passage.cut_s):.2f} s longer than that; it was cut."
 
 
 def _voice_notes(spans: Sequence[Spans | None], is_separated: bool) -> Iterator[str]:

@@ -81,8 +81,9 @@ class RenderOptions(BaseModel):
 
     segments: Segments | None = Field(
         None,
-        description="Parts of the video, in which alone somebody speaks; the rest stays as it is, its own sound included, and so does the length. "
-        'JSON, a list such as [{"start": 2, "end": 5, "audio": 1, "audio_start": 0, "audio_end": 3}], s; audio 1 is the speech, 2 the next one.',
+        description="Parts of the video, in which alone somebody speaks; the rest stays as it is, its own sound included. "
+        'JSON, a list such as [{"start": 2, "end": 5, "audio": 1, "audio_start": 0, "audio_end": 3, "sync_mode": "remap"}], s; '
+        "audio 1 is the speech, 2 the next one. Without sync_mode the part keeps its length, and longer speech is cut.",
     )
     speaker: Speaker = Field(
         "auto",
@@ -171,7 +172,7 @@ class RenderOptions(BaseModel):
 
     @property
     def mode(self) -> SyncMode:
-        """What happens where the speech and the video differ in length: in segments, the video keeps its own."""
+        """What happens where the speech and the video differ in length; with segments, the whole video is shown."""
         return self.sync_mode if self.segments is None else "silence"
 
     @property
@@ -205,8 +206,10 @@ class RenderOptions(BaseModel):
         _ = self.rate
         if self.loop_crossfade and self.sync_mode != "loop":
             raise InvalidOption(f"loop_crossfade goes with sync_mode loop, and sync_mode is {self.sync_mode}; leave one of them out.")
-        if self.segments is not None and self.sync_mode in ("loop", "remap"):
-            raise InvalidOption(f"With segments the video keeps its length, and sync_mode is {self.sync_mode}; leave it out.")
+        if self.segments is not None and self.sync_mode != "bounce":
+            raise InvalidOption(f"sync_mode is {self.sync_mode}, and there are segments, each of which may have one of its own; give it there.")
+        if self.frame_rate == "keep" and any(segment.sync_mode for segment in self.segments or ()):
+            raise InvalidOption("A segment has a sync_mode, and frame_rate is keep; leave one of them out.")
         if self.segments is not None and self.audio_offset:
             raise InvalidOption("Each segment says when it begins; leave audio_offset out.")
         if self.speaker_boxes is not None and self.speaker != "auto":

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import AudioInfo, Passage
 from orchestrator.pipeline.speakers import from_json
-from orchestrator.pipeline.timeline import Timeline
+from orchestrator.pipeline.timeline import Stretch, SyncMode, Timeline, lasting_s
 
 FADE_S = 0.1
 """How long a mouth takes from the source's own to what is said in a segment, and back, s."""
@@ -33,13 +33,16 @@ class Segment(BaseModel):
     start: Seconds
     """When it begins, s of the video."""
     end: Seconds
-    """And ends, s. Speech that is longer is cut; behind speech that is shorter the mouth is at rest."""
+    """And ends, s."""
     audio: int = Field(1, ge=1, le=16)
     """What is said: 1 is the first track."""
     audio_start: Seconds = 0.0
     """Where in it this begins, s."""
     audio_end: Seconds | None = None
     """And ends, s; None takes what there is."""
+    sync_mode: SyncMode | None = None
+    """How the part of the video becomes as long as what is said; None: it stays as it is, longer speech is cut, and behind shorter speech the
+    mouth is at rest."""
 
 
 def _in_order(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
@@ -81,6 +84,16 @@ def check_segments(segments: Sequence[Segment], voice_of: Sequence[int]) -> None
                     f"The segments from {before.start:g} and from {segment.start:g} s overlap and have one speaker; "
                     "let one end before the other begins, or give each audio a speaker of its own."
                 )
+    reached, changed_until = 0.0, 0.0
+    for segment in segments:
+        if segment.start < (reached if segment.sync_mode else changed_until):
+            raise InvalidOption(
+                f"The segment from {segment.start:g} s overlaps one before it, and a sync_mode would change how long both last; "
+                "leave it out, or let one end before the other begins."
+            )
+        reached = max(reached, segment.end)
+        if segment.sync_mode:
+            changed_until = max(changed_until, segment.end)
 
 
 def check_begins_in(segment: Segment, video_s: Fraction) -> None:
@@ -93,31 +106,73 @@ def check_begins_in(segment: Segment, video_s: Fraction) -> None:
         raise InvalidOption(f"A segment begins at {segment.start:g} s, and the video ends at {float(video_s):.2f} s; begin earlier.")
 
 
-def placed(segments: Sequence[Segment], tracks: Sequence[AudioInfo], voice_of: Sequence[int], voice: int, about_s: Fraction | None) -> list[Passage]:
-    """Return what a voice says, and when, in a video that is `about_s` long by its header; None where that says nothing.
+def said_in(segments: Sequence[Segment], tracks: Sequence[AudioInfo], about_s: Fraction | None) -> list[Fraction]:
+    """Return how long what is asked to be said in each segment is, s, in a video that is `about_s` long by its header; None: that says nothing.
 
     Raises:
         InvalidOption: a segment begins behind the end of the video, or of its track.
     """
-    passages = []
+    lengths_s = []
     for segment in segments:
-        track = tracks[segment.audio - 1]
-        if voice_of[segment.audio - 1] != voice:
-            continue
-        start_s, end_s, from_s = (_exact(time_s) for time_s in (segment.start, segment.end, segment.audio_start))
-        if about_s is not None:
-            if segment.start >= about_s * HEADERS_ERR_BY + 1:
-                check_begins_in(segment, about_s)
-            end_s = min(end_s, about_s * HEADERS_ERR_BY + 1)
+        track, from_s = tracks[segment.audio - 1], _exact(segment.audio_start)
+        if about_s is not None and segment.start >= about_s * HEADERS_ERR_BY + 1:
+            check_begins_in(segment, about_s)
         if from_s >= track.duration_s:
             raise InvalidOption(
                 f"The segment from {segment.start:g} s takes its audio from {segment.audio_start:g} s on, and {track.path.name} has "
                 f"{float(track.duration_s):.2f} s; begin earlier."
             )
-        wanted_s = (track.duration_s if segment.audio_end is None else min(_exact(segment.audio_end), track.duration_s)) - from_s
-        said_s = min(wanted_s, end_s - start_s)
-        passages.append(Passage(track, start_s, end_s, from_s, said_s, wanted_s - said_s))
+        lengths_s.append((track.duration_s if segment.audio_end is None else min(_exact(segment.audio_end), track.duration_s)) - from_s)
+    return lengths_s
+
+
+def placed(
+    segments: Sequence[Segment], said_s: Sequence[Fraction], tracks: Sequence[AudioInfo], voice_of: Sequence[int], about_s: Fraction | None
+) -> list[list[Passage]]:
+    """Return by voice what it says, and when in the output. See `said_in` for `said_s` and `about_s`."""
+    passages: list[list[Passage]] = [[] for _ in range(max(voice_of) + 1)]
+    later_s = Fraction(0)
+    for segment, asked_s in zip(segments, said_s, strict=True):
+        start_s, end_s = _exact(segment.start), _exact(segment.end)
+        if about_s is not None:
+            end_s = min(end_s, about_s * HEADERS_ERR_BY + 1)
+        lasts_s = own_s = end_s - start_s
+        if segment.sync_mode is not None:
+            lasts_s = lasting_s(segment.sync_mode, own_s, asked_s)
+        heard_s, from_s = min(asked_s, lasts_s), _exact(segment.audio_start)
+        place_s = start_s + later_s
+        passages[voice_of[segment.audio - 1]].append(
+            Passage(tracks[segment.audio - 1], place_s, place_s + lasts_s, from_s, heard_s, asked_s - heard_s, start_s)
+        )
+        later_s += lasts_s - own_s
     return passages
+
+
+def stretches_of(segments: Sequence[Segment], said_s: Sequence[Fraction], video_s: Fraction) -> list[Stretch]:
+    """Return how long each part of a video lasts in the output, in order: segments with a mode of their own, and what lies between them.
+
+    The video is as long as `video_s`; see `said_in` for `said_s`.
+    """
+    stretches, reached_s = list[Stretch](), Fraction(0)
+
+    def keep(until_s: Fraction) -> None:
+        if until_s > reached_s:
+            stretches.append(Stretch(reached_s, until_s - reached_s, until_s - reached_s))
+
+    for segment, asked_s in zip(segments, said_s, strict=True):
+        if segment.sync_mode is not None:
+            start_s = _exact(segment.start)
+            keep(start_s)
+            reached_s = min(_exact(segment.end), video_s)
+            own_s = reached_s - start_s
+            stretches.append(Stretch(start_s, own_s, lasting_s(segment.sync_mode, own_s, asked_s), segment.sync_mode))
+    keep(video_s)
+    return stretches
+
+
+def until_last(segments: Sequence[Segment]) -> Fraction:
+    """Return when the last segment ends, s: so long a picture is shown for them."""
+    return _exact(max(segment.end for segment in segments))
 
 
 def _exact(time_s: float) -> Fraction:

@@ -17,11 +17,11 @@ from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, bits_of, probe_video
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.passages import check_segments, placed
+from orchestrator.pipeline.passages import check_segments, placed, said_in, stretches_of
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import read_reference
 from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speaker_image, check_speakers, speaker_choice, voices_of
-from orchestrator.pipeline.timeline import frame_order, speech_frame_count
+from orchestrator.pipeline.timeline import frame_order, speech_frame_count, total_s
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import DecoderChoice
 
@@ -41,6 +41,8 @@ class RenderPlan:
     """Time it took to read the inputs, s."""
     portrait: NDArray[np.uint8] | None = None
     """(h, w, 3) RGB, a picture of the speaker; None where the options choose him."""
+    said_s: tuple[Fraction, ...] = ()
+    """By segment, how long what is to be said there is, s."""
 
     @property
     def speech_s(self) -> Fraction:
@@ -50,15 +52,17 @@ class RenderPlan:
     @property
     def expected_frame_count(self) -> int:
         """See `expected_frame_count`; exact for modes in which the output lasts as long as the speech at constant rate."""
-        return expected_frame_count(self.options, Lengths(self.info.expected_frame_count / self.info.frame_rate, self.speech_s, self.info.frame_rate))
+        lengths = Lengths(self.info.expected_frame_count / self.info.frame_rate, self.speech_s, self.info.frame_rate)
+        return expected_frame_count(self.options, lengths, self.said_s)
 
 
-def expected_frame_count(options: RenderOptions, lengths: Lengths) -> int:
-    """Return how many frames an output has, as far as headers tell."""
+def expected_frame_count(options: RenderOptions, lengths: Lengths, said_s: Sequence[Fraction] = ()) -> int:
+    """Return how many frames an output has, as far as headers tell; `said_s` is how long what is said in each segment is, where that is known."""
     rate = expected_rate(options, lengths.frame_rate)
+    if options.segments is not None and lengths.video_s:
+        said_s = said_s or [Fraction(segment.audio_end or lengths.speech_s) - Fraction(segment.audio_start) for segment in options.segments]
+        return max(1, round(total_s(stretches_of(options.segments, said_s, lengths.video_s)) * rate))
     video, speech = round(lengths.video_s * rate), speech_frame_count(lengths.speech_s, rate)
-    if options.segments is not None and video:
-        return video
     return len(frame_order(options.mode, video or speech, speech))
 
 
@@ -130,7 +134,7 @@ def plan_render(
         channels_of_source(video)
     speakers = [options.speaker, *(other.speaker for other in others)]
     choices = [speaker_choice(speakers[voice_of.index(voice)], None if voice else options.speaker_boxes, info) for voice in range(max(voice_of) + 1)]
-    tick = (watch or Watch()).tick
+    tick, said_s = (watch or Watch()).tick, tuple[Fraction, ...]()
     speeches = [
         read_speech(path, tick, limits.max_duration_s, options.audio_offset_s - _until_pictures_s(path, info))
         for path in (audio, *(other.audio for other in others))
@@ -138,7 +142,8 @@ def plan_render(
     if options.segments is not None:
         tracks = [speech.info for speech in speeches]
         about_s = None if info.is_still else info.expected_frame_count / info.frame_rate or None
-        passages = [placed(options.segments, tracks, voice_of, voice, about_s) for voice in range(len(choices))]
+        said_s = tuple(said_in(options.segments, tracks, about_s))
+        passages = placed(options.segments, said_s, tracks, voice_of, about_s)
         if (end_s := max(passage.end_s for own in passages for passage in own)) > limits.max_duration_s:
             raise LimitExceeded(f"A segment ends at {float(end_s):g} s; at most {limits.max_duration_s:.0f} s are accepted.")
         speeches = [put_together(own, tick) for own in passages]
@@ -147,7 +152,7 @@ def plan_render(
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
     portrait = None if speaker_image is None else read_reference(speaker_image)
-    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait)
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait, said_s)
 
 
 def check_voices(options: RenderOptions, speakers: Sequence[str]) -> list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.media.audio import Speech
 from orchestrator.media.encoders import encoder_version
 from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import too_many_frames
-from orchestrator.media.mix import Background, channels_of_source
+from orchestrator.media.mix import Background, SoundPiece, channels_of_source
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse
@@ -27,7 +28,7 @@ from orchestrator.pipeline.frames import render_frames
 from orchestrator.pipeline.models import DEFAULT_ROLES, Models, open_models
 from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.parts import Part, copies_in
-from orchestrator.pipeline.passages import check_begins_in, speaking_shares
+from orchestrator.pipeline.passages import check_begins_in, speaking_shares, stretches_of, until_last
 from orchestrator.pipeline.plan import RenderPlan
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import Recogniser
@@ -35,7 +36,7 @@ from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of,
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.speakers import Voice
 from orchestrator.pipeline.speech import check_temperature, find_speech, heard_speech
-from orchestrator.pipeline.timeline import Timeline, lay_out, shows_whole_source
+from orchestrator.pipeline.timeline import Stretch, Timeline, lay_out, shows_whole_source, total_s
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay, Unforeseen
 from orchestrator.pipeline.watch import Watch
@@ -139,6 +140,8 @@ class _Prepared:
     """What can be done for an output before the first face is found."""
 
     shown: Timeline
+    stretches: Sequence[Stretch]
+    """What of the source it shows how long; none where the whole of it goes by one mode."""
     folder: SegmentFolder
     first: int
     """Its first frame that no earlier attempt had finished."""
@@ -152,12 +155,16 @@ class _Prepared:
 
 def _prepare(plan: RenderPlan, analysis: Analysis, models: Models, path: Path, watch: Watch) -> _Prepared:
     """Lay an output out, open the folder of its segments, and listen to the speech."""
-    options, speech_s = plan.options, plan.speech_s
-    if options.segments is not None and not plan.info.is_still:
+    options, speech_s, stretches = plan.options, plan.speech_s, list[Stretch]()
+    if options.segments is not None:
+        video_s = analysis.times.duration_s
+        if plan.info.is_still:
+            video_s = until_last(options.segments)
         for segment in options.segments:
-            check_begins_in(segment, analysis.times.duration_s)
-        speech_s = min(speech_s, analysis.times.duration_s)
-    shown = lay_out(options.mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s)
+            check_begins_in(segment, video_s)
+        stretches = stretches_of(options.segments, plan.said_s, video_s)
+        speech_s = min(speech_s, total_s(stretches))
+    shown = lay_out(options.mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s, stretches)
     if speech_s < plan.speech_s:
         shown = replace(shown, sound_s=shown.duration_s)
     if max(shown.frame_count, len(analysis.index)) > plan.limits.max_frames:
@@ -167,7 +174,7 @@ def _prepare(plan: RenderPlan, analysis: Analysis, models: Models, path: Path, w
     heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
     spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
     shares = np.stack([speaking_shares(voice.speech.info, shown) for voice in plan.voices])
-    return _Prepared(shown, folder, first, heard, spans, shares)
+    return _Prepared(shown, stretches, folder, first, heard, spans, shares)
 
 
 def _render_prepared(
@@ -200,7 +207,7 @@ def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, 
     speech, *others = (voice.speech.info for voice in plan.voices)
     copies = _copies(plan, analysis, shown, prepared.shares > 0, watch) if plan.options.smart else []
     with (
-        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis, shown), others)) as sound,
+        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis, prepared), others)) as sound,
         SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer,
     ):
         is_rendered = np.arange(shown.frame_count) >= writer.first_frame
@@ -227,10 +234,11 @@ def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, speaking: NDA
     return copies_in(shown.source, is_untouched, gops, plan.output.encoding.segment_frame_count(shown.clock.frame_rate))
 
 
-def _background(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Background | None:
+def _background(plan: RenderPlan, analysis: Analysis, prepared: _Prepared) -> Background | None:
     """Return the source's own sound where it is heard: under the speech if that is asked for, and beside segments.
 
-    It begins again where the pictures would, except behind the end of a video that is shown once.
+    It begins again where the pictures would, except behind the end of a video that is shown once. In a segment that lasts longer than its
+    pictures silence follows it, and in one that is shorter it is cut: it is never slower or faster.
     """
     options, info = plan.options, plan.info
     if options.background_audio is None and options.segments is None:
@@ -239,13 +247,14 @@ def _background(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Backgr
         channel_count = channels_of_source(info.path)
     except MissingStream:
         return None  # what was asked for has been checked
-    period_s = shown.round_s or (analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, plan.speech_s))
+    period_s = prepared.shown.round_s or (analysis.times.duration_s if analysis.is_whole else max(analysis.times.duration_s, plan.speech_s))
+    pieces = [SoundPiece(stretch.from_s, stretch.source_s, stretch.lasts_s) for stretch in prepared.stretches]
     passages = [passage for voice in plan.voices for passage in voice.speech.info.passages]
     return Background(
         info.path,
         channel_count,
         options.background_audio,
-        period_s,
+        tuple(pieces) or (SoundPiece(Fraction(0), period_s, period_s),),
         options.mode != "silence",
         info.start_s,
         None if options.segments is None else tuple((passage.start_s, passage.end_s) for passage in passages),

@@ -1,6 +1,8 @@
 """Which source frame is shown when: exact arithmetic on frame counts and fractions of seconds."""
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -70,6 +72,31 @@ class Timeline:
         return content.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of an output, and the part of the source that it shows."""
+
+    from_s: Fraction
+    source_s: Fraction
+    """Where that begins, and how long it is, s of the source."""
+    lasts_s: Fraction
+    """How long it is in the output, s."""
+    mode: SyncMode | None = None
+    """How the one is made as long as the other; None where they are equally long."""
+
+
+def total_s(stretches: Sequence[Stretch]) -> Fraction:
+    """Return how long an output of them lasts, s."""
+    return sum((stretch.lasts_s for stretch in stretches), Fraction(0))
+
+
+def lasting_s(mode: SyncMode, video_s: Fraction, speech_s: Fraction) -> Fraction:
+    """Return how long video and speech last together, s."""
+    if mode == "cut_off":
+        return min(video_s, speech_s)
+    return max(video_s, speech_s) if mode == "silence" else speech_s
+
+
 def speech_frame_count(speech_duration_s: Fraction, frame_rate: Fraction) -> int:
     """Return how many frames a speech takes, at least one."""
     return max(1, round(speech_duration_s * frame_rate))
@@ -81,12 +108,22 @@ def shows_whole_source(mode: SyncMode) -> bool:
 
 
 def lay_out(
-    mode: SyncMode, choice: RateChoice, times: SourceTimes, speech_s: Fraction, is_whole: bool, loop_crossfade_s: Fraction = Fraction(0)
+    mode: SyncMode,
+    choice: RateChoice,
+    times: SourceTimes,
+    speech_s: Fraction,
+    is_whole: bool,
+    loop_crossfade_s: Fraction = Fraction(0),
+    stretches: Sequence[Stretch] = (),
 ) -> Timeline:
-    """Lay out an output. A source of constant rate has no times to keep but its rate. See `constant_timeline` and `kept_timeline`."""
+    """Lay out an output. A source of constant rate has no times to keep but its rate. Where any of its `stretches` has a mode of its own, they say
+    what is shown. See `constant_timeline`, `kept_timeline` and `stretched_timeline`.
+    """
     if choice == "keep" and not times.is_constant:
         return kept_timeline(mode, times, speech_s, is_whole, loop_crossfade_s)
     rate = choice if isinstance(choice, Fraction) else times.frame_rate
+    if any(stretch.mode for stretch in stretches):
+        return stretched_timeline(times, rate, stretches)
     return constant_timeline(mode, times, rate, speech_s, is_whole, loop_crossfade_s)
 
 
@@ -183,6 +220,44 @@ def kept_timeline(mode: SyncMode, times: SourceTimes, speech_s: Fraction, is_who
     return Timeline(source, clock, speech_frames, sound_s, incoming, weight.astype(np.float32), round_s)
 
 
+def stretched_timeline(times: SourceTimes, frame_rate: Fraction, stretches: Sequence[Stretch]) -> Timeline:
+    """Lay out an output of constant rate in which each part of the source lasts as long as it is told to.
+
+    Args:
+        times: of all the source's frames.
+        frame_rate: of the output, Hz.
+        stretches: the whole output, in order. An output frame belongs to the one in which its middle lies.
+    """
+    shown, count, begins_s = list[NDArray[np.int64]](), 0, Fraction(0)
+    for stretch in stretches:
+        into_s = (count + Fraction(1, 2)) / frame_rate - begins_s
+        begins_s += stretch.lasts_s
+        stop = max(1, math.ceil(begins_s * frame_rate - Fraction(1, 2)))
+        if stretch.mode is None or stretch.mode == "remap":
+            pace = stretch.source_s / stretch.lasts_s
+            shown.append(_on_screen(times, stretch.from_s + into_s * pace, pace / frame_rate, stop - count))
+        else:
+            once = _on_screen(times, stretch.from_s + into_s, 1 / frame_rate, max(1, math.ceil((stretch.source_s - into_s) * frame_rate)))
+            order = "silence" if stretch.mode == "cut_off" else stretch.mode  # as long as it lasts, the shorter is at its end
+            shown.append(once[frame_order(order, len(once), max(1, stop - count))[: stop - count]])
+        count = stop
+    source = np.concatenate(shown)
+    nothing = np.full(count, -1, np.int64)
+    return Timeline(source, OutputClock.constant(frame_rate), count, count / frame_rate, nothing, np.zeros(count, np.float32))
+
+
+def _on_screen(times: SourceTimes, first_s: Fraction, step_s: Fraction, count: int) -> NDArray[np.int64]:
+    """Return the source frame on screen at each of `count` times that are `step_s` apart, (count,)."""
+    unit_s = 1 / times.frame_rate if times.is_constant else times.tick_s
+    first, step = first_s / unit_s, step_s / unit_s
+    # In whole numbers of any size: those of a clock of samples and one of frames outgrow 64 bits.
+    shared = math.lcm(first.denominator, step.denominator)
+    places = (int(first * shared) + int(step * shared) * np.arange(count, dtype=object)) // shared
+    places = places.astype(np.int64)
+    shown = places if times.is_constant else np.searchsorted(times.ticks, places, side="right") - 1
+    return np.clip(shown, 0, len(times) - 1).astype(np.int64)
+
+
 def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | None = None) -> NDArray[np.int64]:
     """Return the source frame on screen in the middle of each frame of a constant rate, (M,).
 
@@ -194,14 +269,7 @@ def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | 
     if times.is_constant and times.frame_rate == frame_rate:
         return np.arange(len(times))
     duration_s = max(times.duration_s, lasts_until_s or Fraction(0))
-    middles = np.arange(speech_frame_count(duration_s, frame_rate)) * 2 + 1
-    if times.is_constant:
-        step = times.frame_rate / frame_rate / 2
-        shown = middles * step.numerator // step.denominator
-    else:
-        step = 1 / (2 * frame_rate * times.tick_s)
-        shown = np.searchsorted(times.ticks, middles * step.numerator // step.denominator, side="right") - 1
-    return np.minimum(shown, len(times) - 1).astype(np.int64)
+    return _on_screen(times, 1 / (2 * frame_rate), 1 / frame_rate, speech_frame_count(duration_s, frame_rate))
 
 
 def stretched(times: SourceTimes, count: int) -> NDArray[np.int64]:

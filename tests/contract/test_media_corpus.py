@@ -16,7 +16,7 @@ from PIL import Image
 from orchestrator.errors import EmptyStream, InputError, LimitExceeded, UnreadableMedia
 from orchestrator.media.audio import read_samples, read_speech, speech_samples
 from orchestrator.media.limits import summarise
-from orchestrator.media.mix import Background, mixed
+from orchestrator.media.mix import Background, SoundPiece, mixed
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.scan import foresee_frames
@@ -305,7 +305,7 @@ def test_source_s_own_sound_stays_with_its_pictures_where_these_begin_late(name:
     assert abs(info.start_s - Fraction(1, 2)) <= Fraction(1024, 48_000) + Fraction(1, 1000), (
         "MP4 counts from the encoder's first sample, which is not heard"
     )
-    under = Background(path, 1, 0.0, Fraction(6, 5), repeats=False, pictures_start_s=info.start_s)
+    under = Background(path, 1, 0.0, (SoundPiece(Fraction(0), Fraction(6, 5), Fraction(6, 5)),), repeats=False, pictures_start_s=info.start_s)
     silence = np.zeros((1, 48_000), np.float32)
     heard = np.concatenate(list(mixed(iter([silence]), under, "mono")), 1)[0]
     np.testing.assert_allclose(onsets_s(heard, 48_000), [0.25], atol=0.005)

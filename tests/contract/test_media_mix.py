@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import MissingStream
 from orchestrator.media.audio import read_samples, read_speech
-from orchestrator.media.mix import BLOCK_SAMPLES, CEILING, MIX_RATE_HZ, Background, channels_of_source, limited, mixed
+from orchestrator.media.mix import BLOCK_SAMPLES, CEILING, MIX_RATE_HZ, Background, SoundPiece, channels_of_source, limited, mixed
 from orchestrator.media.sound import SpeechEncoder
 from tests.clips import make_clip, write_wav
 
@@ -33,7 +33,7 @@ def silence(duration_s: float, channels: int = 1) -> Iterator[NDArray[np.float32
 
 
 def background(path: Path, level_db: float, period_s: Fraction, *, repeats: bool = True) -> Background:
-    return Background(path, channels_of_source(path), level_db, period_s, repeats)
+    return Background(path, channels_of_source(path), level_db, (SoundPiece(Fraction(0), period_s, period_s),), repeats)
 
 
 @pytest.mark.parametrize("level_db", [0.0, -12.0, -40.0])
@@ -121,3 +121,19 @@ def test_mix_of_one_and_two_channels_is_stereo_and_cut_or_filled_to_the_length_a
     left, right = found[0, 4800:43_200], found[1, 4800:43_200]
     assert level_of(left, 300) == pytest.approx(0.3, rel=0.01) and level_of(right, 300) == pytest.approx(0.3, rel=0.01)
     assert level_of(left, 1000) == pytest.approx(0.3, rel=0.01) and level_of(right, 1000) < 0.001
+
+
+def test_pieces_of_a_background_follow_each_other_without_a_click(tmp_path: Path) -> None:
+    """A piece is given longer than it lasts, the next one shorter; the last one goes on where it ends."""
+    path = write_wav(tmp_path / "source.wav", tone(1000, 1.0, rate_hz=MIX_RATE_HZ), MIX_RATE_HZ)
+    pieces = [("0", "0.2", "0.2"), ("0.2", "0.1", "0.3"), ("0.3", "0.3", "0.1"), ("0.6", "0.1", "0.1"), ("0.7", "0.3", "0.3")]
+    under = Background(path, 1, 0.0, tuple(SoundPiece(*(Fraction(time) for time in piece)) for piece in pieces), repeats=False)
+    found = np.concatenate(list(mixed(silence(1.5), under, "mono")), 1)[0]
+    own = tone(1000, 1.0)
+    for place, start, length in ((0, 0, 0.29), (0.51, 0.31, 0.08), (0.61, 0.61, 0.38)):
+        first, from_, count = (round(time * MIX_RATE_HZ) for time in (place, start, length))
+        np.testing.assert_allclose(found[first : first + count], own[from_ : from_ + count], atol=1e-4)
+    assert not found[round(0.31 * MIX_RATE_HZ) : round(0.49 * MIX_RATE_HZ)].any() and not found[round(1.01 * MIX_RATE_HZ) :].any()
+    assert np.abs(np.diff(found[: round(0.99 * MIX_RATE_HZ)])).max() <= 2 * np.pi * 1000 / MIX_RATE_HZ * 0.3 * 1.1, (
+        "no step larger than the tone's own"
+    )

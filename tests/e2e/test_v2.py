@@ -241,10 +241,10 @@ def test_two_speakers_say_their_own_audio_inputs(service: Service, site: str, as
 
 
 def test_segments_of_the_sdk_have_their_audio_and_the_rest_stays(service: Service, assets: dict[str, str], media: Path) -> None:
-    def segment(start_s: float, end_s: float, name: str, *crop_s: float) -> GenerationSegment:
+    def segment(start_s: float, end_s: float, name: str, *crop_s: float, **more: object) -> GenerationSegment:
         start_time, end_time = crop_s or (None, None)
         return GenerationSegment(
-            start_time=start_s, end_time=end_s, audio_input=SegmentAudioInput(ref_id=name, start_time=start_time, end_time=end_time)
+            start_time=start_s, end_time=end_s, audio_input=SegmentAudioInput(ref_id=name, start_time=start_time, end_time=end_time), **more
         )
 
     given: list[Input] = [Video(asset_id=assets["clip.mp4"]), *(Audio(asset_id=assets[f"{name}.wav"], ref_id=name) for name in ("long", "speech"))]
@@ -254,6 +254,12 @@ def test_segments_of_the_sdk_have_their_audio_and_the_rest_stays(service: Servic
     done = service.ended(generation.id)
     assert (done["status"], done["error"], done["outputDuration"]) == ("COMPLETED", None, pytest.approx(1.0))
     assert done["progress"]["framesPassedThrough"] == 15
+
+    options = GenerationOptions(sync_mode="remap")  # which the SDK has for all of them; one of them has its own
+    segments = [segment(0.2, 0.4, "long", 30, 31), segment(0.6, 0.8, "long", 30, 31, optionsOverride={"sync_mode": "cut_off"})]
+    generation = service.sdk().generations.create(model="lipsync-2", input=given[:2], options=options, segments=segments)
+    done = service.ended(generation.id)
+    assert (done["status"], done["error"], done["outputDuration"]) == ("COMPLETED", None, pytest.approx(1.8)), "the second one is cut"
 
     upload = {"refId": "audio"}
     fields = {"model": "lipsync-2", "segments": json.dumps([{"startTime": 0, "endTime": 0.4, "audioInput": upload}])}
@@ -284,7 +290,8 @@ def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: S
         (named | {"segments": [SEGMENT, SEGMENT]}, 400, "overlap"),
         (named | {"input": [video, *2 * [audio | {"refId": "a"}]], "segments": [SEGMENT]}, 400, "same refId"),
         (named | {"segments": [SEGMENT], "options": {"segments": [{"start": 0, "end": 1}]}}, 400, "say the same"),
-        (named | {"segments": [SEGMENT], "options": {"sync_mode": "remap"}}, 400, "keeps its length"),
+        (named | {"segments": [SEGMENT | {"optionsOverride": {"sync_mode": "stretch"}}]}, 400, "sync_mode"),
+        (named | {"segments": [SEGMENT], "options": {"sync_mode": "remap", "frame_rate": "keep"}}, 400, "leave one of them out"),
         (good | {"webhookUrl": "http://169.254.169.254/"}, 400, "public"),
         (good | {"outputFileName": "../x"}, 400, "outputFileName"),
         ([], 400, "."),

@@ -72,6 +72,43 @@ def test_pictures_and_sound_outside_segments_are_the_sources(film: Path, speech:
     assert not sound[round(1.51 * RATE_HZ) : round(1.58 * RATE_HZ)].any(), "behind shorter speech there is silence"
 
 
+@pytest.mark.parametrize(
+    ("mode", "first", "second"),
+    [
+        ("bounce", [*range(10, 20), *range(18, 10, -1), *range(10, 17)], range(30, 35)),
+        ("remap", [10 + (2 * place + 1) * 10 // 50 for place in range(25)], range(31, 40, 2)),
+        ("silence", [*range(10, 20), *[19] * 15], range(30, 40)),
+    ],
+)
+def test_segment_becomes_as_long_as_its_speech(
+    mode: str, first: list[int], second: range, film: Path, speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    """Of two seconds, 0.4 s with a second of speech, and 0.4 s with 0.2 s of it."""
+    asked = [
+        {"start": 0.4, "end": 0.8, "audio_start": 0.2, "audio_end": 1.2, "sync_mode": mode},
+        {"start": 1.2, "end": 1.6, "audio_start": 1.5, "audio_end": 1.7, "sync_mode": mode},
+    ]
+    report = rendered(client, film, speech, tmp_path / "out.mkv", *asked, codec="ffv1", preset=None, voice_activity=False)
+    source = [*range(10), *first, *range(20, 30), *second, *range(40, 50)]
+    assert (report.frame_count, report.duration_s) == (len(source), len(source) / 25)
+    assert not [note for note in report.notes if "segment" in note], "nothing was cut"
+    result = pictures_in(tmp_path / "out.mkv")
+    changed = (result != pictures_in(film)[source]).any(axis=(1, 2))
+    outside = [*range(10), *range(35, 45), *range(len(source) - 10, len(source))]
+    assert not changed[outside].any() and changed[11:34].all()
+    sound, own, said = heard(tmp_path / "out.mkv"), heard(film), heard(speech)
+    later_s = 1.0 - 0.4
+    for place, start, length, track in (
+        (0.0, 0.0, 0.4, own),
+        (0.4, 0.2, 1.0, said),
+        (0.8 + later_s, 0.8, 0.4, own),
+        (1.2 + later_s, 1.5, 0.2, said),
+        (len(source) / 25 - 0.4, 1.6, 0.4, own),
+    ):
+        at, from_, count = (round(time * RATE_HZ) for time in (place + 0.02, start + 0.02, length - 0.04))
+        np.testing.assert_allclose(sound[at : at + count], track[from_ : from_ + count], atol=2**-20)
+
+
 def test_groups_outside_segments_are_copied_when_that_is_asked_for(film: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
     with av.open(str(film)) as source, av.open(str(tmp_path / "film.mp4"), "w") as target:
         stream = target.add_stream("libx264", rate=25, options={"preset": "fast", "x264-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0"})

@@ -14,7 +14,17 @@ from orchestrator.media.limits import Lengths
 from orchestrator.media.times import SourceTimes, source_times
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import expected_frame_count
-from orchestrator.pipeline.timeline import SyncMode, at_rate, frame_order, kept_timeline, lay_out, shows_whole_source, speech_frame_count
+from orchestrator.pipeline.timeline import (
+    Stretch,
+    SyncMode,
+    at_rate,
+    frame_order,
+    kept_timeline,
+    lay_out,
+    shows_whole_source,
+    speech_frame_count,
+    total_s,
+)
 
 SNAPPED = Fraction(1, 1000) + Fraction(1, 60_000)
 """How far a frame of a constant rate may be from its place: times are rounded to milliseconds, s."""
@@ -301,3 +311,63 @@ def test_frames_are_foreseen_by_how_long_the_inputs_are(options: dict[str, Any],
     assert expected_frame_count(RenderOptions.model_validate(options), Lengths(Fraction(0), Fraction(4), rate)) == (
         50 if "frame_rate" in options else 100
     )
+
+
+def unchanged(from_s: Fraction, until_s: Fraction) -> Stretch:
+    return Stretch(from_s, until_s - from_s, until_s - from_s)
+
+
+@pytest.mark.parametrize(
+    ("mode", "lasts_s", "shown"),
+    [
+        ("bounce", "0.4", [4, 5, 6, 7, 6, 5, 4, 5, 6, 7]),
+        ("loop", "0.4", [4, 5, 6, 7, 4, 5, 6, 7, 4, 5]),
+        ("silence", "0.4", [4, 5, 6, 7, 7, 7, 7, 7, 7, 7]),
+        ("remap", "0.4", [4, 4, 5, 5, 5, 6, 6, 7, 7, 7]),
+        ("remap", "0.08", [5, 7]),
+        ("bounce", "0.08", [4, 5]),
+        ("cut_off", "0.08", [4, 5]),
+        ("bounce", "0.01", []),
+    ],
+)
+def test_stretch_of_a_source_lasts_as_long_as_it_is_told_to(mode: SyncMode, lasts_s: str, shown: list[int]) -> None:
+    """Of ten frames, those from the fifth to the eighth."""
+    times = SourceTimes(np.arange(10), Fraction(1, 25), Fraction(25), is_constant=True)
+    first_s, stop_s = Fraction(4, 25), Fraction(8, 25)
+    own = Stretch(first_s, stop_s - first_s, Fraction(lasts_s), mode)
+    stretches = [unchanged(Fraction(0), first_s), own, unchanged(stop_s, times.duration_s)]
+    timeline = lay_out("silence", "source", times, Fraction(10), True, stretches=stretches)
+    assert timeline.source.tolist() == [0, 1, 2, 3, *shown, 8, 9]
+    assert timeline.sound_s == timeline.duration_s == Fraction(6 + len(shown), 25)
+
+
+def test_frames_behind_a_stretch_that_ends_between_two_are_shown_in_order_all_the_same() -> None:
+    times = SourceTimes(np.arange(2000), Fraction(1001, 30_000), Fraction(30_000, 1001), is_constant=True)
+    stretches = [
+        Stretch(Fraction(0), Fraction(1), Fraction(104_729, 48_000), "bounce"),
+        unchanged(Fraction(1), Fraction(20)),
+        Stretch(Fraction(20), Fraction(7, 3), Fraction(31_337, 16_000), "remap"),
+        unchanged(Fraction(67, 3), times.duration_s),
+    ]
+    timeline = lay_out("silence", "source", times, Fraction(10), True, stretches=stretches)
+    assert timeline.frame_count == speech_frame_count(total_s(stretches), times.frame_rate)
+    steps = np.diff(timeline.source)
+    edges = np.cumsum([float(stretch.lasts_s * times.frame_rate) for stretch in stretches]).round().astype(int)
+    assert set(steps[edges[0] + 1 : edges[1] - 1]) == set(steps[edges[2] + 1 :]) == {1}
+    assert timeline.source[-1] == 1999
+    behind = np.arange(edges[2] + 1, timeline.frame_count)
+    late = behind - timeline.source[behind] - float((total_s(stretches) - times.duration_s) * times.frame_rate)
+    assert np.abs(late).max() <= 0.5, "sound and pictures of the source stay together"
+
+
+def test_stretches_of_a_variable_rate_go_by_what_is_on_screen() -> None:
+    times = SourceTimes(np.array([0, 1, 5, 6]), Fraction(1, 10), Fraction(10), is_constant=False)
+    stretches = [Stretch(Fraction(0), Fraction(1, 2), Fraction(1), "remap"), unchanged(Fraction(1, 2), Fraction(7, 10))]
+    timeline = lay_out("silence", Fraction(10), times, Fraction(10), True, stretches=stretches)
+    assert timeline.source.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3]
+
+
+def test_output_of_stretches_has_at_least_one_frame() -> None:
+    times = SourceTimes(np.arange(10), Fraction(1, 25), Fraction(25), is_constant=True)
+    stretches = [Stretch(Fraction(0), times.duration_s, Fraction(1, 1000), "remap")]
+    assert lay_out("silence", "source", times, Fraction(10), True, stretches=stretches).source.tolist() == [9]

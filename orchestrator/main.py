@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from orchestrator.api.asset_uploads import files_of
 from orchestrator.api.batches import BatchAnnouncer
 from orchestrator.api.context import Context
 from orchestrator.api.document import complete_document
@@ -32,6 +33,7 @@ from orchestrator.api.v2_assets import assets_router
 from orchestrator.api.v2_batch import batch_router
 from orchestrator.api.v2_jobs import compact_json, generation
 from orchestrator.api.v2_models import models_router
+from orchestrator.api.v2_uploads import uploads_router
 from orchestrator.embedded import wanted_device
 from orchestrator.errors import InvalidOption
 from orchestrator.fetching import fetch_policy
@@ -40,7 +42,7 @@ from orchestrator.inference.contract import LIP_SYNC
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import Ledger, database_url
 from orchestrator.jobs.model import JobView
-from orchestrator.jobs.records import Asset, Batch, Records
+from orchestrator.jobs.records import Asset, Batch, Records, Upload
 from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
 from orchestrator.media.fetch import fetch, post
@@ -73,7 +75,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     keys = ApiKeys.load(settings.api_keys, settings.api_keys_file)
     policy = fetch_policy(settings)
     limits = MediaLimits(settings.max_duration_s, settings.max_pixels, settings.max_frames)
-    assets, holds = Records(settings.data / "assets", Asset), Holds()
+    assets, asset_uploads, holds = Records(settings.data / "assets", Asset), Records(settings.data / "uploads", Upload), Holds()
     easy_data = settings.easy_data or Path.home() / "duix_avatar_data" / "face2face" / "temp"
 
     def webhook_body(view: JobView) -> bytes:
@@ -84,7 +86,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         post=lambda url, body, headers: post(url, body, headers, policy),
         webhook_body=webhook_body,
         deliver=lambda view, result: deliver(view, result, easy_data),
-        kept=lambda: holds.held() | {asset.path for asset in assets.all()},
+        kept=lambda: holds.held() | files_of(asset_uploads) | {asset.path for asset in assets.all()},
     )
     service = JobService(settings, client, hooks)
     context = Context(
@@ -92,6 +94,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         uploads=Uploads(service.storage, holds, settings.max_upload_bytes, settings.max_uploads),
         holds=holds,
         assets=assets,
+        asset_uploads=asset_uploads,
         batches=Records(settings.data / "batches", Batch),
         entrance=Entrance(keys, LinkSigner.load(settings.data), _host_names(settings.public_url)),
         fetch_policy=policy,
@@ -167,6 +170,7 @@ def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry)
         health_router(readiness, lambda: context.service.is_accepting),
         metrics_router(context, registry),
         v2_router(context),
+        uploads_router(context),
         assets_router(context),
         batch_router(context),
         models_router(context, VERSION),

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
-from orchestrator.api.uploads import StoredFile, parse_json
-from orchestrator.api.v2_jobs import build_spec, compact_json, generation, parse_request
-from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView
+from orchestrator.api.uploads import StoredFile, parse_body, parse_json
+from orchestrator.api.v2_jobs import build_spec, compact_json, generation
+from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest
 from orchestrator.errors import QueueFull, RenderError, RenderInterrupted, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView
 from orchestrator.jobs.records import Batch, BatchItem
@@ -90,7 +90,7 @@ def start_batch(batch: Batch, context: Context) -> Batch:
 
 def _hand_over(item: BatchItem, key: str, owner: str, context: Context) -> BatchItem:
     try:
-        spec = build_spec(parse_request(item.payload), context, owner, priority="batch")
+        spec = build_spec(parse_body(GenerateRequest, item.payload), context, owner, priority="batch")
         return item.model_copy(update={"job_id": context.service.submit(spec, idempotency_key=key).id})
     except (RenderError, Problem) as exc:  # the latter where another version of this program accepted it
         if isinstance(exc, RenderError) and exc.retryable:

@@ -14,7 +14,7 @@ from orchestrator.api.guard import Entrance, request_state
 from orchestrator.api.holds import Holds
 from orchestrator.api.uploads import Uploads
 from orchestrator.jobs.model import JobView
-from orchestrator.jobs.records import Asset, Batch, Records
+from orchestrator.jobs.records import Asset, Batch, Records, Upload
 from orchestrator.jobs.service import JobService
 from orchestrator.media.limits import MediaLimits
 from orchestrator.media.reach import FetchPolicy
@@ -31,6 +31,7 @@ class Context:
     uploads: Uploads
     holds: Holds
     assets: Records[Asset]
+    asset_uploads: Records[Upload]
     batches: Records[Batch]
     entrance: Entrance
     fetch_policy: FetchPolicy
@@ -85,8 +86,8 @@ class Context:
         """
         return await self.run(self.service.get, job_id, self.owner(request))
 
-    def signed_url(self, path: str, scope: str, base_url: str) -> str:
-        """Return a link that works without an API key for as long as results are kept."""
+    def signed_url(self, path: str, scope: str, base_url: str, valid_s: float | None = None) -> str:
+        """Return a link that works without an API key for some time, s; None: for as long as results are kept."""
         if not self.entrance.keys:
             return f"{base_url}{path}"
-        return f"{base_url}{path}?{self.entrance.signer.query(scope, self.retention_s)}"
+        return f"{base_url}{path}?{self.entrance.signer.query(scope, self.retention_s if valid_s is None else valid_s)}"

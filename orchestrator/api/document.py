@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from orchestrator.api.problems import ProblemDetails, V2Error
-from orchestrator.api.v2_schema import GenerateRequest
+from orchestrator.api.v2_schema import AssetRequest, GenerateRequest, UploadRequest
 
-BY_HAND: tuple[type[BaseModel], ...] = (GenerateRequest, V2Error, ProblemDetails)
+BY_HAND: tuple[type[BaseModel], ...] = (AssetRequest, GenerateRequest, UploadRequest, V2Error, ProblemDetails)
 """Bodies that no route declares as a parameter or a return type."""
 
 

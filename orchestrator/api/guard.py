@@ -109,11 +109,12 @@ class Guard:
             return owner
         if path in OPEN_PATHS:
             return ""
-        if key is None and scope["method"] in ("GET", "HEAD"):
-            query = parse_qs(scope["query_string"].decode("latin-1"))
-            if entrance.signer.allows(path, query.get("expires", [""])[-1], query.get("signature", [""])[-1]):
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if key is None and "signature" in query and scope["method"] in ("GET", "HEAD", "PUT"):  # nothing but uploads takes PUT
+            if entrance.signer.allows(path, query.get("expires", [""])[-1], query["signature"][-1]):
                 scope["state"]["signed"] = True
                 return ""
+            raise Problem(401, "unauthorized", "The link has expired, or is not whole; ask for it again.")
         raise Problem(401, "unauthorized", "The API key is missing or wrong; send one that this service knows in the header x-api-key.")
 
     def _refuse_other_sites(self, scope: Scope, headers: Headers) -> None:

@@ -76,7 +76,8 @@ class V2Error(BaseModel):
 
     message: str = Field(description="One sentence that says what to do.")
     statusCode: int = Field(description="The HTTP status.")  # noqa: N815 (sync.so's name)
-    error_code: str = Field(description="Stable word for the cause; see Errors in the README.")
+    errorCode: str = Field(description="Stable word for the cause; see Errors in the README.")  # noqa: N815
+    error_code: str = Field(description="The same, as sync.so's SDKs call it.")
 
 
 def status_of(error: errors.RenderError) -> int:
@@ -89,7 +90,7 @@ def problem(path: str, status: int, code: str, detail: str, retryable: bool = Fa
     headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable or status in _RETRYABLE else None
     if path == "/v2" or path.startswith("/v2/"):
         status = _V2_STATUS.get(status, status)
-        return JSONResponse(V2Error(message=detail, statusCode=status, error_code=code).model_dump(), status, headers)
+        return JSONResponse(V2Error(message=detail, statusCode=status, errorCode=code, error_code=code).model_dump(), status, headers)
     if path.startswith("/easy/"):
         return JSONResponse({"code": 10002 if status < 500 else 9999, "data": {}, "msg": detail, "success": False}, status, headers)
     details = ProblemDetails(title=code.replace("_", " "), status=status, code=code, detail=detail)

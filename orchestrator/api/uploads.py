@@ -1,4 +1,4 @@
-"""Request bodies: multipart forms streamed into the storage while they arrive, and JSON of a bounded size."""
+"""Request bodies: multipart forms and bare files streamed into the storage while they arrive, and JSON of a bounded size."""
 
 import json
 import re
@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from orchestrator.api.holds import Hold, Holds
-from orchestrator.api.problems import Problem
+from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.jobs.storage import Incoming, Storage
 
 MAX_FIELD_BYTES = 1 << 20
@@ -36,6 +37,11 @@ def form_body(required: Collection[str], properties: Mapping[str, Any]) -> dict[
     """Return what the OpenAPI document says of a route that reads a multipart form: its fields, by JSON schema."""
     schema = {"type": "object", "additionalProperties": False, "required": list(required), "properties": dict(properties)}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a route that reads a JSON body by itself; `document.BY_HAND` has its schema."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Form:
 
 
 class Uploads:
-    """Receives forms, a bounded number at a time; a form that comes later waits unread until it is its turn."""
+    """Receives files, a bounded number of requests at a time; one that comes later waits unread until it is its turn."""
 
     def __init__(self, storage: Storage, holds: Holds, max_file_bytes: int, max_uploads: int) -> None:
         self._storage = storage
@@ -98,6 +104,33 @@ class Uploads:
                         raise Problem(422, "invalid_request", "The multipart form is damaged; send it again.") from exc
                     await self._store(reader, open_files, hold)
             yield Form(reader.fields, reader.lists, dict(reader.stored))
+
+    @asynccontextmanager
+    async def body(self, request: Request, name: str, size_bytes: int) -> AsyncIterator[Path]:
+        """Read a body that is one file, and give its path in the storage. It is held until the block ends, by when an upload must name it.
+
+        Raises:
+            Problem: the body has not the size that was announced.
+            StorageError: it cannot be stored. Nothing is left of a body that is not read to its end.
+        """
+        with self._holds.holding() as hold:
+            async with self._slots:
+                with await self._on_thread(self._storage.incoming, name, size_bytes) as sink:
+                    received, data = 0, bytearray()
+                    async for chunk in request.stream():
+                        received += len(chunk)
+                        if received > size_bytes:
+                            break
+                        data += chunk
+                        if len(data) >= WRITE_BYTES:
+                            await self._on_thread(sink.write, bytes(data))
+                            data.clear()
+                    if received != size_bytes:
+                        there = "more" if received > size_bytes else f"only {received}"
+                        raise Problem(422, "invalid_request", f"The upload was announced with {size_bytes} bytes and has {there}; send it again.")
+                    await self._on_thread(sink.write, bytes(data))
+                    path = await self._on_thread(sink.commit, hold.add)
+            yield path
 
     async def _store(self, reader: "_FormReader", open_files: ExitStack, hold: Hold) -> None:
         """Write what has been gathered, and put files that are complete in their place."""
@@ -242,6 +275,21 @@ async def read_json(request: Request, max_bytes: int = MAX_JSON_BYTES) -> Any:
         if len(body) > max_bytes:
             raise Problem(413, "limit_exceeded", f"The JSON body is larger than {max_bytes} bytes; send media by URL, as an asset, or as a form.")
     return parse_json(bytes(body))
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_body(kind: type[M], value: Any) -> M:
+    """Check the shape of a body.
+
+    Raises:
+        Problem: it is not complete or not correct.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as exc:
+        raise Problem(422, "invalid_request", validation_sentence(exc)) from exc
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -13,9 +13,9 @@ from python_multipart.multipart import parse_options_header
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
-from orchestrator.api.uploads import idempotency_key, parse_json, read_json
-from orchestrator.api.v2_jobs import STATUS, build_spec, generation, parse_request
-from orchestrator.api.v2_schema import Generation, GenerationStatus, Moment, Unpacked, listed, split
+from orchestrator.api.uploads import idempotency_key, parse_body, parse_json, read_json
+from orchestrator.api.v2_jobs import STATUS, build_spec, generation
+from orchestrator.api.v2_schema import GenerateRequest, Generation, GenerationStatus, Moment, Unpacked, listed, split
 from orchestrator.errors import NotReady, UnknownJob
 from orchestrator.jobs.model import JobSpec, JobState, JobView
 from orchestrator.media.formats import CONTAINERS
@@ -25,8 +25,8 @@ API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="Needed w
 
 JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern="^[A-Za-z0-9-]+$")]
 
-FORM_FILES = ("video", "audio", "speakerImage")
-"""Files of a multipart request, each in place of an input of the JSON request."""
+FORM_FILES = ("video", "image", "audio", "speakerImage")
+"""Files of a multipart request, each in place of an input of the JSON request; an image is a video that stands still."""
 
 FORM_FIELDS = ("model", "options", "webhookUrl", "outputFileName", "externalId")
 """Text fields of a multipart request; options hold JSON."""
@@ -41,6 +41,7 @@ _FORM_SCHEMA: dict[str, Any] = {
     "properties": {
         "model": {"type": "string", "minLength": 1, "maxLength": 128},
         "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
+        "image": {"type": "string", "format": "binary", "description": "In place of a video, a still image."},
         "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
         "speakerImage": {"type": "string", "format": "binary", "description": "A picture of who speaks."},
         "input": {
@@ -222,7 +223,7 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
     """Read a request in either form."""
     media_type, _ = parse_options_header(request.headers.get("content-type", ""))
     if media_type == b"application/json":
-        body = parse_request(await read_json(request))
+        body = parse_body(GenerateRequest, await read_json(request))
         yield await context.run(build_spec, body, context, owner)
         return
     if media_type != b"multipart/form-data":
@@ -234,5 +235,7 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
             fields[name] = [one for value in parsed for one in (value if isinstance(value, list) else [value])]
         if "options" in form.fields:
             fields["options"] = parse_json(form.fields["options"])
-        video, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)
-        yield await context.run(build_spec, parse_request(fields), context, owner, video=video, audio=audio, portrait=portrait)
+        video, image, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)
+        if video is not None and image is not None:
+            raise Problem(422, "invalid_option", "The request has a video and an image; send one of them.")
+        yield await context.run(build_spec, parse_body(GenerateRequest, fields), context, owner, video=video or image, audio=audio, portrait=portrait)

@@ -1,26 +1,46 @@
 """`/v2/assets`: files that are uploaded once and used by many jobs. A video among them is an avatar: its face track is made once and kept."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import FileResponse, Response
 from pydantic import Field
+from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import PLAYABLE
+from orchestrator.api.asset_uploads import own_record
 from orchestrator.api.context import Context
+from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
-from orchestrator.api.uploads import StoredFile, form_body
+from orchestrator.api.uploads import StoredFile, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import AssetPage, AssetSort, AssetView, Unpacked, listed, split
+from orchestrator.api.v2_schema import AssetPage, AssetRequest, AssetSort, AssetView, Unpacked, listed, split
 from orchestrator.errors import MissingFile
-from orchestrator.jobs.records import Asset, new_id
+from orchestrator.jobs.records import Asset, Upload, new_id
+from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import MediaKind, check_limits, summarise
 
 MAX_NAME_CHARACTERS = 255
 
+DISCONNECT_POLL_S = 0.2
+"""How often it is looked whether a client still waits for its URL to be fetched, s."""
+
 AssetId = Annotated[str, Path(description="The asset's id.", max_length=64)]
+
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "description": "Not the file's."},
+    },
+}
 
 _SORT_KEYS: dict[str, Callable[[Asset], Any]] = {
     "name": lambda asset: asset.name.lower(),
@@ -59,21 +79,17 @@ def assets_router(context: Context) -> APIRouter:
         status_code=201,
         response_model=AssetView,
         responses=error_responses(V2Error, 400, 401, 408, 413, 415, 500, 507),
-        openapi_extra=form_body(
-            ("file",),
-            {
-                "file": {"type": "string", "format": "binary"},
-                "name": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": MAX_NAME_CHARACTERS,
-                    "description": "Not the file's.",
-                },
-            },
-        ),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"multipart/form-data": {"schema": _FORM}, "application/json": {"schema": {"$ref": "#/components/schemas/AssetRequest"}}},
+            }
+        },
     )
-    async def upload(request: Request) -> AssetView:
-        """Upload a video, an image or a sound file."""
+    async def create_asset(request: Request) -> AssetView:
+        """Upload a video, an image or a sound file; or, with JSON, register one that was uploaded to a link, or that lies at a public URL."""
+        if parse_options_header(request.headers.get("content-type", ""))[0] == b"application/json":
+            return shown(await _register(request, context), request)
         async with context.uploads.form(request, ("file",), ("name",)) as form:
             name = form.fields.get("name")
             if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
@@ -82,11 +98,6 @@ def assets_router(context: Context) -> APIRouter:
                 raise Problem(422, "invalid_request", "The form has no file; send the media as the part named file.")
             asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
         return shown(asset, request)
-
-    @router.post("/upload", include_in_schema=False)
-    async def presigned() -> None:
-        """Refuse sync.so's way to upload in three steps by name, which would else look like a wrong method for an asset."""
-        raise Problem(422, "invalid_request", "No upload URLs are made here; send the file to POST /v2/assets, as the part named file of a form.")
 
     @router.get("", responses=error_responses(V2Error, 400, 401))
     async def list_assets(
@@ -144,13 +155,48 @@ def assets_router(context: Context) -> APIRouter:
     return router
 
 
-def _store(stored: StoredFile, name: str | None, context: Context, owner: str) -> Asset:
+async def _register(request: Request, context: Context) -> Asset:
+    """Make an asset of what a request names by URL."""
+    body = parse_body(AssetRequest, await read_json(request))
+    if body.projectId is not None:
+        raise Problem(422, "invalid_option", "There are no projects here; leave projectId out.")
+    record = await context.run(own_record, body.url, context, context.owner(request))
+    if isinstance(record, Asset):
+        return record
+    owner = context.owner_name(request)
+    if isinstance(record, Upload):
+        assert record.path is not None
+        return await context.run(_store, StoredFile(record.path, record.name, record.size_bytes), body.name, context, owner, record.id)
+    with context.holds.holding() as hold:
+        is_gone = threading.Event()
+        watch = asyncio.create_task(_note_end(request, is_gone))
+        try:
+            stored = await anyio.to_thread.run_sync(_fetched, body.url, context, hold, is_gone.is_set, limiter=context.fetchers)
+        finally:
+            watch.cancel()
+        return await context.run(_store, stored, body.name, context, owner)
+
+
+async def _note_end(request: Request, is_gone: threading.Event) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(DISCONNECT_POLL_S)
+    is_gone.set()
+
+
+def _fetched(url: str, context: Context, hold: Hold, is_gone: Callable[[], bool]) -> StoredFile:
+    with context.service.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
+        sink.name = fetch(url, sink.write, context.fetch_policy, lambda: is_gone() or context.stopping.is_set()) or "download"
+        path = sink.commit(hold.add)
+    return StoredFile(path, sink.name, path.stat().st_size)
+
+
+def _store(stored: StoredFile, name: str | None, context: Context, owner: str, asset_id: str | None = None) -> Asset:
     """Check an uploaded file and remember it."""
     summary = summarise(stored.path)
     check_limits(stored.path, summary, context.media_limits)
     return context.assets.save(
         Asset(
-            id=new_id(),
+            id=asset_id or new_id(),
             owner=owner,
             created_at=datetime.now(UTC),
             name=(name or stored.name)[:MAX_NAME_CHARACTERS],

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.api.asset_uploads import own_record
 from orchestrator.api.context import Context
-from orchestrator.api.problems import Problem, validation_sentence
+from orchestrator.api.problems import validation_sentence
 from orchestrator.api.v2_schema import (
     ActiveSpeaker,
     AudioInput,
@@ -44,18 +45,6 @@ OUR_NAMES: Mapping[str, str] = {"occlusion_detection_enabled": "face_occluder", 
 
 UPLOADED_REF_ID = "audio"
 """By which segments name the speech that is uploaded with the request."""
-
-
-def parse_request(value: Any) -> GenerateRequest:
-    """Check the shape of a request.
-
-    Raises:
-        Problem: it is not complete or not correct.
-    """
-    try:
-        return GenerateRequest.model_validate(value)
-    except ValidationError as exc:
-        raise Problem(422, "invalid_request", validation_sentence(exc)) from exc
 
 
 def render_options(options: Options | None) -> RenderOptions:
@@ -231,6 +220,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
     """Return a job as sync.so shows it."""
     path = f"/v2/generate/{view.id}"
     has_failed = view.state in ("failed", "cancelled")
+    error_code = (view.error_code or "cancelled") if has_failed else None
     duration_s = (view.report or {}).get("duration_s")
     return Generation(
         id=view.id,
@@ -244,7 +234,8 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
         outputDuration=round(duration_s, 3) if duration_s is not None else None,
         webhookUrl=view.spec.webhook_url,
         error=(view.error or "The job was cancelled.") if has_failed else None,
-        error_code=(view.error_code or "cancelled") if has_failed else None,
+        errorCode=error_code,
+        error_code=error_code,
         outputFileName=view.spec.output_name,
         externalId=view.spec.client_code,
         startedAt=view.started_at,
@@ -288,11 +279,15 @@ def _source(item: VideoInput | AudioInput | SpeakerImageInput, context: Context,
     """Return an input's URL, or the file of its asset."""
     if (item.url is None) == (item.assetId is None):
         raise InvalidOption(f"The {item.type} needs either url or assetId; send one of them.")
+    seen_by = owner if context.entrance.keys else None
     if item.url is not None:
+        record = own_record(item.url, context, seen_by)
+        if record is not None and record.path is not None:
+            return record.path
         check_url(item.url, context.fetch_policy)
         return item.url
     assert item.assetId is not None
-    asset = context.assets.get(item.assetId, owner if context.entrance.keys else None)
+    asset = context.assets.get(item.assetId, seen_by)
     if not context.service.storage.holds(asset.path):
         raise MissingFile("The file of this asset is gone; upload it again.")
     return asset.path

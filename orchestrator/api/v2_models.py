@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Security
 from orchestrator.api.context import Context
 from orchestrator.api.holds import Hold
 from orchestrator.api.problems import V2Error, error_responses
-from orchestrator.api.uploads import read_json
+from orchestrator.api.uploads import json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_jobs import build_spec, parse_request
+from orchestrator.api.v2_jobs import build_spec
 from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
 from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import check_inputs, check_video
@@ -41,13 +41,11 @@ def models_router(context: Context, version: str) -> APIRouter:
     @router.post(
         "/analyze/cost",
         responses=error_responses(V2Error, 400, 401, 404, 408, 413, 500, 502, 507),
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}}}}
-        },
+        openapi_extra=json_body(GenerateRequest),
     )
     async def estimate_cost(request: Request) -> list[Cost]:
         """Return how many frames a request would have and how many seconds they would take, without making a job. Its URLs are fetched."""
-        body = parse_request(await read_json(request))
+        body = parse_body(GenerateRequest, await read_json(request))
         return [await anyio.to_thread.run_sync(_estimate, body, context, context.owner_name(request), limiter=context.fetchers)]
 
     return router

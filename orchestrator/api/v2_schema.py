@@ -72,7 +72,7 @@ class _Request(BaseModel):
 class VideoInput(_Request):
     """The video of a person, or a still image."""
 
-    type: Literal["video"]
+    type: Literal["video", "image"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
     assetId: str | None = Field(None, min_length=1, max_length=64)
 
@@ -203,7 +203,8 @@ class Generation(BaseModel):
     outputDuration: float | None = Field(None, description="s")
     webhookUrl: str | None = None
     error: str | None = None
-    error_code: str | None = None
+    errorCode: str | None = None
+    error_code: str | None = Field(None, description="The same, as sync.so's SDKs call it.")
     outputFileName: str | None = None
     externalId: str | None = None
     startedAt: datetime | None = None
@@ -230,6 +231,32 @@ class AssetView(BaseModel):
     visibility: Literal["ORGANIZATION"] = "ORGANIZATION"
     width: int | None = None
     height: int | None = None
+
+
+class AssetRequest(_Request):
+    """A file to be registered as an asset."""
+
+    url: str = Field(min_length=1, max_length=MAX_URL, description="That of an upload here, or a public one, which is fetched.")
+    name: str | None = Field(None, min_length=1, max_length=255, description="Not the file's.")
+    projectId: str | None = Field(None, description="Not supported.")
+
+
+class UploadRequest(_Request):
+    """A file to be sent to a link."""
+
+    fileName: str = Field(min_length=1, max_length=255)
+    contentType: str = Field(
+        max_length=127, pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;.*)?$", description="As the upload has it in its header."
+    )
+    size: int = Field(ge=1, description="bytes")
+
+
+class UploadLink(BaseModel):
+    """Where to send a file."""
+
+    uploadUrl: str = Field(description="Takes a PUT of the file, with the Content-Type that was announced; works without a key.")
+    url: str = Field(description="To register as an asset then, within a day.")
+    expiresIn: int = Field(description="How long the uploadUrl is valid, s.")
 
 
 class AssetPage(BaseModel):

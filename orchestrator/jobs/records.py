@@ -1,4 +1,4 @@
-"""Small documents beside the jobs, one JSON file each: assets and batches."""
+"""Small documents beside the jobs, one JSON file each: assets, uploads and batches."""
 
 import fcntl
 import os
@@ -149,6 +149,18 @@ class Asset(Document):
     duration_s: float | None = None
     width: int | None = None
     height: int | None = None
+
+
+class Upload(Document):
+    """A file that a client was given a link for, to send it by itself and register it as an asset then."""
+
+    name: str
+    """As the client calls it."""
+    content_type: str
+    size_bytes: int
+    """What the client says it will send."""
+    path: Path | None = None
+    """In the storage; None until it has arrived."""
 
 
 class BatchItem(BaseModel):

@@ -320,13 +320,6 @@ def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[st
         service.sdk(OTHER_KEY).assets.get(asset.id)
 
 
-def test_upload_in_steps_as_syncso_has_it_is_refused_with_the_way_to_go(service: Service) -> None:
-    asked = {"fileName": "speaker.mp4", "contentType": "video/mp4", "size": 8388608}
-    for path, status, part in (("/v2/assets/upload", 400, "POST /v2/assets"), ("/v2/assets", 415, "multipart/form-data")):
-        answer = service.http.post(path, json=asked)
-        assert (answer.status_code, part in answer.json()["message"]) == (status, True)
-
-
 def test_deleted_asset_is_gone(service: Service) -> None:
     wav = write_wav(service.data / "beep.wav", speech_like(0.2), SPEECH_RATE_HZ)
     asset = service.http.post("/v2/assets", files={"file": wav.read_bytes()}, data={"name": "beep"}).json()

@@ -51,7 +51,7 @@ def test_without_the_key_nothing_but_the_open_paths_is_reached(headers: dict[str
     app = guard(f"anna:{KEY}")
     answer = ask(app, headers=headers)
     assert answer.status_code == 401
-    assert answer.json() == {"message": answer.json()["message"], "statusCode": 401, "error_code": "unauthorized"}
+    assert answer.json() == {"message": answer.json()["message"], "statusCode": 401, "errorCode": "unauthorized", "error_code": "unauthorized"}
     assert ask(app, path="/healthz", headers=headers).status_code == 200
     assert ask(app, "POST", "/render", headers=headers).headers["content-type"] == "application/problem+json"
     assert ask(app, "POST", "/easy/submit", headers=headers).json()["code"] == 10002

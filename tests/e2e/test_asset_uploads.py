@@ -1,0 +1,192 @@
+"""Assets in sync.so's three steps (ask for a link, PUT the file there, register it) and by public URLs."""
+
+import io
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import av
+import httpx
+import pytest
+from PIL import Image
+
+from deploy.local.server import LocalTriton
+from orchestrator.api.keys import LinkSigner
+from orchestrator.jobs.records import Records, Upload
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.e2e.service import OTHER_KEY, Service, serving, sharing
+from tests.programs import wait_until
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def service(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(triton.grpc_address, tmp_path_factory.mktemp("uploads"), LIPSYNC_FETCH_NETWORKS="127.0.0.0/8") as running:
+        yield running
+
+
+def announced(service: Service, size: int, name: str = "speech.wav", content_type: str = "audio/wav") -> dict[str, str]:
+    answer = service.http.post("/v2/assets/upload", json={"fileName": name, "contentType": content_type, "size": size})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["expiresIn"] == 3600
+    link: dict[str, str] = answer.json()
+    return link
+
+
+def put(link: dict[str, str], content: bytes, content_type: str = "audio/wav") -> httpx.Response:
+    """Send a file as the documents say: without a key."""
+    return httpx.put(link["uploadUrl"], content=content, headers={"content-type": content_type}, timeout=60)
+
+
+def register(service: Service, link: dict[str, str], **more: object) -> httpx.Response:
+    return service.http.post("/v2/assets", json={"url": link["url"], **more})
+
+
+def test_file_that_is_sent_in_three_steps_becomes_an_asset(service: Service, clip: Path, speech: bytes) -> None:
+    film, voice = announced(service, clip.stat().st_size, "me speaking.mp4", "video/mp4"), announced(service, len(speech))
+    assert put(film, clip.read_bytes(), "video/mp4").status_code == put(voice, speech).status_code == 200
+    answer = register(service, film)
+    assert (answer.status_code, answer.json()["name"], answer.json()["type"], answer.json()["width"]) == (201, "me speaking.mp4", "VIDEO", 640)
+    named = register(service, voice, name="voice").json()
+    assert (named["name"], named["size"], named["durationSeconds"]) == ("voice", len(speech), pytest.approx(1.5))
+    assert register(service, voice).json() == named, "a client that did not see the answer asks again"
+    assert service.http.get(named["url"]).content == speech
+    assert {asset["id"] for asset in service.http.get("/v2/assets").json()["items"]} >= {answer.json()["id"], named["id"]}
+    given = [{"type": "video", "assetId": answer.json()["id"]}, {"type": "audio", "url": named["url"]}]
+    job = service.ended(service.http.post("/v2/generate", json={"model": "lipsync-2", "input": given}).json()["id"])
+    assert job["status"] == "COMPLETED"
+    late = put(voice, speech)
+    assert (late.status_code, late.json()["errorCode"]) == (409, "idempotency_conflict")
+
+
+def test_upload_can_be_an_input_before_it_is_an_asset(service: Service, clip: Path, speech: bytes) -> None:
+    film, voice = announced(service, clip.stat().st_size, "clip.mp4", "video/mp4"), announced(service, len(speech))
+    put(film, clip.read_bytes(), "video/mp4")
+    asked = {"model": "lipsync-2", "input": [{"type": "video", "url": film["url"]}, {"type": "audio", "url": voice["url"]}]}
+    early = service.http.post("/v2/generate", json=asked)
+    assert (early.status_code, early.json()["errorCode"]) == (409, "not_ready")
+    put(voice, speech)
+    job = service.ended(service.http.post("/v2/generate", json=asked).json()["id"])
+    assert job["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": 5 << 30}, "larger than 4294967296 bytes"),
+        ({"fileName": ""}, "fileName"),
+        ({"contentType": "video"}, "contentType"),
+        ({"kind": "VIDEO"}, "kind"),
+    ],
+)
+def test_upload_that_cannot_be_is_refused_before_it_is_sent(change: dict[str, object], complaint: str, service: Service) -> None:
+    answer = service.http.post("/v2/assets/upload", json={"fileName": "a.mp4", "contentType": "video/mp4", "size": 9, **change})
+    assert answer.status_code in (400, 413) and complaint in answer.json()["message"]
+
+
+def test_file_that_is_not_the_announced_one_is_refused_and_may_be_sent_again(service: Service, speech: bytes) -> None:
+    link = announced(service, len(speech))
+    for content, content_type, complaint in (
+        (speech[:-1], "audio/wav", "has only"),
+        (speech + b"x", "audio/wav", "has more"),
+        (speech, "audio/mpeg", "announced as audio/wav"),
+    ):
+        answer = put(link, content, content_type)
+        assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_request") and complaint in answer.json()["message"]
+    early = register(service, link)
+    assert (early.status_code, early.json()["errorCode"], "PUT the file" in early.json()["message"]) == (409, "not_ready", True)
+    assert put(link, bytes(len(speech))).status_code == put(link, speech).status_code == 200, "until it is registered, the last one counts"
+    assert register(service, link).json()["type"] == "AUDIO"
+    nonsense = announced(service, 9)
+    assert put(nonsense, b"no media!").status_code == 200
+    refused = register(service, nonsense)
+    assert (refused.status_code, refused.json()["errorCode"]) == (400, "unreadable_media")
+
+
+def test_link_lets_nobody_do_anything_else(service: Service, speech: bytes) -> None:
+    link = announced(service, len(speech))
+    path = urlsplit(link["uploadUrl"]).path
+    other = announced(service, len(speech))
+    old = f"{service.url}{path}?{LinkSigner.load(service.data).query(path, -10)}"
+    for url in (link["url"], link["uploadUrl"] + "0", other["uploadUrl"].replace(urlsplit(other["uploadUrl"]).path, path), old):
+        answer = put({"uploadUrl": url}, speech)
+        assert (answer.status_code, answer.json()["errorCode"]) == (401, "unauthorized")
+    assert "expired" in put({"uploadUrl": old}, speech).json()["message"]
+    assert httpx.delete(link["uploadUrl"]).status_code == 401
+    put(link, speech)
+    theirs = httpx.post(f"{service.url}/v2/assets", json={"url": link["url"]}, headers={"x-api-key": OTHER_KEY}, timeout=60)
+    assert theirs.status_code >= 400 and "Nothing" not in theirs.text, "another key's uploads are as if they were not there"
+    assert register(service, link).status_code == 201
+
+
+def test_upload_that_is_broken_off_leaves_nothing(service: Service, speech: bytes) -> None:
+    parts = urlsplit(announced(service, 64 << 20)["uploadUrl"])
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: audio/wav\r\nContent-Length: {64 << 20}\r\n\r\n"
+        connection.sendall(head.encode() + bytes(8 << 20))
+        wait_until(lambda: any((service.data / "incoming").iterdir()), "it arrives")
+    wait_until(lambda: not any((service.data / "incoming").iterdir()), "it is gone")
+
+
+def test_upload_outlasts_a_kill_and_is_forgotten_when_nobody_registers_it(triton: LocalTriton, tmp_path: Path, speech: bytes) -> None:
+    with pytest.raises(AssertionError), serving(triton.grpc_address, tmp_path) as service:  # which does not end as it should
+        kept, forgotten = announced(service, len(speech)), announced(service, len(speech))
+        put(kept, speech)
+        put(forgotten, bytes(len(speech)))
+        service.process.send_signal(signal.SIGKILL)
+    uploads = Records(tmp_path / "data" / "uploads", Upload)
+    old = uploads.get(forgotten["url"].rpartition("/")[2])
+    uploads.save(old.model_copy(update={"created_at": datetime.now(UTC) - timedelta(days=2)}))
+    long_ago = time.time() - 7200
+    for path in (tmp_path / "data" / "inputs").glob("*/*"):
+        os.utime(path, (long_ago, long_ago))
+    with serving(triton.grpc_address, tmp_path) as service:
+        moved = {"url": service.url + urlsplit(kept["url"]).path}
+        assert old.path is not None
+        wait_until(lambda: old.path is not None and not old.path.exists(), "the file nobody registered is gone")
+        announced(service, 1)
+        assert [upload.id for upload in uploads.all()].count(old.id) == 0
+        assert register(service, moved).status_code == 201
+
+
+def test_public_url_becomes_an_asset(service: Service, clip: Path, speech: bytes, tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_bytes(speech)
+    with sharing(tmp_path) as site:
+        answer = service.http.post("/v2/assets", json={"url": f"{site}/speech.wav"})
+        assert (answer.status_code, answer.json()["name"], answer.json()["type"]) == (201, "speech.wav", "AUDIO")
+        for url, code in ((f"{site}/none.wav", "missing_file"), ("ftp://host/a.wav", "url_refused"), ("http://10.0.0.1/a.wav", "url_refused")):
+            refused = service.http.post("/v2/assets", json={"url": url})
+            assert (refused.status_code, refused.json()["errorCode"]) == (400, code)
+    project = service.http.post("/v2/assets", json={"url": "https://example.org/a.wav", "projectId": "1"})
+    assert project.status_code == 400 and "projectId" in project.json()["message"]
+
+
+def test_image_is_an_input_of_its_own_type(service: Service, clip: Path, speech: bytes) -> None:
+    buffer = io.BytesIO()
+    with av.open(str(clip)) as source:
+        Image.fromarray(next(source.decode(video=0)).to_ndarray(format="rgb24")).save(buffer, "png")
+    picture = buffer.getvalue()
+    link = announced(service, len(picture), "face.png", "image/png")
+    put(link, picture, "image/png")
+    asset = register(service, link).json()
+    assert (asset["type"], asset["width"]) == ("IMAGE", 640)
+    fields, files = {"model": "lipsync-2"}, {"image": picture, "audio": speech}
+    sent = service.http.post("/v2/generate", data=fields, files=files).json()
+    voice = announced(service, len(speech))
+    put(voice, speech)
+    named = [{"type": "image", "assetId": asset["id"]}, {"type": "audio", "url": voice["url"]}]
+    asked = service.http.post("/v2/generate", json={**fields, "input": named}).json()
+    for job in (sent, asked):
+        assert service.ended(job["id"])["outputDuration"] == pytest.approx(1.52)
+    both = service.http.post("/v2/generate", data=fields, files={**files, "video": clip.read_bytes()})
+    assert (both.status_code, "send one of them" in both.json()["message"]) == (400, True)

@@ -17,6 +17,7 @@ from orchestrator.media.gops import parameter_sets
 from orchestrator.media.output import Output
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.segment import SegmentFile, describe, tell_alpha
+from orchestrator.media.tags import NO_TAGS, Tags, write_tags
 from orchestrator.media.writer import translate_write_errors
 
 _WHOLE = {
@@ -37,7 +38,13 @@ _PCM_BYTES = 3
 
 
 def assemble(
-    segments: Sequence[SegmentFile], out: Path, info: VideoInfo, clock: OutputClock, output: Output, tick: Callable[[], None] = lambda: None
+    segments: Sequence[SegmentFile],
+    out: Path,
+    info: VideoInfo,
+    clock: OutputClock,
+    output: Output,
+    tick: Callable[[], None] = lambda: None,
+    tags: Tags = NO_TAGS,
 ) -> None:
     """Put segments into one file, its index in front, by copying their packets.
 
@@ -48,6 +55,7 @@ def assemble(
         clock: when each picture of the output is shown.
         output: how pictures and sound are stored.
         tick: called between any two packets; what it raises ends the copying.
+        tags: what the file says of itself, chapters by the output's time.
 
     Raises:
         EncodeError, StorageFull: a segment is damaged, or the file cannot be written.
@@ -67,6 +75,7 @@ def assemble(
                     video.time_base = clock.time_base
                     tell_alpha(video, output)
                     describe(video.codec_context, info, output, output.container.muxer)
+                    write_tags(target, video, audio, tags, clock.time_s(sum(segment.frame_count for segment in segments)))
                 rate_hz, decoded = audio.codec_context.sample_rate, first_frame
                 for found in source.demux():
                     if not found.size:

@@ -32,6 +32,7 @@ from orchestrator.media.container import (
     refuse_truncated_riff,
 )
 from orchestrator.media.streams import main_audio, picture_streams
+from orchestrator.media.tags import language_of
 from orchestrator.media.times import JUMP_AHEAD_S, NO_PAUSE_S
 from preprocess.mel import SAMPLE_RATE_HZ, MelStream, levels_db
 
@@ -78,6 +79,8 @@ class AudioInfo:
     """What keeps many channels mixed into two or one from clipping."""
     added_up_count: int = 0
     """How many tracks without a layout were added up; 0 where the channels have one."""
+    language: str | None = None
+    """As its file has it, see `Tags`."""
     damaged_packet_count: int = 0
     """Packets that could not be decoded; the sound goes on behind them."""
     passages: "tuple[Passage, ...]" = ()
@@ -165,7 +168,8 @@ def read_speech(path: Path, tick: Callable[[], None] = lambda: None, max_duratio
             mixed = read_samples(path, "mono" if added_up else "stereo", context.sample_rate)
             loudest = max(float(np.abs(samples).max(initial=0)) for samples in mixed)
             gain = 1 / max(1.0, loudest)
-        info = AudioInfo(path, context.sample_rate, count, context.name, duration_s, offset_s, gain, added_up, damaged["packets"])
+        language = language_of(stream.metadata)
+        info = AudioInfo(path, context.sample_rate, count, context.name, duration_s, offset_s, gain, added_up, language, damaged["packets"])
     return Speech(info, np.concatenate([*levels, levels_db(mel.finish())]))
 
 

@@ -72,6 +72,13 @@ class SourceTimes:
             return len(self) / self.frame_rate
         return int(self.ticks[-1]) * self.tick_s + 1 / self.frame_rate
 
+    def nearest(self, time_s: Fraction) -> int:
+        """Return the frame that begins nearest to a time; behind the end of the last one, the number of frames."""
+        if self.is_constant:
+            return min(round(time_s * self.frame_rate), len(self))
+        edges = np.append(self.ticks, round(self.duration_s / self.tick_s))
+        return int(np.abs(edges - round(time_s / self.tick_s)).argmin())
+
     def shortest_and_longest_s(self) -> tuple[float, float]:
         """Return how long frames are shown, apart from the last one."""
         lengths = np.diff(self.ticks)

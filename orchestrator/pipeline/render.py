@@ -22,6 +22,7 @@ from orchestrator.media.gops import closed_gops
 from orchestrator.media.limits import too_many_frames
 from orchestrator.media.mix import Background, SoundPiece, channels_of_source
 from orchestrator.media.sound import SpeechEncoder
+from orchestrator.media.tags import Tags
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse
 from orchestrator.pipeline.frames import render_frames
@@ -108,7 +109,7 @@ def render(
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=lambda: faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick)
+            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick, _tags(plan, analysis, shown))
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
@@ -259,6 +260,18 @@ def _background(plan: RenderPlan, analysis: Analysis, prepared: _Prepared) -> Ba
         info.start_s,
         None if options.segments is None else tuple((passage.start_s, passage.end_s) for passage in passages),
     )
+
+
+def _tags(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Tags:
+    """Return what the output says of itself: what the source does, with its chapters where they are seen first."""
+    languages = {voice.speech.info.language for voice in plan.voices}
+    is_one = len(languages) == 1 and plan.options.segments is None and plan.options.background_audio is None
+    chapters = []
+    for chapter in plan.tags.chapters:
+        seen = np.flatnonzero(shown.source >= analysis.times.nearest(chapter.start_s))
+        if len(seen):
+            chapters.append(replace(chapter, start_s=shown.clock.time_s(int(seen[0]))))
+    return replace(plan.tags, sound_language=languages.pop() if is_one else None, chapters=tuple(chapters))
 
 
 def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from typing import Any, ClassVar, TypeVar
 
 
 class RenderError(Exception):
-    """A render failed; `code` says why in a word that never changes."""
+    """A mistake in the program: every other cause has a class of its own, and a `code` that never changes."""
 
     code: ClassVar[str] = "render_failed"
     retryable: ClassVar[bool] = False
@@ -123,13 +123,13 @@ class UnknownJob(InputError):
 
 
 class UnknownRecord(InputError):
-    """There is no asset or batch with this id."""
+    """There is no asset, upload or batch with this id."""
 
     code = "unknown_record"
 
 
 class NotReady(InputError):
-    """A job has no result to give: it is not completed, or its retention has ended."""
+    """What is asked for is not there yet, or no more: a job's result or its end, an upload's file."""
 
     code = "not_ready"
 

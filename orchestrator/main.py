@@ -31,6 +31,8 @@ from orchestrator.api.uploads import Uploads
 from orchestrator.api.v2 import v2_router
 from orchestrator.api.v2_assets import assets_router
 from orchestrator.api.v2_batch import batch_router
+from orchestrator.api.v2_errors import errors_router
+from orchestrator.api.v2_generations import generations_router
 from orchestrator.api.v2_jobs import compact_json, generation
 from orchestrator.api.v2_models import models_router
 from orchestrator.api.v2_uploads import uploads_router
@@ -170,6 +172,8 @@ def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry)
         health_router(readiness, lambda: context.service.is_accepting),
         metrics_router(context, registry),
         v2_router(context),
+        generations_router(context),
+        errors_router(),
         uploads_router(context),
         assets_router(context),
         batch_router(context),

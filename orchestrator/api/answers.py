@@ -1,7 +1,8 @@
 """Answers about a job that are the same for every interface: the result, its events, the live video."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,9 +35,23 @@ def video_file(path: Path, name: str) -> FileResponse:
     return FileResponse(path, media_type=media_type, headers={**PLAYABLE, "Content-Disposition": disposition})
 
 
-async def next_change(context: Context, job_id: str, seen: int) -> tuple[int, JobView]:
+async def next_change(context: Context, job_id: str, seen: int, most_s: float = WAIT_S) -> tuple[int, JobView]:
     """Wait a moment for a job to change."""
-    return await anyio.to_thread.run_sync(context.service.wait_change, job_id, seen, WAIT_S, limiter=context.watchers)
+    return await anyio.to_thread.run_sync(context.service.wait_change, job_id, seen, min(WAIT_S, most_s), limiter=context.watchers)
+
+
+async def wait_for_end(context: Context, view: JobView, timeout_s: float, is_gone: Callable[[], Awaitable[bool]]) -> JobView:
+    """Wait until a job has ended, the time is up, the client is gone or the service shuts down; return the job as it is then.
+
+    Raises:
+        UnknownJob: it was deleted meanwhile.
+    """
+    deadline = time.monotonic() + timeout_s
+    while view.state not in FINAL_STATES and not context.stopping.is_set() and (left_s := deadline - time.monotonic()) > 0:
+        if await is_gone():
+            break
+        _, view = await next_change(context, view.id, view.revision, left_s)
+    return view
 
 
 def event_stream(context: Context, view: JobView, shown: Callable[[JobView], str]) -> StreamingResponse:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.api.answers import json_line
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.uploads import StoredFile, parse_body, parse_json
@@ -42,6 +43,11 @@ def read_items(stored: StoredFile | None, context: Context, owner: str) -> list[
     if stored.size_bytes > MAX_BATCH_BYTES:
         raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
     return list(_items(stored.path.read_bytes(), context, owner))
+
+
+def read_rows(rows: list[dict[str, Any]], context: Context, owner: str) -> list[BatchItem]:
+    """Check requests as if each were a line of a file, and return them."""
+    return list(_items("\n".join(json_line(row) for row in rows).encode(), context, owner))
 
 
 def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:

@@ -20,7 +20,7 @@ from orchestrator.api.problems import Problem, problem
 
 access_log = logging.getLogger("lipsync.access")
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", *DOCS_PATHS})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/v2/errors", *DOCS_PATHS})
 """What anybody may see: it shows no job, and starts none."""
 
 READ_STALL_S = 120.0

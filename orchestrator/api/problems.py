@@ -49,6 +49,22 @@ _RETRYABLE = (408, 429, 503)
 _V2_STATUS: Mapping[int, int] = MappingProxyType({422: 400})
 """Where sync.so has another status: its SDKs know a request that cannot be used as 400, BadRequestError."""
 
+REFUSALS: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {
+        "invalid_request": (422, "A part of the request is missing, not known, or of the wrong shape."),
+        "invalid_idempotency_key": (400, "The Idempotency-Key is malformed, or given twice."),
+        "unauthorized": (401, "The API key is missing or wrong, or a signed link has expired or is not whole."),
+        "wrong_host": (403, "The service is called by a name it does not know."),
+        "wrong_origin": (403, "The request comes from another site's page."),
+        "upload_stalled": (408, "The request arrives too slowly."),
+        "not_found": (404, "Nothing is at this path."),
+        "method_not_allowed": (405, "The path does not take this method."),
+        "unsupported_media_type": (415, "The body is of a type that the path does not take."),
+        "internal_error": (500, "A mistake in the service."),
+    }
+)
+"""What the HTTP layer itself turns away, besides what has an error class: HTTP status and meaning by code."""
+
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
@@ -85,11 +101,21 @@ def status_of(error: errors.RenderError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
+def is_retryable(status: int, retryable: bool = False) -> bool:
+    """Tell whether clients are told to try again."""
+    return retryable or status in _RETRYABLE
+
+
+def v2_status(status: int) -> int:
+    """Return the HTTP status that `/v2` answers in place of ours."""
+    return _V2_STATUS.get(status, status)
+
+
 def problem(path: str, status: int, code: str, detail: str, retryable: bool = False) -> JSONResponse:
     """Return the response for an error, in the shape of the interface that a path belongs to."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if retryable or status in _RETRYABLE else None
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if is_retryable(status, retryable) else None
     if path == "/v2" or path.startswith("/v2/"):
-        status = _V2_STATUS.get(status, status)
+        status = v2_status(status)
         return JSONResponse(V2Error(message=detail, statusCode=status, errorCode=code, error_code=code).model_dump(), status, headers)
     if path.startswith("/easy/"):
         return JSONResponse({"code": 10002 if status < 500 else 9999, "data": {}, "msg": detail, "success": False}, status, headers)
@@ -140,6 +166,17 @@ def refuse_repeated(request: Request, *names: str) -> None:
     for name in names:
         if len(request.query_params.getlist(name)) > 1:
             raise Problem(422, "invalid_request", f"{name} is given several times; give it once.")
+
+
+def refuse_unsupported(request: Request, *names: str) -> None:
+    """Refuse parameters of a query that are not here: an answer that ignored them would be to another question.
+
+    Raises:
+        Problem: one is given.
+    """
+    for name in names:
+        if name in request.query_params:
+            raise Problem(422, "invalid_option", f"{name} is not supported here; leave it out.")
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -1,29 +1,31 @@
 """`/v2/generate`: jobs as sync.so has them, so that its SDK works here; and cancel, events, result and live video, which it does not have."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import APIKeyHeader
-from pydantic import Field
 from python_multipart.multipart import parse_options_header
 
-from orchestrator.api.answers import event_stream, json_line, playlist, video_file
+from orchestrator.api.answers import event_stream, json_line, playlist, video_file, wait_for_end
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import idempotency_key, parse_body, parse_json, read_json
-from orchestrator.api.v2_jobs import STATUS, build_spec, generation
-from orchestrator.api.v2_schema import GenerateRequest, Generation, GenerationStatus, Moment, Unpacked, listed, split
-from orchestrator.errors import NotReady, UnknownJob
-from orchestrator.jobs.model import JobSpec, JobState, JobView
+from orchestrator.api.v2_jobs import build_spec, generation
+from orchestrator.api.v2_schema import GenerateRequest, Generation
+from orchestrator.errors import NotReady
+from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView
 from orchestrator.media.formats import CONTAINERS
 
 API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="Needed where the service has keys.")
 """For the OpenAPI document; the guard has checked the key before a route is reached."""
 
 JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern="^[A-Za-z0-9-]+$")]
+
+POLL_AGAIN_S = 2
+"""What who waited in vain is told to wait before the next request, s. As sync.so has it."""
 
 FORM_FILES = ("video", "image", "audio", "speakerImage")
 """Files of a multipart request, each in place of an input of the JSON request; an image is a video that stands still."""
@@ -61,7 +63,6 @@ _FORM_SCHEMA: dict[str, Any] = {
     },
 }
 
-_ANY: tuple[JobState | None, ...] = (None,)
 _VIDEO_TYPES = [container.media_type for container in CONTAINERS.values()]
 
 
@@ -104,45 +105,24 @@ def v2_router(context: Context) -> APIRouter:
         return shown(view, context.base_url(request))
 
     @router.get("/generate/{job_id}", responses=error_responses(V2Error, 400, 401, 404))
-    async def get_generation(job_id: JobId, request: Request) -> Generation:
-        """Return a job."""
-        return shown(await context.job(job_id, request), context.base_url(request))
-
-    @router.get("/generations", responses=error_responses(V2Error, 400, 401))
-    async def list_generations(
+    async def get_generation(
+        job_id: JobId,
         request: Request,
-        status: Annotated[
-            list[Annotated[str, Field(pattern=listed(GenerationStatus))]] | None,
-            Unpacked,
-            Query(description="Given several times or separated by commas."),
-        ] = None,
-        ids: Annotated[list[str] | None, Unpacked, Query(description="Ids, given several times or separated by commas.", max_length=1000)] = None,
-        external_id: Annotated[str | None, Query(alias="externalId", max_length=255)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        before: Annotated[Moment | None, Query(description="Only jobs created earlier: the createdAt of the last one of the page before.")] = None,
-    ) -> list[Generation]:
-        """Return jobs, newest first."""
-        refuse_repeated(request, "externalId", "limit", "before")
-        owner, base_url = context.owner(request), context.base_url(request)
-        wanted, statuses = split(ids), split(status)
-        states = [state for state, shown_as in STATUS.items() if shown_as in statuses]
-
-        def find() -> list[JobView]:
-            if wanted:
-                views = []
-                for job_id in dict.fromkeys(wanted):
-                    with suppress(UnknownJob):
-                        views.append(context.service.get(job_id, owner))
-                views = [view for view in views if view.state in (states or (view.state,))]
-            else:
-                views = [
-                    view
-                    for state in (states or _ANY)
-                    for view in context.service.find(interface="v2", client_code=external_id, owner=owner, state=state, limit=limit, before=before)
-                ]
-            return sorted(views, key=lambda view: view.created_at, reverse=True)[:limit]
-
-        return [shown(view, base_url) for view in await context.run(find)]
+        response: Response,
+        wait: Annotated[bool, Query(description="Answer when the job has ended, or the time is up.")] = False,
+        timeout: Annotated[float, Query(ge=1, le=10, description="How long to wait at most, s.")] = 5,
+        include: Annotated[Literal["progress"] | None, Query(description="The progress is always there.")] = None,
+    ) -> Generation:
+        """Return a job."""
+        refuse_repeated(request, "wait", "timeout", "include")
+        view = await context.job(job_id, request)
+        if wait:
+            view = await wait_for_end(context, view, timeout, request.is_disconnected)
+            response.headers["X-Sync-Wait-Mode"] = "long_poll"
+            response.headers["X-Sync-Wait-Timeout-Seconds"] = f"{timeout:g}"
+            if view.state not in FINAL_STATES:
+                response.headers["Retry-After"] = str(POLL_AGAIN_S)
+        return shown(view, context.base_url(request))
 
     @router.post("/generate/{job_id}/cancel", responses=error_responses(V2Error, 400, 401, 404))
     async def cancel_generation(job_id: JobId, request: Request) -> Generation:

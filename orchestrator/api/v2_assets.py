@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Security
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import Field
 from python_multipart.multipart import parse_options_header
 
@@ -16,16 +16,14 @@ from orchestrator.api.answers import PLAYABLE
 from orchestrator.api.asset_uploads import own_record
 from orchestrator.api.context import Context
 from orchestrator.api.holds import Hold
-from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
-from orchestrator.api.uploads import StoredFile, parse_body, read_json
+from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated, refuse_unsupported
+from orchestrator.api.uploads import StoredFile, json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import AssetPage, AssetRequest, AssetSort, AssetView, Unpacked, listed, split
-from orchestrator.errors import MissingFile
-from orchestrator.jobs.records import Asset, Upload, new_id
+from orchestrator.api.v2_schema import MAX_ASSET_NAME, AssetPage, AssetRequest, AssetSort, AssetUpdate, AssetView, Unpacked, listed, split
+from orchestrator.errors import MissingFile, MissingStream
+from orchestrator.jobs.records import Asset, InputType, Upload, new_id
 from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import MediaKind, check_limits, summarise
-
-MAX_NAME_CHARACTERS = 255
 
 DISCONNECT_POLL_S = 0.2
 """How often it is looked whether a client still waits for its URL to be fetched, s."""
@@ -38,7 +36,7 @@ _FORM: dict[str, Any] = {
     "required": ["file"],
     "properties": {
         "file": {"type": "string", "format": "binary"},
-        "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "description": "Not the file's."},
+        "name": {"type": "string", "minLength": 1, "maxLength": MAX_ASSET_NAME, "description": "Not the file's."},
     },
 }
 
@@ -60,12 +58,13 @@ def assets_router(context: Context) -> APIRouter:
         return AssetView(
             id=asset.id,
             createdAt=asset.created_at,
-            updatedAt=asset.created_at,
+            updatedAt=asset.updated_at or asset.created_at,
             name=asset.name,
             url=context.signed_url(f"{path}/content", path, context.base_url(request)),
             size=asset.size_bytes,
             format=asset.format,
             type=asset.kind,
+            inputType=asset.input_type,
             durationSeconds=round(asset.duration_s, 3) if asset.duration_s is not None else None,
             width=asset.width,
             height=asset.height,
@@ -92,8 +91,8 @@ def assets_router(context: Context) -> APIRouter:
             return shown(await _register(request, context), request)
         async with context.uploads.form(request, ("file",), ("name",)) as form:
             name = form.fields.get("name")
-            if name is not None and not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-                raise Problem(422, "invalid_option", f"name must have 1 to {MAX_NAME_CHARACTERS} characters.")
+            if name is not None and not 1 <= len(name) <= MAX_ASSET_NAME:
+                raise Problem(422, "invalid_option", f"name must have 1 to {MAX_ASSET_NAME} characters.")
             if "file" not in form.files:
                 raise Problem(422, "invalid_request", "The form has no file; send the media as the part named file.")
             asset = await context.run(_store, form.files["file"], name, context, context.owner_name(request))
@@ -111,12 +110,10 @@ def assets_router(context: Context) -> APIRouter:
             Unpacked,
             Query(description="Kinds, given several times or separated by commas."),
         ] = None,
-        project_id: Annotated[str | None, Query(alias="projectId", include_in_schema=False)] = None,
     ) -> AssetPage:
         """Return assets."""
         refuse_repeated(request, "limit", "cursor", "searchQuery", "sortBy")
-        if project_id is not None:
-            raise Problem(422, "invalid_option", "There are no projects here; leave projectId out.")
+        refuse_unsupported(request, "projectId", "userId")
         kinds = split(types)
         start = int(cursor or 0)
         found = await context.run(context.assets.all, context.owner(request))
@@ -133,12 +130,25 @@ def assets_router(context: Context) -> APIRouter:
         """Return an asset."""
         return shown(await context.run(find, asset_id, request), request)
 
+    @router.patch("/{asset_id}", responses=error_responses(V2Error, 400, 401, 404, 408, 413, 500, 507), openapi_extra=json_body(AssetUpdate))
+    async def update_asset(asset_id: AssetId, request: Request) -> AssetView:
+        """Rename an asset."""
+        asset, body = await context.run(find, asset_id, request), parse_body(AssetUpdate, await read_json(request))
+        if body.name is not None:
+            asset = await context.run(context.assets.save, asset.model_copy(update={"name": body.name, "updated_at": datetime.now(UTC)}))
+        return shown(asset, request)
+
     @router.delete("/{asset_id}", status_code=204, responses=error_responses(V2Error, 400, 401, 404))
     async def delete_asset(asset_id: AssetId, request: Request) -> Response:
         """Forget an asset. Jobs that use it are not disturbed; its file goes when nothing uses it any more."""
         asset = await context.run(find, asset_id, request)
         await context.run(context.assets.delete, asset.id)
         return Response(status_code=204)
+
+    @router.get("/{asset_id}/download", response_class=PlainTextResponse, responses=error_responses(V2Error, 400, 401, 404))
+    async def download(asset_id: AssetId, request: Request) -> str:
+        """Return the asset's url as plain text."""
+        return shown(await context.run(find, asset_id, request), request).url
 
     @router.get(
         "/{asset_id}/content",
@@ -166,7 +176,8 @@ async def _register(request: Request, context: Context) -> Asset:
     owner = context.owner_name(request)
     if isinstance(record, Upload):
         assert record.path is not None
-        return await context.run(_store, StoredFile(record.path, record.name, record.size_bytes), body.name, context, owner, record.id)
+        stored = StoredFile(record.path, record.name, record.size_bytes)
+        return await context.run(_store, stored, body.name, context, owner, wanted=body.type, asset_id=record.id)
     with context.holds.holding() as hold:
         is_gone = threading.Event()
         watch = asyncio.create_task(_note_end(request, is_gone))
@@ -174,7 +185,7 @@ async def _register(request: Request, context: Context) -> Asset:
             stored = await anyio.to_thread.run_sync(_fetched, body.url, context, hold, is_gone.is_set, limiter=context.fetchers)
         finally:
             watch.cancel()
-        return await context.run(_store, stored, body.name, context, owner)
+        return await context.run(_store, stored, body.name, context, owner, wanted=body.type, input_type="URL")
 
 
 async def _note_end(request: Request, is_gone: threading.Event) -> None:
@@ -190,16 +201,28 @@ def _fetched(url: str, context: Context, hold: Hold, is_gone: Callable[[], bool]
     return StoredFile(path, sink.name, path.stat().st_size)
 
 
-def _store(stored: StoredFile, name: str | None, context: Context, owner: str, asset_id: str | None = None) -> Asset:
+def _store(
+    stored: StoredFile,
+    name: str | None,
+    context: Context,
+    owner: str,
+    *,
+    wanted: MediaKind | None = None,
+    asset_id: str | None = None,
+    input_type: InputType = "UPLOAD",
+) -> Asset:
     """Check an uploaded file and remember it."""
     summary = summarise(stored.path)
     check_limits(stored.path, summary, context.media_limits)
+    if wanted is not None and not (summary.has_audio if wanted == "AUDIO" else summary.size_wh):
+        lacking = "sound" if wanted == "AUDIO" else "picture"
+        raise MissingStream(f"The file has no {lacking}, so it cannot be registered as {wanted}; send another one, or say that it is {summary.kind}.")
     return context.assets.save(
         Asset(
             id=asset_id or new_id(),
             owner=owner,
             created_at=datetime.now(UTC),
-            name=(name or stored.name)[:MAX_NAME_CHARACTERS],
+            name=(name or stored.name)[:MAX_ASSET_NAME],
             path=stored.path,
             size_bytes=stored.size_bytes,
             kind=summary.kind,
@@ -207,5 +230,6 @@ def _store(stored: StoredFile, name: str | None, context: Context, owner: str, a
             duration_s=float(summary.duration_s) if summary.duration_s is not None else None,
             width=summary.size_wh[0] if summary.size_wh else None,
             height=summary.size_wh[1] if summary.size_wh else None,
+            input_type=input_type,
         )
     )

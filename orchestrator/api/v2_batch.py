@@ -5,17 +5,32 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
+from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import json_line
-from orchestrator.api.batches import batch_jobs, batch_view, has_ended, outcome, read_items, start_batch
+from orchestrator.api.batches import MAX_BATCH_BYTES, batch_jobs, batch_view, has_ended, outcome, read_items, read_rows, start_batch
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
-from orchestrator.api.uploads import form_body
+from orchestrator.api.uploads import form_body, json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import BatchStatus, BatchView, Moment, Validated
+from orchestrator.api.v2_schema import BatchRequest, BatchStatus, BatchView, Moment, Validated
 from orchestrator.errors import NotReady
 from orchestrator.jobs.records import Batch, new_id
 from orchestrator.media.reach import check_url
+
+_BODY = form_body(
+    ("input",),
+    {
+        "input": {
+            "type": "string",
+            "format": "binary",
+            "description": "JSON lines: {request_id, endpoint: /v2/generate, payload}. At most 500 lines and 5 MB.",
+        },
+        "webhook_url": {"type": "string", "description": "Called when every request has ended."},
+        "dry_run": {"type": "string", "enum": ["true", "false"], "description": "Only check the file."},
+    },
+)
+_BODY["requestBody"]["content"] |= json_body(BatchRequest)["requestBody"]["content"]
 
 BatchId = Annotated[str, Path(description="The batch's id.", max_length=64)]
 
@@ -32,30 +47,25 @@ def batch_router(context: Context) -> APIRouter:
         status_code=201,
         response_model=BatchView | Validated,
         responses=error_responses(V2Error, 400, 401, 404, 408, 413, 415, 429, 500, 507),
-        openapi_extra=form_body(
-            ("input",),
-            {
-                "input": {
-                    "type": "string",
-                    "format": "binary",
-                    "description": "JSON lines: {request_id, endpoint: /v2/generate, payload}. At most 500 lines and 5 MB.",
-                },
-                "webhook_url": {"type": "string", "description": "Called when every request has ended."},
-                "dry_run": {"type": "string", "enum": ["true", "false"], "description": "Only check the file."},
-            },
-        ),
+        openapi_extra=_BODY,
     )
     async def create(request: Request) -> BatchView | Validated:
-        """Check every line, then accept them all, or none."""
+        """Check every line, or row of JSON, then accept them all, or none."""
         owner = context.owner_name(request)
-        async with context.uploads.form(request, ("input",), ("webhook_url", "dry_run")) as form:
-            items = await context.run(read_items, form.files.get("input"), context, owner)
-        dry_run, webhook_url = form.fields.get("dry_run", "false").lower(), form.fields.get("webhook_url")
-        if dry_run not in ("true", "false"):
-            raise Problem(422, "invalid_option", "dry_run must be true or false.")
+        if parse_options_header(request.headers.get("content-type", ""))[0] == b"application/json":
+            body = parse_body(BatchRequest, await read_json(request, MAX_BATCH_BYTES))
+            items = await context.run(read_rows, body.rows, context, owner)
+            dry_run, webhook_url = body.dry_run, body.webhook_url
+        else:
+            async with context.uploads.form(request, ("input",), ("webhook_url", "dry_run")) as form:
+                items = await context.run(read_items, form.files.get("input"), context, owner)
+            word, webhook_url = form.fields.get("dry_run", "false").lower(), form.fields.get("webhook_url")
+            if word not in ("true", "false"):
+                raise Problem(422, "invalid_option", "dry_run must be true or false.")
+            dry_run = word == "true"
         if webhook_url is not None:
             check_url(webhook_url, context.fetch_policy)
-        if dry_run == "true":
+        if dry_run:
             return Validated()
         batch = Batch(id=new_id(), owner=owner, created_at=datetime.now(UTC), webhook_url=webhook_url, is_announced=webhook_url is None, items=items)
         return batch_view(await context.run(start_batch, batch, context), context, context.base_url(request))

@@ -62,7 +62,8 @@ def render_options(options: Options | None) -> RenderOptions:
             value = given.pop(name)
             if given.setdefault(ours, value) != value:
                 raise InvalidOption(f"options.{ours} and options.{name} contradict each other; give one of them.")
-    chosen = {} if options is None or options.active_speaker_detection is None else _speaker(options.active_speaker_detection)
+    asked = None if options is None else options.active_speaker_detection
+    chosen = _speaker(asked) if isinstance(asked, ActiveSpeaker) else {}  # a bool asks for what is done anyway
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")
     for name, value in given.items():
@@ -222,6 +223,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
     has_failed = view.state in ("failed", "cancelled")
     error_code = (view.error_code or "cancelled") if has_failed else None
     duration_s = (view.report or {}).get("duration_s")
+    output_url = context.signed_url(f"{path}/result", path, base_url) if view.has_result else None
     return Generation(
         id=view.id,
         createdAt=view.created_at,
@@ -230,7 +232,8 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
         input=view.spec.request.get("input", []),
         options=view.spec.request.get("options"),
         segments=view.spec.request.get("segments"),
-        outputUrl=context.signed_url(f"{path}/result", path, base_url) if view.has_result else None,
+        outputMediaUrl=output_url,
+        outputUrl=output_url,
         outputDuration=round(duration_s, 3) if duration_s is not None else None,
         webhookUrl=view.spec.webhook_url,
         error=(view.error or "The job was cancelled.") if has_failed else None,

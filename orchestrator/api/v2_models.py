@@ -1,6 +1,7 @@
 """`/v2/models`: what is installed. `/v2/analyze/cost`: how long a render would take here."""
 
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Request, Security
@@ -27,6 +28,10 @@ UNMEASURED_FRAMES_PER_S = 10.0
 def models_router(context: Context, version: str) -> APIRouter:
     """Return the routes."""
     router = APIRouter(prefix="/v2", tags=["v2"], dependencies=[Security(API_KEY)])
+    described: dict[str, Any] = {
+        "responses": error_responses(V2Error, 400, 401, 404, 408, 413, 500, 502, 507),
+        "openapi_extra": json_body(GenerateRequest),
+    }
 
     @router.get("/models", responses=error_responses(V2Error, 401))
     async def list_models() -> list[ModelInfo]:
@@ -38,11 +43,8 @@ def models_router(context: Context, version: str) -> APIRouter:
         ]
         return [installed, *others]
 
-    @router.post(
-        "/analyze/cost",
-        responses=error_responses(V2Error, 400, 401, 404, 408, 413, 500, 502, 507),
-        openapi_extra=json_body(GenerateRequest),
-    )
+    @router.post("/analyze/cost", **described)
+    @router.post("/generations/estimate", **described)
     async def estimate_cost(request: Request) -> list[Cost]:
         """Return how many frames a request would have and how many seconds they would take, without making a job. Its URLs are fetched."""
         body = parse_body(GenerateRequest, await read_json(request))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orchestrator.jobs.records import InputType
 from orchestrator.media.limits import MediaKind
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.passages import MOST_SEGMENTS
@@ -17,7 +18,10 @@ AssetSort = Literal[
     "nameAsc", "nameDesc", "dateAsc", "dateDesc", "durationAsc", "durationDesc", "sizeAsc", "sizeDesc", "kindAsc", "kindDesc"
 ]  # fmt: skip
 
+Visibility = Literal["USER", "ORGANIZATION"]
+
 MAX_URL = 8192
+MAX_ASSET_NAME = 255
 
 Pixel = Annotated[float, Field(ge=0, lt=100_000)]
 
@@ -120,7 +124,7 @@ class ActiveSpeaker(_Request):
 class Options(RenderOptions):
     """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
-    active_speaker_detection: ActiveSpeaker | None = Field(None, description="Which face speaks.")
+    active_speaker_detection: ActiveSpeaker | bool | None = Field(None, description="Which face speaks; true or false is auto_detect.")
     occlusion_detection_enabled: bool | None = Field(None, description="sync.so's name of face_occluder.")
     output_format: str | None = Field(None, description="sync.so's name of container.")
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
@@ -199,7 +203,8 @@ class Generation(BaseModel):
     input: list[dict[str, Any]]
     options: dict[str, Any] | None = None
     segments: list[dict[str, Any]] | None = None
-    outputUrl: str | None = Field(None, description="The video; the link works without a key.")
+    outputMediaUrl: str | None = Field(None, description="The video; the link works without a key.")
+    outputUrl: str | None = Field(None, description="The same, as it was called before.")
     outputDuration: float | None = Field(None, description="s")
     webhookUrl: str | None = None
     error: str | None = None
@@ -215,6 +220,12 @@ class Generation(BaseModel):
     playlistUrl: str | None = Field(description="HLS, while it is rendered; the link works without a key. None for codecs that HLS does not play.")
 
 
+class GenerationCount(BaseModel):
+    """How many jobs there are."""
+
+    count: int
+
+
 class AssetView(BaseModel):
     """A file that can be used by many jobs."""
 
@@ -226,9 +237,9 @@ class AssetView(BaseModel):
     size: int
     format: str
     type: MediaKind
-    inputType: Literal["UPLOAD"] = "UPLOAD"
+    inputType: InputType = "UPLOAD"
     durationSeconds: float | None = None
-    visibility: Literal["ORGANIZATION"] = "ORGANIZATION"
+    visibility: Literal["ORGANIZATION"] = Field("ORGANIZATION", description="Whoever has the key sees it, and nobody else.")
     width: int | None = None
     height: int | None = None
 
@@ -237,8 +248,17 @@ class AssetRequest(_Request):
     """A file to be registered as an asset."""
 
     url: str = Field(min_length=1, max_length=MAX_URL, description="That of an upload here, or a public one, which is fetched.")
-    name: str | None = Field(None, min_length=1, max_length=255, description="Not the file's.")
+    type: MediaKind | None = Field(None, description="What the file is to be used as, which it must have: sound, or a picture.")
+    name: str | None = Field(None, min_length=1, max_length=MAX_ASSET_NAME, description="Not the file's.")
+    visibility: Visibility | None = Field(None, description="Either way whoever has the key sees it, and nobody else.")
     projectId: str | None = Field(None, description="Not supported.")
+
+
+class AssetUpdate(_Request):
+    """What can be changed of an asset; the rest is measured on its file."""
+
+    name: str | None = Field(None, min_length=1, max_length=MAX_ASSET_NAME)
+    visibility: Visibility | None = Field(None, description="Either way whoever has the key sees it, and nobody else.")
 
 
 class UploadRequest(_Request):
@@ -299,6 +319,24 @@ class BatchLine(_Request):
     request_id: str = Field(min_length=1, max_length=255)
     endpoint: Literal["/v2/generate"]
     payload: GenerateRequest
+
+
+class BatchRequest(_Request):
+    """A batch as JSON, in place of a file."""
+
+    rows: list[dict[str, Any]] = Field(min_length=1, max_length=500, description="Each as a line of the file: {request_id, endpoint, payload}.")
+    webhook_url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when every request has ended.")
+    dry_run: bool = Field(False, description="Only check the rows.")
+
+
+class ErrorInfo(BaseModel):
+    """An error code."""
+
+    code: str = Field(description="As in errorCode.")
+    message: str = Field(description="What it means; an error's own message says more.")
+    suggestion: str = Field(description="What to do.")
+    statusCode: int = Field(description="The HTTP status, where a request is answered with it.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
 
 
 class ModelInfo(BaseModel):

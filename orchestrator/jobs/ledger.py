@@ -274,6 +274,15 @@ class Ledger:
         )
         return bool(self._rows(query.limit(1)))
 
+    def count(self, *, interface: str, owner: str | None, states: Sequence[JobState]) -> int:
+        """Return how many jobs an owner (None: everybody) has in some states (none: in any)."""
+        wanted = {"interface": interface, "owner": owner}
+        query = sa.select(sa.func.count()).select_from(JOBS).where(*(JOBS.c[name] == value for name, value in wanted.items() if value is not None))
+        if states:
+            query = query.where(JOBS.c.state.in_(states))
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def counts(self) -> dict[str, int]:
         """Return how many jobs are in each state."""
         rows = self._rows(sa.select(JOBS.c.state, sa.func.count().label("count")).group_by(JOBS.c.state))

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import StorageError, UnknownRecord
 from orchestrator.media.limits import MediaKind
+
+InputType = Literal["UPLOAD", "URL"]
+"""Where an asset came from, in sync.so's words."""
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -149,6 +152,9 @@ class Asset(Document):
     duration_s: float | None = None
     width: int | None = None
     height: int | None = None
+    input_type: InputType = "UPLOAD"
+    updated_at: datetime | None = None
+    """When it was last renamed."""
 
 
 class Upload(Document):

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -158,6 +158,10 @@ class JobService:
         """Return jobs, newest first; `before` (a `created_at`) pages on."""
         found = self._ledger.find(interface=interface, client_code=client_code, owner=owner, state=state, limit=limit, before=before)
         return self._estimated(found)
+
+    def count(self, *, interface: str, owner: str | None = None, states: Sequence[JobState] = ()) -> int:
+        """Return how many jobs there are in some states; none means any."""
+        return self._ledger.count(interface=interface, owner=owner, states=states)
 
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job that is not finished; a finished one stays as it is. Triton and the decoder are free within 2 s.

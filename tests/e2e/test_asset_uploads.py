@@ -1,6 +1,7 @@
 """Assets in sync.so's three steps (ask for a link, PUT the file there, register it) and by public URLs."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.api.keys import LinkSigner
 from orchestrator.jobs.records import Records, Upload
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.service import OTHER_KEY, Service, serving, sharing
+from tests.e2e.service import KEY, OTHER_KEY, Service, serving, sharing
 from tests.programs import wait_until
 
 
@@ -169,6 +170,58 @@ def test_public_url_becomes_an_asset(service: Service, clip: Path, speech: bytes
             assert (refused.status_code, refused.json()["errorCode"]) == (400, code)
     project = service.http.post("/v2/assets", json={"url": "https://example.org/a.wav", "projectId": "1"})
     assert project.status_code == 400 and "projectId" in project.json()["message"]
+
+
+def test_asset_is_registered_with_all_that_syncso_documents(service: Service, clip: Path, speech: bytes, tmp_path: Path) -> None:
+    """sync.so requires a type; what its guide and its own clients send is taken as it is."""
+    film, voice = announced(service, clip.stat().st_size, "clip.mp4", "video/mp4"), announced(service, len(speech))
+    put(film, clip.read_bytes(), "video/mp4")
+    put(voice, speech)
+    for link, wrong, lacking in ((film, "AUDIO", "no sound"), (voice, "VIDEO", "no picture"), (voice, "IMAGE", "no picture")):
+        refused = register(service, link, type=wrong)
+        assert (refused.status_code, refused.json()["errorCode"]) == (400, "missing_stream") and lacking in refused.json()["message"]
+    asset = register(service, film, type="VIDEO", name="me", visibility="USER").json()
+    assert (asset["type"], asset["name"], asset["inputType"]) == ("VIDEO", "me", "UPLOAD")
+    (tmp_path / "speech.wav").write_bytes(speech)
+    with sharing(tmp_path) as site:
+        fetched = service.http.post("/v2/assets", json={"url": f"{site}/speech.wav", "type": "AUDIO"}).json()
+    assert (fetched["type"], fetched["inputType"]) == ("AUDIO", "URL")
+
+
+def test_asset_is_renamed_and_nothing_else_of_it(service: Service, speech: bytes) -> None:
+    asset = service.http.post("/v2/assets", files={"file": ("a.wav", speech)}).json()
+    path = f"/v2/assets/{asset['id']}"
+    renamed = service.http.patch(path, json={"name": "voice", "visibility": "ORGANIZATION"}).json()
+    assert (renamed["name"], renamed["size"], renamed["createdAt"]) == ("voice", asset["size"], asset["createdAt"])
+    assert renamed["updatedAt"] > asset["updatedAt"]
+    assert service.http.get(path).json()["name"] == "voice"
+    for body, part in (({"size": 1}, "size"), ({"name": ""}, "name"), ([], "valid dictionary")):
+        refused = service.http.patch(path, json=body)
+        assert refused.status_code == 400 and part in refused.json()["message"]
+    assert httpx.patch(f"{service.url}{path}", json={"name": "mine"}, headers={"x-api-key": OTHER_KEY}).status_code == 404
+    answer = service.http.get(f"{path}/download")
+    assert answer.headers["content-type"].startswith("text/plain") and httpx.get(answer.text).content == speech
+    ignored = service.http.get("/v2/assets", params={"projectId": "1"})
+    assert (ignored.status_code, "projectId is not supported" in ignored.json()["message"]) == (400, True)
+
+
+def test_fetching_an_asset_ends_with_the_connection(service: Service) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as endless:
+        target = urlsplit(service.url)
+        body = json.dumps({"url": f"http://127.0.0.1:{endless.getsockname()[1]}/film.mp4"}).encode()
+        head = f"POST /v2/assets HTTP/1.1\r\nHost: {target.netloc}\r\nx-api-key: {KEY}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((target.hostname, target.port)) as client:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            connection, _ = endless.accept()
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {1 << 30}\r\n\r\n".encode() + bytes(1 << 20))
+            wait_until(lambda: any((service.data / "incoming").iterdir()), "it arrives")
+        gone = time.monotonic()
+        with connection, pytest.raises(OSError):
+            while time.monotonic() < gone + 20:
+                connection.sendall(bytes(1 << 16))
+                time.sleep(0.05)
+    wait_until(lambda: not any((service.data / "incoming").iterdir()), "it is gone")
+    assert time.monotonic() - gone < 5
 
 
 def test_image_is_an_input_of_its_own_type(service: Service, clip: Path, speech: bytes) -> None:

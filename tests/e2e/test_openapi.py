@@ -19,13 +19,21 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from deploy.local.server import LocalTriton
 from tests.e2e.service import KEY, Service, serving
 
-UPLOADS = ("POST /v2/generate", "POST /v2/assets", "POST /v2/assets/upload", "POST /v2/batch", "POST /v2/analyze/cost", "POST /render")
+UPLOADS = (
+    "POST /v2/generate",
+    "POST /v2/assets",
+    "POST /v2/assets/upload",
+    "POST /v2/batch",
+    "POST /v2/analyze/cost",
+    "POST /v2/generations/estimate",
+    "POST /render",
+)
 """Operations whose input can be refused for what no schema can say: made-up bytes are no video, made-up ids no asset, a setting bounds sizes."""
 
 BY_BODY = ("POST /easy/submit", "GET /easy/query")
 """Operations that answer 200 whatever comes, as HeyGem does."""
 
-OPERATION_COUNT = 28
+OPERATION_COUNT = 36
 """So that one that is missing in the document is noticed."""
 
 
@@ -98,6 +106,6 @@ def test_document_asks_for_a_key_only_where_the_service_does(service: Service, t
 
     locked = secured(service.http.get("/openapi.json").json())
     assert {"/v2/generate", "/v2/assets", "/v2/batch", "/render", "/metrics"} <= locked
-    assert not {"/healthz", "/readyz"} & locked
+    assert not {"/healthz", "/readyz", "/v2/errors"} & locked
     with serving(triton.grpc_address, tmp_path, key="") as open_service:
         assert not secured(open_service.http.get("/openapi.json").json())

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,10 @@ def test_options_that_ask_for_what_is_done_anyway_are_taken(service: Service, as
     options = GenerationOptions(occlusion_detection_enabled=False, model_mode="lips", active_speaker_detection=ActiveSpeaker(auto_detect=False))
     generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets), options=options)
     service.http.delete(f"/v2/generate/{generation.id}")
+    given = [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}]
+    answer = service.http.post("/v2/generate", json={"model": "lipsync-2", "input": given, "options": {"active_speaker_detection": True}})
+    assert (answer.status_code, answer.json()["options"]) == (201, {"active_speaker_detection": True})
+    service.http.delete(f"/v2/generate/{answer.json()['id']}")
 
 
 def test_two_speakers_say_their_own_audio_inputs(service: Service, site: str, assets: dict[str, str], pair: Path) -> None:
@@ -302,6 +307,80 @@ def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: S
         assert part in answer.json()["message"] and answer.json()["message"].endswith("."), body
     for content_type, status in (("text/plain", 415), ("application/json", 400)):
         assert service.http.post("/v2/generate", content=b"{", headers={"content-type": content_type}).status_code == status
+
+
+def test_clients_of_todays_documents_find_their_names_and_paths(service: Service, finished: str, assets: dict[str, str]) -> None:
+    job = service.job(finished)
+    assert job["outputMediaUrl"] == job["outputUrl"] and httpx.get(job["outputMediaUrl"]).status_code == 200
+    assert service.http.get(f"/v2/generations/{finished}").json()["id"] == finished
+    link = service.http.get(f"/v2/generations/{finished}/download")
+    assert link.headers["content-type"].startswith("text/plain") and frame_count(httpx.get(link.text).content) == 38
+    waiting = service.sdk().generations.create(model="lipsync-2", input=inputs(assets, "long.wav")).id
+    for answer, code in (
+        (service.http.get(f"/v2/generations/{waiting}/download"), "not_ready"),
+        (service.http.delete(f"/v2/generations/{waiting}"), "not_ready"),
+        (httpx.get(f"{service.url}/v2/generations/{finished}", headers={"x-api-key": OTHER_KEY}), "unknown_job"),
+    ):
+        assert (answer.status_code, answer.json()["errorCode"]) == (404 if code == "unknown_job" else 409, code)
+    service.http.post(f"/v2/generate/{waiting}/cancel")
+    gone = service.http.delete(f"/v2/generations/{waiting}")
+    assert (gone.status_code, gone.json()["id"], gone.json()["status"], gone.json()["outputMediaUrl"]) == (200, waiting, "REJECTED", None)
+    assert service.http.get(f"/v2/generate/{waiting}").status_code == 404
+
+
+def test_waiting_for_a_job_answers_at_its_end_or_when_the_time_is_up(service: Service, finished: str, assets: dict[str, str]) -> None:
+    def asked(job_id: str, **parameters: object) -> tuple[httpx.Response, float]:
+        started = time.monotonic()
+        answer = service.http.get(f"/v2/generate/{job_id}", params=parameters)  # type: ignore[arg-type]
+        return answer, time.monotonic() - started
+
+    answer, took_s = asked(finished, wait="true")
+    assert (answer.json()["status"], answer.headers["x-sync-wait-mode"], "retry-after" in answer.headers) == ("COMPLETED", "long_poll", False)
+    assert took_s < 1
+    job_id = service.sdk().generations.create(model="lipsync-2", input=inputs(assets, "long.wav")).id
+    answer, took_s = asked(job_id, wait="true", timeout=1)
+    assert (answer.json()["status"] in ("PENDING", "PROCESSING"), answer.headers["retry-after"]) == (True, "2")
+    assert answer.headers["x-sync-wait-timeout-seconds"] == "1" and 0.9 < took_s < 3
+    answer, took_s = asked(job_id, timeout=10)
+    assert took_s < 1 and "x-sync-wait-mode" not in answer.headers, "without wait nothing waits"
+    ender = threading.Timer(1, lambda: httpx.post(f"{service.url}/v2/generate/{job_id}/cancel", headers={"x-api-key": KEY}))
+    ender.start()
+    answer, took_s = asked(job_id, wait="true", timeout=10)
+    ender.join()
+    assert answer.json()["status"] == "REJECTED" and took_s < 5
+    assert "progress" in asked(job_id, include="progress")[0].json()
+    for wrong in ({"wait": "true", "timeout": 11}, {"timeout": 0}, {"include": "everything"}):
+        assert asked(job_id, **wrong)[0].status_code == 400
+    service.http.delete(f"/v2/generate/{job_id}")
+
+
+def test_list_is_paged_by_the_last_id_and_counted(service: Service, assets: dict[str, str], finished: str) -> None:
+    body = {"model": "lipsync-2", "input": [{"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}]}
+    made = [service.http.post("/v2/generate", json=body).json()["id"] for _ in range(3)]
+    ids: list[str] = []
+    parameters = {"limit": "2"}
+    while page := service.http.get("/v2/generations", params=parameters).json():
+        ids += [job["id"] for job in page]
+        parameters["cursor"] = ids[-1]
+    assert ids[:3] == made[::-1] and finished in ids and len(ids) == len(set(ids)) == service.http.get("/v2/generations/count").json()["count"]
+    assert service.http.get("/v2/generations/count", params={"status": "COMPLETED,FAILED"}).json()["count"] >= 1
+    assert httpx.get(f"{service.url}/v2/generations/count", headers={"x-api-key": OTHER_KEY}).json() == {"count": 0}
+    unknown = service.http.get("/v2/generations", params={"cursor": "6533643b-aceb-4c40-967e-d9ba9baac39e"})
+    assert (unknown.status_code, unknown.json()["errorCode"]) == (404, "unknown_job")
+    for name in ("projectId", "source"):
+        refused = service.http.get("/v2/generations", params={name: "x"})
+        assert (refused.status_code, f"{name} is not supported" in refused.json()["message"]) == (400, True)
+    for job_id in made:
+        service.http.delete(f"/v2/generate/{job_id}")
+
+
+def test_error_codes_are_told_to_anybody(service: Service) -> None:
+    answer = httpx.get(f"{service.url}/v2/errors")
+    told = {error["code"]: error for error in answer.json()}
+    assert answer.status_code == 200 and {"no_face_found", "storage_failed", "unauthorized"} <= set(told)
+    assert (told["no_face_found"]["statusCode"], told["no_face_found"]["retryable"]) == (400, False)
+    assert told["queue_full"]["retryable"] and all(error["message"] and error["suggestion"] for error in told.values())
+    assert httpx.get(f"{service.url}/v2/models").json()["errorCode"] in told
 
 
 def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[str, str], media: Path) -> None:
@@ -468,7 +547,14 @@ def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[st
         with pytest.raises(BadRequestError) as refused:
             sdk.batch.create(input=("input.jsonl", damaged))
         assert part in str(refused.value.body.message)
+    for rows, part in (([lines[0], lines[0]], "Line 2"), ([], "rows"), ([{}], "Line 1"), (lines * 251, "rows")):
+        answer = service.http.post("/v2/batch", json={"rows": rows})
+        assert (answer.status_code, part in answer.json()["message"]) == (400, True)
+    assert service.http.post("/v2/batch", json={"rows": lines, "dry_run": True}).json() == {"status": "VALIDATED"}
     assert not sdk.batch.list()
+    as_rows = service.http.post("/v2/batch", json={"rows": lines})
+    assert (as_rows.status_code, as_rows.json()["metrics"]["total_generations"]) == (201, 2)
+    wait_until(lambda: sdk.batch.get(as_rows.json()["id"]).status == "COMPLETED", "the batch of rows has ended", 90)
     with receiving() as receiver:
         batch = sdk.batch.create(input=("input.jsonl", file), webhook_url=f"{receiver.url}/batch")
         assert isinstance(batch, BatchResponse) and batch.metrics.total_generations == 2
@@ -479,7 +565,7 @@ def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[st
     done = sdk.batch.get(batch.id)
     outcome = [json.loads(line) for line in httpx.get(done.output_url).text.splitlines()]
     assert [(line["request_id"], line["response"]["status"]) for line in outcome] == [("r0", "COMPLETED"), ("r1", "COMPLETED")]
-    assert [found.id for found in sdk.batch.list(status="COMPLETED")] == [batch.id]
+    assert [found.id for found in sdk.batch.list(status="COMPLETED")] == [batch.id, as_rows.json()["id"]]
     assert not service.sdk(OTHER_KEY).batch.list()
 
 
@@ -513,6 +599,7 @@ def test_cost_is_the_time_it_takes_here(service: Service, site: str, assets: dic
     for options, count in (({"sync_mode": "cut_off"}, 25), ({"sync_mode": "silence", "frame_rate": 50}, 2000), (parts, 25)):
         answer = service.http.post("/v2/analyze/cost", json={"model": "lipsync-2", "input": sent, "options": options})
         assert answer.json()[0]["estimatedFrameCount"] == count, options
+    assert service.http.post("/v2/generations/estimate", json={"model": "lipsync-2", "input": sent}).json()[0]["estimatedFrameCount"] == 1000
 
 
 def test_parameter_that_means_one_thing_is_given_once(service: Service) -> None:

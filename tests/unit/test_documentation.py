@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import errors
+from orchestrator.api.problems import v2_status
+from orchestrator.api.v2_errors import catalogue
 from orchestrator.media.formats import CODECS
 from orchestrator.settings import settings_table
 
@@ -33,12 +35,15 @@ def test_each_error_code_is_explained_in_both_readmes_and_in_the_tree() -> None:
         assert not {code for code in codes() if code not in text}
 
 
-def test_each_code_of_a_request_that_is_turned_away_is_explained_in_both_readmes() -> None:
-    refusal = re.compile(r'(?:Problem|problem)\(\s*(?:request\.url\.path, )?\d{3}, "([a-z_]+)"')
-    codes = {code for path in (ROOT / "orchestrator" / "api").glob("*.py") for code in refusal.findall(path.read_text())}
-    assert {"unsupported_media_type", "internal_error", "wrong_origin"} <= codes
+def test_each_code_is_in_the_catalogue_with_its_status_and_explained_in_both_readmes() -> None:
+    refusal = re.compile(r'(?:Problem|problem)\(\s*(?:request\.url\.path, )?(\d{3}), "([a-z_]+)"')
+    refused = {(code, int(status)) for path in (ROOT / "orchestrator" / "api").glob("*.py") for status, code in refusal.findall(path.read_text())}
+    assert {"unsupported_media_type", "internal_error", "wrong_origin"} <= {code for code, _ in refused}
+    known = {info.code: info.statusCode for info in catalogue()}
+    assert codes() <= set(known)
+    assert {(code, v2_status(status)) for code, status in refused} <= set(known.items())
     for text in ((ROOT / "README.md").read_text(), (ROOT / "README.zh-CN.md").read_text()):
-        assert not {code for code in codes if f"`{code}`" not in text}
+        assert not {code for code in known if f"`{code}`" not in text}
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])

@@ -43,6 +43,7 @@ def own_record(url: str, context: Context, owner: str | None) -> Asset | Upload 
     An upload that is registered is an asset, of the same id.
 
     Raises:
+        UnknownRecord: the link is an upload's at this service, and this owner has none there.
         NotReady: the file has not arrived.
         MissingFile: it is gone.
     """
@@ -56,6 +57,8 @@ def own_record(url: str, context: Context, owner: str | None) -> Asset | Upload 
         with suppress(UnknownRecord):
             record = context.asset_uploads.get(match["upload"], owner)
     if record is None:
+        if match["upload"] and url.startswith(f"{context.base_url()}/"):
+            raise UnknownRecord("There is no upload at this link, or no more; ask for another link, and send the file again.")
         return None  # the link may be another service's of the same kind
     if record.path is None:
         raise NotReady("Nothing has arrived at this upload; PUT the file to its uploadUrl first.")

@@ -113,6 +113,9 @@ class Uploads:
             Problem: the body has not the size that was announced.
             StorageError: it cannot be stored. Nothing is left of a body that is not read to its end.
         """
+        length = request.headers.get("content-length", str(size_bytes))
+        if int(length) != size_bytes:  # said before anything is sent, where the client waits to be told to
+            raise _other_size(size_bytes, int(length))
         with self._holds.holding() as hold:
             async with self._slots:
                 with await self._on_thread(self._storage.incoming, name, size_bytes) as sink:
@@ -126,8 +129,7 @@ class Uploads:
                             await self._on_thread(sink.write, bytes(data))
                             data.clear()
                     if received != size_bytes:
-                        there = "more" if received > size_bytes else f"only {received}"
-                        raise Problem(422, "invalid_request", f"The upload was announced with {size_bytes} bytes and has {there}; send it again.")
+                        raise _other_size(size_bytes, received)
                     await self._on_thread(sink.write, bytes(data))
                     path = await self._on_thread(sink.commit, hold.add)
             yield path
@@ -261,6 +263,11 @@ class _FormReader:
 
     def _end(self) -> None:
         self._has_ended = True
+
+
+def _other_size(announced_bytes: int, there_bytes: int) -> Problem:
+    there = "more" if there_bytes > announced_bytes else f"only {there_bytes}"
+    return Problem(422, "invalid_request", f"The upload was announced with {announced_bytes} bytes and has {there}; send it again.")
 
 
 async def read_json(request: Request, max_bytes: int = MAX_JSON_BYTES) -> Any:

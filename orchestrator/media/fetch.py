@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpcore
 
-from orchestrator.errors import FetchFailed, LimitExceeded, MissingFile, RenderCancelled, UrlRefused
+from orchestrator.errors import FetchFailed, LimitExceeded, MissingFile, UrlRefused
 from orchestrator.media.reach import Clock, FetchPolicy, connections, host_of
 
 MAX_REDIRECTS = 5
@@ -43,7 +43,7 @@ def fetch(
         url: http or https.
         write: called with each piece of the body.
         policy: see `FetchPolicy`.
-        is_cancelled: looked at between pieces.
+        is_cancelled: looked at between pieces, and while none comes.
 
     Returns:
         The file name that the URL ends with, without any folder; "" where it has none.
@@ -55,14 +55,14 @@ def fetch(
         LimitExceeded: the file is larger than allowed.
         RenderCancelled: `is_cancelled` returned true.
     """
-    with connections(policy) as (pool, clock):
+    with connections(policy, is_cancelled) as (pool, clock):
         for _ in range(MAX_REDIRECTS + 1):
             with _request(pool, clock, "GET", url, {}, b"", policy) as (answer, pieces):
                 if answer.status in _REDIRECTS and "location" in answer.headers:
                     url = urljoin(url, answer.headers["location"])
                     continue
                 _refuse_status(answer)
-                _receive(answer, pieces, write, policy, is_cancelled)
+                _receive(answer, pieces, write, policy, clock)
                 return _file_name(url)
     raise UrlRefused(f"{_shown(url)} redirects more than {MAX_REDIRECTS} times; give the file's own URL.")
 
@@ -74,7 +74,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], policy: FetchPolicy)
         UrlRefused: the URL leads where it must not.
         FetchFailed: the server cannot be reached or is too slow (retryable).
     """
-    with connections(policy) as (pool, clock), _request(pool, clock, "POST", url, headers, body, policy) as (answer, _):
+    with connections(policy, lambda: False) as (pool, clock), _request(pool, clock, "POST", url, headers, body, policy) as (answer, _):
         return answer.status
 
 
@@ -122,9 +122,7 @@ def _refuse_status(answer: Answer) -> None:
     raise MissingFile(f"{where} answered {answer.status} in place of a file; check that the URL can be opened without signing in.")
 
 
-def _receive(
-    answer: Answer, pieces: Iterable[bytes], write: Callable[[bytes], object], policy: FetchPolicy, is_cancelled: Callable[[], bool]
-) -> None:
+def _receive(answer: Answer, pieces: Iterable[bytes], write: Callable[[bytes], object], policy: FetchPolicy, clock: Clock) -> None:
     """Hand the body on, refusing one that is too large, encoded, too slow, or shorter than announced."""
     where = _shown(answer.url)
     if answer.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
@@ -134,8 +132,7 @@ def _receive(
         raise _too_large(where, policy)
     started, received = time.monotonic(), 0
     for piece in pieces:
-        if is_cancelled():
-            raise RenderCancelled("The job was cancelled while its input was fetched.")
+        clock.check()
         received += len(piece)
         if received > policy.max_bytes:
             raise _too_large(where, policy)

@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,10 +17,13 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from orchestrator.errors import FetchFailed, UrlRefused
+from orchestrator.errors import FetchFailed, RenderCancelled, UrlRefused
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+POLL_S = 0.5
+"""How often who waits for a server looks whether the answer is still wanted, s."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -126,8 +129,9 @@ def _embedded(address: IpAddress) -> IpAddress:
 class Clock:
     """The moment by which the next bytes must be there, set anew for each phase of an exchange."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_cancelled: Callable[[], bool]) -> None:
         self._deadline = float("inf")
+        self._is_cancelled = is_cancelled
 
     def allow(self, seconds: float) -> None:
         """Set the deadline."""
@@ -139,6 +143,15 @@ class Clock:
         if left_s <= 0:
             raise httpcore.ReadTimeout("the deadline passed")
         return left_s
+
+    def check(self) -> None:
+        """Look whether the exchange is still wanted.
+
+        Raises:
+            RenderCancelled: it is not.
+        """
+        if self._is_cancelled():
+            raise RenderCancelled("It was cancelled while a file was fetched.")
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
@@ -175,7 +188,12 @@ class _TimedStream(httpcore.NetworkStream):
         self._clock = clock
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._clock.left_s())
+        while True:
+            left_s = self._clock.left_s()
+            try:
+                return self._inner.read(max_bytes, min(POLL_S, left_s))
+            except httpcore.ReadTimeout:
+                self._clock.check()
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, self._clock.left_s())
@@ -203,9 +221,9 @@ def _resolve(host: str, port: int, policy: FetchPolicy) -> list[IpAddress]:
 
 
 @contextmanager
-def connections(policy: FetchPolicy) -> Iterator[tuple[httpcore.ConnectionPool, Clock]]:
+def connections(policy: FetchPolicy, is_cancelled: Callable[[], bool]) -> Iterator[tuple[httpcore.ConnectionPool, Clock]]:
     """Give connections to checked addresses, and the clock that they go by."""
-    clock = Clock()
+    clock = Clock(is_cancelled)
     backend = _CheckedBackend(policy, clock)
     with httpcore.ConnectionPool(ssl_context=ssl.create_default_context(), network_backend=backend, max_keepalive_connections=0) as pool:
         yield pool, clock

@@ -245,6 +245,15 @@ def test_cancelled_download_stops(site: str) -> None:
     assert len(pieces) <= 5
 
 
+def test_cancelling_does_not_wait_for_a_server_that_says_nothing() -> None:
+    patient = FetchPolicy(networks=LOOPBACK, first_byte_s=60)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(RenderCancelled):
+            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4", len, patient, lambda: time.monotonic() > started + 0.3)
+        assert time.monotonic() < started + 2
+
+
 def test_nothing_that_listens_there_is_a_failure_that_may_pass() -> None:
     with pytest.raises(FetchFailed):
         fetched("http://127.0.0.1:1/clip.mp4")

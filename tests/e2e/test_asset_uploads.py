@@ -126,8 +126,33 @@ def test_link_lets_nobody_do_anything_else(service: Service, speech: bytes) -> N
     assert httpx.delete(link["uploadUrl"]).status_code == 401
     put(link, speech)
     theirs = httpx.post(f"{service.url}/v2/assets", json={"url": link["url"]}, headers={"x-api-key": OTHER_KEY}, timeout=60)
-    assert theirs.status_code >= 400 and "Nothing" not in theirs.text, "another key's uploads are as if they were not there"
+    nowhere = service.http.post("/v2/assets", json={"url": link["url"].rpartition("/")[0] + "/6533643b-aceb-4c40-967e-d9ba9baac39e"})
+    assert (theirs.status_code, theirs.json()) == (404, nowhere.json()), "another key's uploads are as if they were not there"
     assert register(service, link).status_code == 201
+
+
+def test_upload_of_another_size_is_refused_before_it_is_sent(service: Service, speech: bytes) -> None:
+    parts = urlsplit(announced(service, len(speech))["uploadUrl"])
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: audio/wav\r\nExpect: 100-continue\r\n"
+        connection.sendall(f"{head}Content-Length: {len(speech) + 1}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_hosts_that_share_a_folder_share_uploads(triton: LocalTriton, tmp_path: Path, clip: Path, speech: bytes) -> None:
+    """With a jobs' database of each host's own here: uploads need none."""
+    with serving(triton.grpc_address, tmp_path, LIPSYNC_HOST_NAME="one") as one:
+        other_folder = tmp_path / "other"
+        with serving(triton.grpc_address, other_folder, LIPSYNC_HOST_NAME="other", LIPSYNC_DATA=str(one.data)) as other:
+            links = [announced(one, clip.stat().st_size, "clip.mp4", "video/mp4"), announced(other, len(speech))]
+            sent = ((links[0], other, clip.read_bytes(), "video/mp4"), (links[1], one, speech, "audio/wav"))
+            for link, host, content, content_type in sent:
+                moved = {"uploadUrl": host.url + link["uploadUrl"].partition(str(urlsplit(link["uploadUrl"]).netloc))[2]}
+                assert put(moved, content, content_type).status_code == 200
+            film, voice = (register(one, link, type=kind).json()["id"] for link, kind in zip(links, ("VIDEO", "AUDIO"), strict=True))
+            given = [{"type": "video", "assetId": film}, {"type": "audio", "assetId": voice}]
+            job = other.http.post("/v2/generate", json={"model": "lipsync-2", "input": given}).json()
+            assert other.ended(job["id"])["status"] == "COMPLETED"
 
 
 def test_upload_that_is_broken_off_leaves_nothing(service: Service, speech: bytes) -> None:

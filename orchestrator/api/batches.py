@@ -97,7 +97,7 @@ def start_batch(batch: Batch, context: Context) -> Batch:
 def _hand_over(item: BatchItem, key: str, owner: str, context: Context) -> BatchItem:
     try:
         spec = build_spec(parse_body(GenerateRequest, item.payload), context, owner, priority="batch")
-        return item.model_copy(update={"job_id": context.service.submit(spec, idempotency_key=key).id})
+        return item.model_copy(update={"job_id": context.service.accept(spec, idempotency_key=key)})
     except (RenderError, Problem) as exc:  # the latter where another version of this program accepted it
         if isinstance(exc, RenderError) and exc.retryable:
             raise
@@ -110,11 +110,10 @@ def _is_open(item: BatchItem) -> bool:
 
 def batch_jobs(batch: Batch, context: Context) -> Iterator[tuple[BatchItem, JobView | None]]:
     """Yield a batch's requests with their jobs; None for one that was deleted."""
+    ids = [item.job_id for item in batch.items if item.job_id is not None]
+    found = {view.id: view for view in context.service.find(ids=ids, limit=len(ids))}
     for item in batch.items:
-        try:
-            yield item, context.service.get(item.job_id) if item.job_id is not None else None
-        except UnknownJob:
-            yield item, None
+        yield item, found.get(item.job_id or "")
 
 
 def has_ended(found: Iterable[tuple[BatchItem, JobView | None]]) -> bool:

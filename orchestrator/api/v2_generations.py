@@ -1,6 +1,5 @@
 """`/v2/generations`: the list of jobs, and sync.so's newer paths to one of them."""
 
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
@@ -12,7 +11,7 @@ from orchestrator.api.problems import V2Error, error_responses, refuse_repeated,
 from orchestrator.api.v2 import API_KEY, JobId
 from orchestrator.api.v2_jobs import STATUS, generation
 from orchestrator.api.v2_schema import Generation, GenerationCount, GenerationStatus, Moment, Unpacked, listed, split
-from orchestrator.errors import NotReady, UnknownJob
+from orchestrator.errors import NotReady
 from orchestrator.jobs.model import FINAL_STATES, JobState, JobView
 
 _ANY: tuple[JobState | None, ...] = (None,)
@@ -51,11 +50,8 @@ def generations_router(context: Context) -> APIRouter:
             bounds = [before, None if cursor is None else context.service.get(cursor, owner).created_at]
             first = min((bound for bound in bounds if bound is not None), default=None)
             if wanted:
-                views = []
-                for job_id in dict.fromkeys(wanted):
-                    with suppress(UnknownJob):
-                        views.append(context.service.get(job_id, owner))
-                views = [view for view in views if view.state in (states or (view.state,)) and (first is None or view.created_at < first)]
+                views = context.service.find(ids=wanted, owner=owner, limit=len(wanted), before=first)
+                views = [view for view in views if view.state in (states or (view.state,))]
             else:
                 views = [
                     view

@@ -7,7 +7,7 @@ job: a repeated attempt, and a job that goes on after a shutdown, is a new one.
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,12 +191,15 @@ class Ledger:
         state: JobState | None,
         limit: int,
         before: datetime | None,
+        ids: Collection[str] | None,
     ) -> list[JobView]:
         """Return jobs, newest first."""
         wanted = {"interface": interface, "client_code": client_code, "owner": owner, "state": state}
         query = sa.select(JOBS).where(*(JOBS.c[name] == value for name, value in wanted.items() if value is not None))
         if before is not None:
             query = query.where(JOBS.c.created_at < before.timestamp())
+        if ids is not None:
+            query = query.where(JOBS.c.id.in_(ids))
         with self._read() as connection:
             rows = connection.execute(query.order_by(JOBS.c.created_at.desc(), JOBS.c.id).limit(limit)).mappings().all()
             positions: dict[str, int] = {}

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -106,7 +106,11 @@ class JobService:
         self._engine.close()
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> JobView:
-        """Accept a job; it is on disk when this returns. The same key with the same spec (per owner) returns the job that is there.
+        """Accept a job and return it. See `accept`."""
+        return self.get(self.accept(spec, idempotency_key=idempotency_key))
+
+    def accept(self, spec: JobSpec, *, idempotency_key: str | None = None) -> str:
+        """Accept a job and return its id; it is on disk then. The same key with the same spec (per owner) is the job that is there.
 
         Raises:
             InvalidOption: an option has a value that the pipeline does not have.
@@ -128,7 +132,7 @@ class JobService:
         job_id, is_new = self._ledger.insert(str(uuid.uuid4()), spec, priority, idempotency_key, self._settings.max_queued_jobs)
         if is_new and self._is_running:  # else the next start puts it in line
             self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
-        return self.get(job_id)
+        return job_id
 
     def has_model(self, role: str) -> bool:
         """Tell whether Triton has a model for a role, as far as can be told now: True while Triton does not answer."""
@@ -154,9 +158,10 @@ class JobService:
         state: JobState | None = None,
         limit: int = 50,
         before: datetime | None = None,
+        ids: Collection[str] | None = None,
     ) -> list[JobView]:
-        """Return jobs, newest first; `before` (a `created_at`) pages on."""
-        found = self._ledger.find(interface=interface, client_code=client_code, owner=owner, state=state, limit=limit, before=before)
+        """Return jobs, newest first; `before` (a `created_at`) pages on, `ids` are the only ones looked for."""
+        found = self._ledger.find(interface=interface, client_code=client_code, owner=owner, state=state, limit=limit, before=before, ids=ids)
         return self._estimated(found)
 
     def count(self, *, interface: str, owner: str | None = None, states: Sequence[JobState] = ()) -> int:

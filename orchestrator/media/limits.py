@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,10 @@ class MediaSummary:
     has_audio: bool = False
 
 
+KNOWN_FILES = 1024
+"""So many files' summaries are kept: the hundreds of requests of a batch name the same few assets, and are checked twice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """How long the inputs of a render are, by their headers."""
@@ -62,11 +67,17 @@ class Lengths:
 
 
 def summarise(path: Path) -> MediaSummary:
-    """Read what a media file is.
+    """Read what a media file is; of one that was looked at lately, and has not changed, it is known.
 
     Raises:
         InputError: the file is missing, not media, damaged, or has neither picture nor sound.
     """
+    status = path.stat() if path.is_file() else None
+    return _summarise(path, None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(KNOWN_FILES)
+def _summarise(path: Path, _mark: tuple[int, int, int] | None) -> MediaSummary:
     with open_media(path) as container:
         names = format_of(container).split(",")
         name = "mp4" if "mp4" in names else names[0]

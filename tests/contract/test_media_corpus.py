@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import EmptyStream, InputError, LimitExceeded, UnreadableMedia
+from orchestrator.media import limits
 from orchestrator.media.audio import read_samples, read_speech, speech_samples
 from orchestrator.media.limits import summarise
 from orchestrator.media.mix import Background, SoundPiece, mixed
@@ -244,6 +245,20 @@ def test_mp4_whose_frames_all_last_nothing_is_shown_at_the_rate_of_its_header(fr
 
 def test_recording_whose_clock_began_long_before_it_is_as_long_as_it_is(tmp_path: Path) -> None:
     assert summarise(make_clip(tmp_path / "clip.mkv", Clip(first_tick=2**31))).duration_s == Fraction(6, 5)
+
+
+def test_file_that_has_changed_is_looked_at_again_and_one_that_has_not_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_clip(tmp_path / "clip.mkv", Clip())
+    first = summarise(path)
+    with monkeypatch.context() as closed:
+        closed.setattr(limits, "open_media", lambda path: pytest.fail("it is opened again"))
+        assert summarise(path) == first
+    make_sound(path, Sound("aac", 48_000, sample_format="fltp"))
+    assert (first.kind, summarise(path).kind) == ("VIDEO", "AUDIO")
+    path.write_bytes(b"no media")
+    for _ in range(2):
+        with pytest.raises(UnreadableMedia):
+            summarise(path)
 
 
 @pytest.mark.parametrize("sar", [Fraction(1, 100), Fraction(64, 45), Fraction(12, 11), Fraction(255, 1)])

@@ -71,6 +71,8 @@ def test_job_is_what_a_render_is_and_says_how_far_it_is(
         wait_for(service, second.id, is_over)
         assert model_use(client, "face_detector").inference_count > 0
         assert [view.id for view in service.find()] == [second.id, job.id]
+        assert [view.id for view in service.find(ids=[job.id, "none", job.id])] == [job.id]
+        assert not service.find(ids=[])
         assert [view.id for view in service.find(before=service.get(second.id).created_at)] == [job.id]
         registry = CollectorRegistry()
         service.register_metrics(registry)

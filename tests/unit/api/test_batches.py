@@ -1,7 +1,7 @@
 """Batches of which nobody asks any more."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,6 @@ import pytest
 
 from orchestrator.api import batches as batches_module
 from orchestrator.api.batches import BatchAnnouncer
-from orchestrator.errors import UnknownJob
 from orchestrator.jobs.records import Batch, BatchItem, Records, new_id
 from tests.programs import wait_until
 
@@ -24,15 +23,13 @@ class Jobs:
 
     def __init__(self, *known: str) -> None:
         self.known = known
-        self.asked = 0
+        self.asked = list[int]()
 
-    def get(self, job_id: str) -> Any:
-        self.asked += 1
-        if job_id == "broken":
+    def find(self, *, ids: Sequence[str], limit: int) -> list[Any]:
+        self.asked.append(limit)
+        if "broken" in ids:
             raise RuntimeError("a mistake")
-        if job_id not in self.known:
-            raise UnknownJob(job_id)
-        return SimpleNamespace(state="queued" if job_id == "waiting" else "completed")
+        return [SimpleNamespace(id=known, state="queued" if known == "waiting" else "completed") for known in self.known if known in ids]
 
 
 def batch(*jobs: str, age: timedelta = 2 * HOUR, is_announced: bool = True) -> Batch:
@@ -68,12 +65,12 @@ def test_batch_goes_when_it_is_old_and_none_of_its_jobs_is_known(tmp_path: Path)
     assert {one.id for one in records.all()} == {young.id, known.id, unannounced.id}
 
 
-def test_jobs_behind_the_first_that_waits_are_not_asked_for(tmp_path: Path) -> None:
+def test_jobs_are_asked_for_together(tmp_path: Path) -> None:
     records, jobs = Records(tmp_path, Batch), Jobs("waiting", "known")
     records.save(batch("waiting", *["known"] * 499, is_announced=False))
     with announcing(records, jobs):
-        wait_until(lambda: jobs.asked > 0, "it is looked at")
-    assert jobs.asked < 100
+        wait_until(lambda: bool(jobs.asked), "it is looked at")
+    assert set(jobs.asked) == {500}
 
 
 def test_batch_of_which_something_is_wrong_is_nothing_to_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

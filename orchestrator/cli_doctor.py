@@ -1,6 +1,8 @@
 """`lipsync doctor`: is everything there, does it work, and where does it run?"""
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -49,6 +51,7 @@ def doctor_command(
     if all(check.ok for check in checks):
         check, found = check_models(settings)
         checks.append(check)
+    checks.insert(0, check_data(settings))  # which keeps no model from being tested
     ok = all(check.ok for check in checks)
     if as_json:
         print(json.dumps({"ok": ok, "checks": [asdict(check) for check in checks], "triton": asdict(found) if found else None}, indent=1))
@@ -72,6 +75,18 @@ def check_host(settings: Settings) -> list[Check]:
         if not missing
         else Check("model repository", False, f"{settings.model_repository} lacks {' and '.join(missing)}; run `lipsync models install`"),
     ]
+
+
+def check_data(settings: Settings) -> Check:
+    """Look whether jobs and results can be written; the folder is made when something is."""
+    folder = settings.data
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Check("data folder", False, f"{folder} cannot be written; check {there} and its owner, or set LIPSYNC_DATA to another folder")
+    free_bytes, floor_bytes = shutil.disk_usage(there).free, settings.free_space_floor_bytes
+    if free_bytes < floor_bytes:
+        return Check("data folder", False, f"{folder} has {free_bytes / 1e9:.1f} GB of space left, less than {floor_bytes / 1e9:.1f}; free some")
+    return Check("data folder", True, f"{folder}, {free_bytes / 1e9:.1f} GB of space left")
 
 
 def outdated_models(repository: Path) -> str:

@@ -71,7 +71,10 @@ def _listening_host(text: str) -> str:
 def _place(path: Path) -> Path:
     if str(path) != str(path).strip():
         raise ValueError("must be a path without blanks at its ends")
-    return path
+    try:
+        return path.expanduser()  # what a shell does with ~ nobody does in a file of variables
+    except RuntimeError:
+        raise ValueError("begins with ~ and the name of a user who is not on this host; write the whole path") from None
 
 
 Address = Annotated[str, AfterValidator(_address)]

@@ -7,6 +7,8 @@ import pytest
 
 from deploy.local.gpu import gpu_expected
 from deploy.local.server import LocalTriton
+from orchestrator import cli_doctor
+from orchestrator.settings import Settings
 from tests.programs import lipsync
 
 
@@ -15,7 +17,7 @@ def test_doctor_starts_triton_tests_every_role_and_shows_where_it_runs() -> None
     done = lipsync("doctor", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert [check["ok"] for check in report["checks"]] == [True] * 6
+    assert [check["ok"] for check in report["checks"]] == [True] * 7
     [nvenc] = [check["detail"] for check in report["checks"] if check["name"] == "NVENC"]
     assert "h264_nvenc" in nvenc and "av1_nvenc" in nvenc
     role = report["triton"]["roles"]["lip_sync"]
@@ -28,6 +30,22 @@ def test_doctor_prints_a_table_for_a_triton_elsewhere(triton: LocalTriton) -> No
     assert "face_detector, lip_sync, voice_activity passed on Triton 2.51.0" in done.stdout
     for words in ("pack", "centerface", "mouth-warp", "licence", "CPUExecutionProvider", "ms an item, batch 1"):
         assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("data", "floor_bytes", "detail"),
+    [
+        ("new/deep", 0, "of space left"),
+        ("file", 0, "cannot be written; check"),
+        ("file/data", 0, "cannot be written; check"),
+        ("new", 1 << 60, "GB of space left, less than 1152921504.6; free some"),
+    ],
+)
+def test_doctor_looks_at_the_data_folder_and_makes_none(data: str, floor_bytes: int, detail: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = cli_doctor.check_data(Settings(data=tmp_path / data, free_space_floor_bytes=floor_bytes))
+    assert (check.name, check.ok, detail in check.detail) == ("data folder", detail == "of space left", True), check.detail
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_doctor_fails_with_the_code_when_triton_is_not_there() -> None:

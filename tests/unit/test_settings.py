@@ -1,6 +1,7 @@
 """Settings that were mistyped, or left empty."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -88,3 +89,12 @@ def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
     for variable in variables:
         monkeypatch.setenv(variable, "")
     assert Settings() == unset, "an empty folder would be the one the service was started in"
+
+
+def test_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    monkeypatch.setenv("LIPSYNC_DATA", "~/lipsync")
+    assert Settings().data == Path("/home/anna/lipsync")
+    monkeypatch.setenv("LIPSYNC_DATA", "~nobody-of-this-name/lipsync")
+    with pytest.raises(ValidationError, match="write the whole path"):
+        Settings()

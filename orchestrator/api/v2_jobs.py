@@ -20,6 +20,7 @@ from orchestrator.api.v2_schema import (
     GenerationStatus,
     Options,
     Progress,
+    SegmentOptions,
     SpeakerImageInput,
     VideoInput,
 )
@@ -62,8 +63,7 @@ def render_options(options: Options | None) -> RenderOptions:
             value = given.pop(name)
             if given.setdefault(ours, value) != value:
                 raise InvalidOption(f"options.{ours} and options.{name} contradict each other; give one of them.")
-    asked = None if options is None else options.active_speaker_detection
-    chosen = _speaker(asked) if isinstance(asked, ActiveSpeaker) else {}  # a bool asks for what is done anyway
+    chosen = _speaker(None if options is None else options.active_speaker_detection)
     if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
         raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")
     for name, value in given.items():
@@ -87,12 +87,14 @@ def _checked(chosen: Mapping[str, Any]) -> RenderOptions:
     return result
 
 
-def _speaker(asked: ActiveSpeaker) -> dict[str, Any]:
-    """Return what sync.so's way of choosing a speaker is called here.
+def _speaker(asked: ActiveSpeaker | bool | None) -> dict[str, Any]:
+    """Return what sync.so's way of choosing a speaker is called here; nothing where it asks for what is done anyway.
 
     Raises:
         InvalidOption: it says several things at once, or not enough.
     """
+    if not isinstance(asked, ActiveSpeaker):
+        return {}
     ways = [asked.auto_detect or None, asked.coordinates, asked.bounding_boxes]
     if sum(way is not None for way in ways) > 1:
         raise InvalidOption("options.active_speaker_detection takes one of auto_detect, coordinates and bounding_boxes.")
@@ -156,7 +158,8 @@ def build_spec(
     if request.segments:
         named = [item.refId for item in request.input if isinstance(item, AudioInput)]
         references = named if audio is None else [UPLOADED_REF_ID, *named]
-        options = _with_segments(options, request.segments, references)
+        options, speeches = _with_segments(options, request.segments, references, speeches)
+        (speech, _), *others = speeches
     check_voices(options, [other_speaker for _, other_speaker in others])
     lengths = check_local(video, [source for source, _ in speeches], context.media_limits)
     if isinstance(portrait, Path):
@@ -180,8 +183,16 @@ def build_spec(
     )
 
 
-def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], references: Sequence[str | None]) -> RenderOptions:
-    """Return options with sync.so's segments; `references` are the names of the audio inputs, in order.
+def _with_segments(
+    options: RenderOptions, asked: Sequence[GenerationSegment], references: Sequence[str | None], speeches: Sequence[tuple[str | Path, str]]
+) -> tuple[RenderOptions, list[tuple[str | Path, str]]]:
+    """Return options with sync.so's segments, and what is said by whom: a speech of several speakers comes once for each.
+
+    Args:
+        options: of the request; they name the first speech's speaker.
+        asked: the segments.
+        references: the names of the audio inputs, in order.
+        speeches: these, each with its speaker, "" for the first one's.
 
     Raises:
         InvalidOption: a segment has no audio input, or is otherwise wrong.
@@ -192,29 +203,35 @@ def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], r
         raise InvalidOption("Two audio inputs have the same refId; give each one of its own.")
     chosen = options.model_dump(exclude_unset=True)
     usual_mode = chosen.pop("sync_mode", None)
-    segments = []
+    segments, tracks = [], list[tuple[int, str]]()
     for number, segment in enumerate(asked, 1):
-        crop, own = segment.audioInput, {name: value for name, value in (segment.optionsOverride or {}).items() if value is not None}
-        if unknown := sorted(own.keys() - {"sync_mode"}):
-            raise InvalidOption(
-                f"optionsOverride.{unknown[0]} of segment {number} is not supported here, only sync_mode is; leave it out, "
-                "and let the audio input's speaker say who speaks."
-            )
+        crop, own = segment.audioInput, segment.optionsOverride or SegmentOptions()
         if crop.refId not in references:
             raise InvalidOption(f"Segment {number} has the refId of no audio input; use one that an audio input has.")
         if (crop.startTime is None) != (crop.endTime is None):
             raise InvalidOption(f"The audioInput of segment {number} has one of startTime and endTime; give both or none.")
+        speech = references.index(crop.refId)
+        who = _speaker(own.active_speaker_detection)
+        if "speaker_boxes" in who:
+            raise InvalidOption(f"Segment {number} says by boxes who speaks; give coordinates, or the boxes in options for the whole video.")
+        track = speech, who.get("speaker") or speeches[speech][1] or options.speaker
+        if track not in tracks:
+            tracks.append(track)
         segments.append(
             {
                 "start": segment.startTime,
                 "end": segment.endTime,
-                "audio": references.index(crop.refId) + 1,
+                "audio": tracks.index(track) + 1,
                 "audio_start": crop.startTime or 0.0,
                 "audio_end": crop.endTime,
-                "sync_mode": own.get("sync_mode", usual_mode),
+                "sync_mode": own.sync_mode or usual_mode,
             }
         )
-    return _checked({**chosen, "segments": segments})
+    if unused := sorted(set(range(len(speeches))) - {speech for speech, _ in tracks}):
+        raise InvalidOption(f"Audio input {unused[0] + 1} is in no segment; give it one, or leave it out.")
+    first = tracks[0][1]
+    said = [(speeches[speech][0], "" if speaker == first else speaker) for speech, speaker in tracks]
+    return _checked({**chosen, "speaker": first, "segments": segments}), said
 
 
 def generation(view: JobView, context: Context, base_url: str) -> Generation:

@@ -11,6 +11,7 @@ from orchestrator.media.limits import MediaKind
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.passages import MOST_SEGMENTS
 from orchestrator.pipeline.speakers import Boxes, Speaker
+from orchestrator.pipeline.timeline import SyncMode
 
 GenerationStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED", "REJECTED"]
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "FAILED"]
@@ -121,6 +122,11 @@ class ActiveSpeaker(_Request):
     bounding_boxes: Boxes | None = Field(None, description="[x1, y1, x2, y2] for each frame of the video, or null.")
 
 
+def _without_nulls(value: Any) -> Any:
+    """Take null for an option that is not given, as sync.so's SDK may send it."""
+    return {name: given for name, given in value.items() if given is not None} if isinstance(value, dict) else value
+
+
 class Options(RenderOptions):
     """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
@@ -130,11 +136,16 @@ class Options(RenderOptions):
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
     prompt: str | None = Field(None, description="Not supported.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, value: Any) -> Any:
-        """Take null for an option that is not given, as sync.so's SDK may send it."""
-        return {name: given for name, given in value.items() if given is not None} if isinstance(value, dict) else value
+    _nulls = model_validator(mode="before")(_without_nulls)
+
+
+class SegmentOptions(_Request):
+    """Options that a segment has of its own."""
+
+    sync_mode: SyncMode | None = Field(None, description="How the part of the video becomes as long as what is said.")
+    active_speaker_detection: ActiveSpeaker | bool | None = Field(None, description="Who speaks there: no boxes.")
+
+    _nulls = model_validator(mode="before")(_without_nulls)
 
 
 class SegmentAudio(_Request):
@@ -151,7 +162,7 @@ class GenerationSegment(_Request):
     startTime: float = Field(ge=0, description="s of the video")
     endTime: float = Field(ge=0, description="Behind startTime. Where no sync_mode is given, speech that is longer is cut.")
     audioInput: SegmentAudio
-    optionsOverride: dict[str, Any] | None = Field(None, description="Of options, sync_mode alone; who speaks is said by the audio input's speaker.")
+    optionsOverride: SegmentOptions | None = None
 
 
 class GenerateRequest(_Request):

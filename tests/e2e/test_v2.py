@@ -18,7 +18,7 @@ from sync.common import ActiveSpeaker, Audio, BatchResponse, ElevenLabs, Generat
 from sync.common.errors import BadRequestError, NotFoundError, UnauthorizedError
 
 from deploy.local.server import LocalTriton
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
 from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, receiving, serving, sharing
 from tests.programs import wait_until
 
@@ -273,6 +273,31 @@ def test_segments_of_the_sdk_have_their_audio_and_the_rest_stays(service: Servic
     assert (job["status"], job["progress"]["framesPassedThrough"]) == ("COMPLETED", 15)
 
 
+def test_segment_may_say_by_itself_who_speaks(service: Service, pair: Path, media: Path) -> None:
+    def who(x: float) -> dict[str, object]:
+        return {"active_speaker_detection": {"frame_number": 0, "coordinates": [x, 110]}}
+
+    def segment(start_s: float, end_s: float, **override: object) -> dict[str, object]:
+        return {"startTime": start_s, "endTime": end_s, "audioInput": {"refId": "audio"}, "optionsOverride": override}
+
+    segments = [segment(0, 0.2, **who(390)), segment(0.2, 0.4, **who(128)), segment(0.4, 0.6, **who(390))]
+    fields = {
+        "model": "lipsync-2",
+        "segments": json.dumps(segments),
+        "options": json.dumps({"codec": "ffv1", "container": "mkv", "voice_activity": False}),
+    }
+    files = {"video": pair.read_bytes(), "audio": (media / "speech.wav").read_bytes()}
+    job = service.ended(service.http.post("/v2/generate", data=fields, files=files).raise_for_status().json()["id"])
+    assert (job["status"], job["error"]) == ("COMPLETED", None)
+    result = media / "two.mkv"
+    result.write_bytes(httpx.get(job["outputUrl"]).content)
+    changed = (pictures_in(result) != pictures_in(pair))[:, :256]
+    result.unlink()
+    left, right = (changed[:, :, half].any((1, 2)) for half in (slice(256), slice(256, None)))
+    assert left[6:9].all() and not left[[*range(5), *range(10, 15)]].any()
+    assert right[[*range(1, 4), *range(11, 14)]].all() and not right[5:10].any()
+
+
 def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: Service, assets: dict[str, str]) -> None:
     video, audio = {"type": "video", "assetId": assets["clip.mp4"]}, {"type": "audio", "assetId": assets["speech.wav"]}
     good = {"model": "lipsync-2", "input": [video, audio]}
@@ -291,7 +316,9 @@ def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: S
         (named | {"segments": [SEGMENT | {"audioInput": {"refId": "b"}}]}, 400, "refId of no audio input"),
         (named | {"segments": [SEGMENT | {"endTime": 0}]}, 400, "segments"),
         (named | {"segments": [SEGMENT | {"audioInput": {"refId": "a", "startTime": 1}}]}, 400, "both or none"),
-        (named | {"segments": [SEGMENT | {"optionsOverride": {"temperature": 1}}]}, 400, "optionsOverride"),
+        (named | {"segments": [SEGMENT | {"optionsOverride": {"temperature": 1}}]}, 400, "optionsOverride.temperature"),
+        (named | {"segments": [SEGMENT | {"optionsOverride": {"active_speaker_detection": {"bounding_boxes": [[1, 2, 30, 40]]}}}]}, 400, "by boxes"),
+        (named | {"input": [*named["input"], audio | {"refId": "b"}], "segments": [SEGMENT]}, 400, "Audio input 2 is in no segment"),
         (named | {"segments": [SEGMENT, SEGMENT]}, 400, "overlap"),
         (named | {"input": [video, *2 * [audio | {"refId": "a"}]], "segments": [SEGMENT]}, 400, "same refId"),
         (named | {"segments": [SEGMENT], "options": {"segments": [{"start": 0, "end": 1}]}}, 400, "say the same"),

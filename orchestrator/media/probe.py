@@ -1,7 +1,7 @@
 """What a video file is: sizes, clock and colour, read from its header, and whether the file is all there."""
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from orchestrator.media.formats import PixelLayout
 from orchestrator.media.light import Light
 from orchestrator.media.orientation import orientation_of
 from orchestrator.media.streams import main_video
+from orchestrator.media.tags import NO_TAGS, Tags, tags_of
 from orchestrator.media.times import MAX_FRAME_RATE, header_rate
 from orchestrator.settings import DecoderChoice
 from preprocess.orientation import UPRIGHT, Orientation
@@ -113,6 +114,8 @@ class VideoInfo:
     """Whether alpha goes on to the output; else the pictures are laid over black."""
     decoder: DecoderChoice = "software"
     """What decodes it; NVDEC only where the pictures are the same, see `nvdec.accelerator`."""
+    tags: Tags = field(default=NO_TAGS, compare=False)
+    """What it says of itself, its sound's language aside; its chapters' times are counted from its first picture."""
 
     @property
     def may_jump(self) -> bool:
@@ -203,6 +206,8 @@ def probe_video(path: Path) -> VideoInfo:
         if not is_still:
             _refuse_truncated(container, stream, path)
         colour = BT709 if _is_rgb(frame.format.name) else _colour_tags(stream).or_else(declared)
+        start_s = _start_s(container, frame)
+        first_s = start_s + Fraction(container.start_time or 0, av.time_base)
         return VideoInfo(
             path=path,
             stream_index=stream_index,
@@ -217,10 +222,11 @@ def probe_video(path: Path) -> VideoInfo:
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1) or Fraction(1),
             is_still=is_still,
             container=format_of(container),
-            start_s=_start_s(container, frame),
+            start_s=start_s,
             is_interlaced=frame.interlaced_frame or (second is not None and second.interlaced_frame),
             light=Light.of(described) if colour.transfer in _HDR else None,
             has_alpha=has_alpha(frame.format.name) and not (_is_rgb(frame.format.name) and is_opaque(frame)),
+            tags=tags_of(container, stream_index, first_s, is_still=is_still),
         )
 
 

@@ -5,13 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import av
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
-
-from orchestrator.media.container import open_media
-from orchestrator.media.probe import VideoInfo
 
 _WORK = ("title", "artist", "album_artist", "author", "composer", "performer", "publisher", "album", "show", "genre", "date", "copyright")
 _ABOUT = ("keywords", "comment", "description", "synopsis")
@@ -49,21 +45,21 @@ class Tags:
 NO_TAGS = Tags()
 
 
-def read_tags(info: VideoInfo) -> Tags:
-    """Read a source's tags, except its sound's language; its chapters' times are counted from its first picture.
+def tags_of(container: InputContainer, stream_index: int, first_s: Fraction, *, is_still: bool) -> Tags:
+    """Return a file's tags, except its sound's language.
 
-    Raises:
-        MissingFile, UnreadableMedia: it cannot be read again.
+    Args:
+        container: the file.
+        stream_index: of its pictures.
+        first_s: when the first one is shown, s of the file's clock; chapters' times are counted from there.
+        is_still: whether it is a single picture, which has no chapters.
     """
-    with open_media(info.path) as container:
-        work = {name.lower(): _text(value) for name, value in container.metadata.items() if name.lower() in (*_WORK, *_ABOUT)}
-        chapters = []
-        if not info.is_still:
-            first_s = Fraction(container.start_time or 0, av.time_base) + info.start_s
-            for chapter in container.chapters()[:MAX_CHAPTERS]:
-                start_s = max(Fraction(0), chapter["start"] * Fraction(chapter["time_base"] or 0) - first_s)
-                chapters.append(Chapter(start_s, _text(chapter["metadata"].get("title", ""))))
-        language = language_of(container.streams[info.stream_index].metadata)
+    work = {name.lower(): _text(value) for name, value in container.metadata.items() if name.lower() in (*_WORK, *_ABOUT)}
+    chapters = []
+    for chapter in () if is_still else container.chapters()[:MAX_CHAPTERS]:
+        start_s = max(Fraction(0), chapter["start"] * Fraction(chapter["time_base"] or 0) - first_s)
+        chapters.append(Chapter(start_s, _text(chapter["metadata"].get("title", ""))))
+    language = language_of(container.streams[stream_index].metadata)
     return Tags({name: text for name, text in work.items() if text}, language, None, tuple(sorted(chapters, key=lambda chapter: chapter.start_s)))
 
 

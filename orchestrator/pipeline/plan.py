@@ -16,7 +16,6 @@ from orchestrator.media.limits import UNLIMITED, Lengths, MediaLimits, too_many_
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, bits_of, probe_video
-from orchestrator.media.tags import NO_TAGS, Tags, read_tags
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.passages import check_segments, placed, said_in, stretches_of
 from orchestrator.pipeline.progress import OnProgress, StageClock
@@ -44,8 +43,6 @@ class RenderPlan:
     """(h, w, 3) RGB, a picture of the speaker; None where the options choose him."""
     said_s: tuple[Fraction, ...] = ()
     """By segment, how long what is to be said there is, s."""
-    tags: Tags = NO_TAGS
-    """What the source says of itself, its chapters by its own time."""
 
     @property
     def speech_s(self) -> Fraction:
@@ -155,7 +152,7 @@ def plan_render(
     if speech_frames > limits.max_frames:
         raise too_many_frames(speech_frames, limits)
     portrait = None if speaker_image is None else read_reference(speaker_image)
-    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait, said_s, read_tags(info))
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait, said_s)
 
 
 def check_voices(options: RenderOptions, speakers: Sequence[str]) -> list[int]:

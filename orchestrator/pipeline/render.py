@@ -267,11 +267,11 @@ def _tags(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Tags:
     languages = {voice.speech.info.language for voice in plan.voices}
     is_one = len(languages) == 1 and plan.options.segments is None and plan.options.background_audio is None
     chapters = []
-    for chapter in plan.tags.chapters:
+    for chapter in plan.info.tags.chapters:
         seen = np.flatnonzero(shown.source >= analysis.times.nearest(chapter.start_s))
         if len(seen):
             chapters.append(replace(chapter, start_s=shown.clock.time_s(int(seen[0]))))
-    return replace(plan.tags, sound_language=languages.pop() if is_one else None, chapters=tuple(chapters))
+    return replace(plan.info.tags, sound_language=languages.pop() if is_one else None, chapters=tuple(chapters))
 
 
 def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:

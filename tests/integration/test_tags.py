@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.inference.client import TritonClient
 from orchestrator.media.probe import probe_video
-from orchestrator.media.tags import MAX_CHARACTERS, language_of, read_tags
+from orchestrator.media.tags import MAX_CHARACTERS, language_of
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
@@ -116,5 +116,5 @@ def test_what_no_container_takes_is_left_out(clip: Path, tmp_path: Path) -> None
     data = path.read_bytes()
     assert data.count(b"late") == 1
     path.write_bytes(data.replace(b"late", b"\xff\xfe\x80e"))
-    tags = read_tags(probe_video(path))
+    tags = probe_video(path).tags
     assert (len(tags.work["title"]), "artist" in tags.work, tags.work["comment"][-1], tags.video_language) == (MAX_CHARACTERS, False, "e", None)

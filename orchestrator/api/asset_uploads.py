@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Set
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,38 +37,33 @@ def forget_old(uploads: Records[Upload]) -> None:
 
 
 def own_record(url: str, context: Context, owner: str | None) -> Asset | Upload | None:
-    """Return the asset or the upload, its file in place, that a link of this service means; None for any other URL.
+    """Return the asset or the upload that a link of this service means; None for any other URL.
 
     An upload that is registered is an asset, of the same id.
 
     Raises:
         UnknownRecord: the link is an upload's at this service, and this owner has none there.
-        NotReady: the file has not arrived.
-        MissingFile: it is gone.
     """
     match = _OWN_LINK.search(url.partition("?")[0])
     if match is None:
         return None
-    record: Asset | Upload | None = None
-    with suppress(UnknownRecord):
-        record = context.assets.get(match["asset"] or match["upload"], owner)
+    record: Asset | Upload | None = context.assets.find(match["asset"] or match["upload"], owner)
     if record is None and match["upload"]:
-        with suppress(UnknownRecord):
-            record = context.asset_uploads.get(match["upload"], owner)
-    if record is None:
-        if match["upload"] and url.startswith(f"{context.base_url()}/"):
+        record = context.asset_uploads.find(match["upload"], owner)
+        if record is None and url.startswith(f"{context.base_url()}/"):
             raise UnknownRecord("There is no upload at this link, or no more; ask for another link, and send the file again.")
-        return None  # the link may be another service's of the same kind
+    return record  # where there is none, the link may be another service's of the same kind
+
+
+def file_of(record: Asset | Upload, context: Context) -> Path:
+    """Return the file of an asset or an upload.
+
+    Raises:
+        NotReady: it has not arrived.
+        MissingFile: it is gone.
+    """
     if record.path is None:
         raise NotReady("Nothing has arrived at this upload; PUT the file to its uploadUrl first.")
     if not context.service.storage.holds(record.path):
-        raise MissingFile("The file of this link is gone; upload it again.")
-    return record
-
-
-def is_registered(upload: Upload, context: Context) -> bool:
-    """Tell whether an upload has become an asset."""
-    try:
-        return context.assets.get(upload.id) is not None
-    except UnknownRecord:
-        return False
+        raise MissingFile(f"The file of this {type(record).__name__.lower()} is gone; upload it again.")
+    return record.path

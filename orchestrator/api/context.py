@@ -11,11 +11,12 @@ import anyio.to_thread
 from starlette.requests import HTTPConnection
 
 from orchestrator.api.guard import Entrance, request_state
-from orchestrator.api.holds import Holds
-from orchestrator.api.uploads import Uploads
+from orchestrator.api.holds import Hold, Holds
+from orchestrator.api.uploads import StoredFile, Uploads
 from orchestrator.jobs.model import JobView
 from orchestrator.jobs.records import Asset, Batch, Records, Upload
 from orchestrator.jobs.service import JobService
+from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import MediaLimits
 from orchestrator.media.reach import FetchPolicy
 
@@ -85,6 +86,17 @@ class Context:
             UnknownJob: there is none with this id; one of another owner counts as not there.
         """
         return await self.run(self.service.get, job_id, self.owner(request))
+
+    def fetched(self, url: str, hold: Hold, is_gone: Callable[[], bool] = lambda: False) -> StoredFile:
+        """Fetch a file into the storage and hold it. Blocks, on a thread of `fetchers`; ends when the client `is_gone` or the service shuts down.
+
+        Raises:
+            RenderError: see `fetch` and `Storage`.
+        """
+        with self.service.storage.incoming("download", self.fetch_policy.max_bytes) as sink:
+            sink.name = fetch(url, sink.write, self.fetch_policy, lambda: is_gone() or self.stopping.is_set()) or sink.name
+            path = sink.commit(hold.add)
+        return StoredFile(path, sink.name, path.stat().st_size)
 
     def signed_url(self, path: str, scope: str, base_url: str, valid_s: float | None = None) -> str:
         """Return a link that works without an API key for some time, s; None: for as long as results are kept."""

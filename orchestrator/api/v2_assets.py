@@ -13,16 +13,14 @@ from pydantic import Field
 from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import PLAYABLE
-from orchestrator.api.asset_uploads import own_record
+from orchestrator.api.asset_uploads import file_of, own_record
 from orchestrator.api.context import Context
-from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated, refuse_unsupported
 from orchestrator.api.uploads import StoredFile, json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import MAX_ASSET_NAME, AssetPage, AssetRequest, AssetSort, AssetUpdate, AssetView, Unpacked, listed, split
-from orchestrator.errors import MissingFile, MissingStream
-from orchestrator.jobs.records import Asset, InputType, Upload, new_id
-from orchestrator.media.fetch import fetch
+from orchestrator.errors import MissingStream
+from orchestrator.jobs.records import Asset, InputType, new_id
 from orchestrator.media.limits import MediaKind, check_limits, summarise
 
 DISCONNECT_POLL_S = 0.2
@@ -158,9 +156,7 @@ def assets_router(context: Context) -> APIRouter:
     async def content(asset_id: AssetId, request: Request) -> Response:
         """Return an asset's file, or a range of it."""
         asset = await context.run(find, asset_id, request)
-        if not context.service.storage.holds(asset.path):
-            raise MissingFile("The file of this asset is gone; upload it again.")
-        return FileResponse(asset.path, media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
+        return FileResponse(file_of(asset, context), media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
 
     return router
 
@@ -171,18 +167,18 @@ async def _register(request: Request, context: Context) -> Asset:
     if body.projectId is not None:
         raise Problem(422, "invalid_option", "There are no projects here; leave projectId out.")
     record = await context.run(own_record, body.url, context, context.owner(request))
+    path = None if record is None else await context.run(file_of, record, context)
     if isinstance(record, Asset):
         return record
     owner = context.owner_name(request)
-    if isinstance(record, Upload):
-        assert record.path is not None
-        stored = StoredFile(record.path, record.name, record.size_bytes)
+    if record is not None and path is not None:
+        stored = StoredFile(path, record.name, record.size_bytes)
         return await context.run(_store, stored, body.name, context, owner, wanted=body.type, asset_id=record.id)
     with context.holds.holding() as hold:
         is_gone = threading.Event()
         watch = asyncio.create_task(_note_end(request, is_gone))
         try:
-            stored = await anyio.to_thread.run_sync(_fetched, body.url, context, hold, is_gone.is_set, limiter=context.fetchers)
+            stored = await anyio.to_thread.run_sync(context.fetched, body.url, hold, is_gone.is_set, limiter=context.fetchers)
         finally:
             watch.cancel()
         return await context.run(_store, stored, body.name, context, owner, wanted=body.type, input_type="URL")
@@ -192,13 +188,6 @@ async def _note_end(request: Request, is_gone: threading.Event) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(DISCONNECT_POLL_S)
     is_gone.set()
-
-
-def _fetched(url: str, context: Context, hold: Hold, is_gone: Callable[[], bool]) -> StoredFile:
-    with context.service.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
-        sink.name = fetch(url, sink.write, context.fetch_policy, lambda: is_gone() or context.stopping.is_set()) or "download"
-        path = sink.commit(hold.add)
-    return StoredFile(path, sink.name, path.stat().st_size)
 
 
 def _store(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.api.asset_uploads import own_record
+from orchestrator.api.asset_uploads import file_of, own_record
 from orchestrator.api.context import Context
 from orchestrator.api.problems import validation_sentence
 from orchestrator.api.v2_schema import (
@@ -24,7 +24,7 @@ from orchestrator.api.v2_schema import (
     SpeakerImageInput,
     VideoInput,
 )
-from orchestrator.errors import InvalidOption, MissingFile
+from orchestrator.errors import InvalidOption
 from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobState, JobView, Priority
 from orchestrator.media.limits import check_local, check_video
 from orchestrator.media.reach import check_url
@@ -302,12 +302,9 @@ def _source(item: VideoInput | AudioInput | SpeakerImageInput, context: Context,
     seen_by = owner if context.entrance.keys else None
     if item.url is not None:
         record = own_record(item.url, context, seen_by)
-        if record is not None and record.path is not None:
-            return record.path
+        if record is not None:
+            return file_of(record, context)
         check_url(item.url, context.fetch_policy)
         return item.url
     assert item.assetId is not None
-    asset = context.assets.get(item.assetId, seen_by)
-    if not context.service.storage.holds(asset.path):
-        raise MissingFile("The file of this asset is gone; upload it again.")
-    return asset.path
+    return file_of(context.assets.get(item.assetId, seen_by), context)

@@ -13,7 +13,6 @@ from orchestrator.api.uploads import json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_jobs import build_spec
 from orchestrator.api.v2_schema import Cost, GenerateRequest, ModelInfo
-from orchestrator.media.fetch import fetch
 from orchestrator.media.limits import check_inputs, check_video
 from orchestrator.media.reach import is_url
 from orchestrator.pipeline.plan import expected_frame_count
@@ -65,11 +64,7 @@ def _estimate(body: GenerateRequest, context: Context, owner: str) -> Cost:
 
 def _local(source: str, context: Context, hold: Hold) -> Path:
     """Return an input's file; fetched and held if it is a URL."""
-    if not is_url(source):
-        return Path(source)
-    with context.service.storage.incoming("fetched", context.fetch_policy.max_bytes) as sink:
-        fetch(source, sink.write, context.fetch_policy, context.stopping.is_set)
-        return sink.commit(hold.add)
+    return context.fetched(source, hold).path if is_url(source) else Path(source)
 
 
 def _frames_per_s(context: Context) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Security
 from fastapi.responses import Response
 
-from orchestrator.api.asset_uploads import LINK_VALID_S, forget_old, is_over, is_registered
+from orchestrator.api.asset_uploads import LINK_VALID_S, forget_old, is_over
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses
 from orchestrator.api.uploads import json_body, parse_body, read_json
@@ -48,7 +48,7 @@ def uploads_router(context: Context) -> APIRouter:
             raise Problem(401, "unauthorized", "The upload link has expired; ask for another one.")
         if request.headers.get("content-type", "").lower() != announced.content_type.lower():
             raise Problem(422, "invalid_request", f"The upload was announced as {announced.content_type}; send it with this Content-Type.")
-        if await context.run(is_registered, announced, context):
+        if await context.run(context.assets.find, announced.id) is not None:
             raise Problem(409, "idempotency_conflict", "This upload is registered as an asset already; ask for another link.")
         async with context.uploads.body(request, announced.name, announced.size_bytes) as path:
             await context.run(context.asset_uploads.save, announced.model_copy(update={"path": path}))

@@ -72,10 +72,15 @@ class Records(Generic[D]):
         Raises:
             UnknownRecord: there is none with this id.
         """
-        record = self._read(self._folder / f"{record_id}.json") if _ID.fullmatch(record_id) else None
-        if record is None or owner not in (None, record.owner):
+        record = self.find(record_id, owner)
+        if record is None:
             raise UnknownRecord(f"There is no {self._kind.__name__.lower()} with this id; check the id.")
         return record
+
+    def find(self, record_id: str, owner: str | None = None) -> D | None:
+        """Return a document as `get` does, and None where that finds none."""
+        record = self._read(self._folder / f"{record_id}.json") if _ID.fullmatch(record_id) else None
+        return record if record is not None and owner in (None, record.owner) else None
 
     def delete(self, record_id: str) -> None:
         """Remove a document if it is there."""

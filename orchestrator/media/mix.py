@@ -167,7 +167,8 @@ def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32
     rounds = itertools.repeat(background.pieces) if background.repeats else (background.pieces,)
     with closing(SoundReader(begin)) as reader:
         begins_s, leads_on = Fraction(0), True
-        for piece, following in _with_next(itertools.chain.from_iterable(rounds)):
+        for piece, following in itertools.pairwise(itertools.chain(itertools.chain.from_iterable(rounds), (None,))):
+            assert piece is not None
             first, stop = (round(time_s * MIX_RATE_HZ) for time_s in (begins_s, begins_s + piece.lasts_s))
             begins_s += piece.lasts_s
             left, position = stop - first if piece.heard_s >= piece.lasts_s else round(piece.heard_s * MIX_RATE_HZ), 0
@@ -180,15 +181,6 @@ def _running(background: Background, layout: str) -> Iterator[NDArray[np.float32
             yield from silence(channels, stop - first - position, MIX_RATE_HZ)
     while True:
         yield from silence(channels, MIX_RATE_HZ, MIX_RATE_HZ)
-
-
-def _with_next(pieces: Iterator[SoundPiece]) -> Iterator[tuple[SoundPiece, SoundPiece | None]]:
-    """Yield each piece, and which one follows it; None for the last."""
-    piece = next(pieces)
-    for following in pieces:
-        yield piece, following
-        piece = following
-    yield piece, None
 
 
 def _fade(position: int, count: int, left: int, *, fades_in: bool, fades_out: bool) -> NDArray[np.float32]:

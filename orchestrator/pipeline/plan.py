@@ -61,7 +61,7 @@ def expected_frame_count(options: RenderOptions, lengths: Lengths, said_s: Seque
     rate = expected_rate(options, lengths.frame_rate)
     if options.segments is not None and lengths.video_s:
         said_s = said_s or [Fraction(segment.audio_end or lengths.speech_s) - Fraction(segment.audio_start) for segment in options.segments]
-        return max(1, round(total_s(stretches_of(options.segments, said_s, lengths.video_s)) * rate))
+        return speech_frame_count(total_s(stretches_of(options.segments, said_s, lengths.video_s)), rate)
     video, speech = round(lengths.video_s * rate), speech_frame_count(lengths.speech_s, rate)
     return len(frame_order(options.mode, video or speech, speech))
 

@@ -266,11 +266,11 @@ def _tags(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Tags:
     """Return what the output says of itself: what the source does, with its chapters where they are seen first."""
     languages = {voice.speech.info.language for voice in plan.voices}
     is_one = len(languages) == 1 and plan.options.segments is None and plan.options.background_audio is None
-    chapters = []
+    reached, chapters = np.maximum.accumulate(shown.source), []
     for chapter in plan.info.tags.chapters:
-        seen = np.flatnonzero(shown.source >= analysis.times.nearest(chapter.start_s))
-        if len(seen):
-            chapters.append(replace(chapter, start_s=shown.clock.time_s(int(seen[0]))))
+        first = int(np.searchsorted(reached, analysis.times.nearest(chapter.start_s)))
+        if first < shown.frame_count:
+            chapters.append(replace(chapter, start_s=shown.clock.time_s(first)))
     return replace(plan.info.tags, sound_language=languages.pop() if is_one else None, chapters=tuple(chapters))
 
 

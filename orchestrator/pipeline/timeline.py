@@ -274,11 +274,8 @@ def at_rate(times: SourceTimes, frame_rate: Fraction, lasts_until_s: Fraction | 
 
 def stretched(times: SourceTimes, count: int) -> NDArray[np.int64]:
     """Return the source frame on screen in the middle of each of the `count` frames that the whole source is spread over evenly, (count,)."""
-    if times.is_constant:
-        return frame_order("remap", len(times), count)
-    end = round(times.duration_s / times.tick_s)
-    middles = (np.arange(count) * 2 + 1) * end // (2 * count)
-    return np.asarray(np.searchsorted(times.ticks, middles, side="right") - 1, np.int64)
+    end_s = times.duration_s if times.is_constant else round(times.duration_s / times.tick_s) * times.tick_s
+    return _on_screen(times, end_s / (2 * count), end_s / count, count)
 
 
 def frame_order(mode: SyncMode, source_count: int, speech_frames: int) -> NDArray[np.int64]:

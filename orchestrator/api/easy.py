@@ -6,6 +6,7 @@ queued while the service is busy, survive a restart, show real progress, and the
 
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError
 from orchestrator.inference.contract import FACE_ENHANCER
-from orchestrator.jobs.model import JobSpec, JobState, JobView
+from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
 from orchestrator.media.reach import check_url, is_url
 from orchestrator.pipeline.options import RenderOptions
@@ -34,7 +35,8 @@ log = logging.getLogger("lipsync.easy")
 OK, BUSY, BAD_REQUEST, UNKNOWN_TASK, BROKEN = 10000, 10001, 10002, 10004, 9999
 
 CONTAINER_ROOT = "/code/data/"
-"""Where HeyGem's own container sees the folder `face2face`, in which the shared folder is `temp`; clients that were set up for it send such paths."""
+"""Where HeyGem's own container sees the folder `face2face`, in which the shared folder is `temp`; clients that were set up for it send such paths,
+or, since a bare name is one in `temp`, `../` before a path in it."""
 
 CONTAINER_DATA = f"{CONTAINER_ROOT}temp/"
 """Where it sees the shared folder."""
@@ -247,12 +249,18 @@ def _submit(body: Any, context: Context, owner: str) -> None:
     video_url, audio_url, pn = str(body["video_url"]), str(body["audio_url"]), _switch(body, "pn", 1)
     asked = {"video_url": video_url, "audio_url": audio_url, "pn": pn, "chaofen": chaofen}
     before = find_task(code, context, owner if context.entrance.keys else None)
-    if before is not None:
+    if before is not None and before.state not in FINAL_STATES:
         if before.spec.request != asked:
-            raise Refused("code已被其他任务使用。 This code was used for another task; use a new one.")
+            raise Refused("code正被其他任务使用。 Another task under this code is under way; use a new one, or wait for its end.")
         return
+    is_done = before is not None and before.state == "completed" and before.has_result and before.spec.request == asked
     check_shared_folder(context.easy_data)
-    named = _named(video_url, "video_url", context), _named(audio_url, "audio_url", context)
+    try:
+        named = _named(video_url, "video_url", context), _named(audio_url, "audio_url", context)
+    except Refused:
+        if is_done:
+            return  # asked once more, after the client has removed what it had made for the task
+        raise
     check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
     with context.holds.holding() as hold:
         video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
@@ -268,7 +276,11 @@ def _submit(body: Any, context: Context, owner: str) -> None:
             request=asked,
             expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
         )
-        context.service.submit(spec, idempotency_key=f"easy:{code}")
+        if is_done and before is not None and (spec.video, spec.audio) == (before.spec.video, before.spec.audio):
+            return  # inputs lie by their content, so these files are what they were
+        # As with HeyGem, a code is free again once its task has ended: clients use a name of the avatar's for all its videos.
+        key = f"easy:{code}" if before is None else f"easy:{code}:{before.id}"
+        context.service.submit(spec, idempotency_key=key)
 
 
 def _switch(body: Mapping[str, Any], name: str, default: int) -> int:
@@ -287,10 +299,11 @@ def _named(value: str, name: str, context: Context) -> str | Path:
         check_url(value, context.fetch_policy)
         return value
     folder = context.easy_data
+    value = re.sub("/+", "/", value)  # clients join /code/data and a path that begins with a slash
     # A result, too, is told with a slash in front.
     places = [(folder, value.removeprefix(CONTAINER_DATA)), (folder, value.lstrip("/"))]
-    if folder.parts[-2:] == ("face2face", "temp") and value.startswith(CONTAINER_ROOT):
-        places.append((folder.parent, value.removeprefix(CONTAINER_ROOT)))
+    if folder.parts[-2:] == ("face2face", "temp") and value.startswith((CONTAINER_ROOT, "../")):
+        places.append((folder.parent, value.removeprefix(CONTAINER_ROOT).removeprefix("../")))
     for root, name_there in places:
         with suppress(OSError, ValueError, RuntimeError):
             path = (root / name_there).resolve(strict=True)

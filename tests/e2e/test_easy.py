@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.local.server import LocalTriton
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, make_clip, speech_like, write_wav
 from tests.e2e.service import Service, frame_count, serving
 from tests.programs import wait_until
 
@@ -123,6 +123,37 @@ def test_same_code_with_the_same_parameters_is_the_same_task(service: Service, c
     assert submit(service, code, video_url=gone.name)["code"] == 10000
 
 
+def test_code_of_a_task_that_has_ended_may_be_used_again(service: Service, clip: Path) -> None:
+    """HeyGem forgets a task once it has told its end, and clients count on it: they name tasks by the avatar, or try one again that has failed."""
+    code, folder = "the-avatar", service.easy_data
+    write_wav(folder / "said.wav", speech_like(0.6), SPEECH_RATE_HZ)
+    shutil.copy(folder / "model.mp4", folder / "again.mp4")
+
+    def video() -> int:
+        data = finish(service, code)
+        assert data["status"] == 2, data
+        return frame_count((folder / data["result"].removeprefix("/")).read_bytes())
+
+    def asked(**changes: str) -> int:
+        assert submit(service, code, **({"audio_url": "said.wav", "video_url": "again.mp4"} | changes))["code"] == 10000
+        return int(query(service, code)["data"]["status"])
+
+    assert asked() == 1 and video() == 15
+    assert asked() == 2, "nothing is changed, so it is the task that is done"
+    write_wav(folder / "said.wav", speech_like(1.2), SPEECH_RATE_HZ)
+    assert asked() == 1 and video() == 30, "the file has the same name and says something else"
+    assert asked(audio_url="speech.wav") == 1 and video() == 25
+    failing = "failing"
+    shutil.copy(folder / "text.mp4", folder / "later.mp4")
+    assert submit(service, failing, video_url="later.mp4")["code"] == 10002
+    make_clip(folder / "later.mp4")  # nobody is in it
+    assert submit(service, failing, video_url="later.mp4")["code"] == 10000
+    assert finish(service, failing)["status"] == 3
+    shutil.copy(clip, folder / "later.mp4")
+    assert submit(service, failing, video_url="later.mp4")["code"] == 10000
+    assert finish(service, failing)["status"] == 2, "tried again after it had failed"
+
+
 @pytest.mark.parametrize("name", ["chaofen", "watermark_switch", "digital_auth"])
 @pytest.mark.parametrize("value", [1, "1", 2, "yes", True, [1]])
 def test_switch_that_does_nothing_here_is_refused_and_not_ignored(name: str, value: object, service: Service) -> None:
@@ -145,7 +176,7 @@ def test_only_files_of_the_shared_folder_are_read(service: Service) -> None:
 
 
 def test_files_beside_the_shared_folder_are_read_as_heygems_container_has_them(triton: LocalTriton, clip: Path, tmp_path: Path) -> None:
-    """Its whole folder face2face is /code/data, and many clients put their files there, or in folders of their own."""
+    """Its whole folder face2face is /code/data, or .. from its temp, and many clients put their files there, or in folders of their own."""
     face2face = tmp_path / "face2face"
     (face2face / "jobs").mkdir(parents=True)
     with serving(triton.grpc_address, tmp_path, key="", LIPSYNC_EASY_DATA=str(face2face / "temp")) as service:
@@ -155,10 +186,14 @@ def test_files_beside_the_shared_folder_are_read_as_heygems_container_has_them(t
         write_wav(face2face / "jobs" / "speech.wav", speech_like(0.5), SPEECH_RATE_HZ)
         paths = {"audio_url": "/code/data/jobs/speech.wav", "video_url": "/code/data/model.mp4"}
         assert submit(service, "beside", **paths)["code"] == 10000
-        for outside in ("/code/data/../secret.mp4", "/code/data/link.mp4", "../model.mp4", "/code/data//etc/passwd", str(face2face / "model.mp4")):
-            refused = submit(service, str(uuid.uuid4()), **(paths | {"video_url": outside}))
-            assert refused["code"] == 10002 and "文件不存在" in refused["msg"], outside
-        assert finish(service, "beside")["result"] == "/beside-r.mp4"
+        assert submit(service, "joined", audio_url="/code/data//jobs/speech.wav", video_url="/code/data//model.mp4")["code"] == 10000
+        assert submit(service, "relative", audio_url="../jobs/speech.wav", video_url="../model.mp4")["code"] == 10000
+        outside = ["/code/data/../secret.mp4", "/code/data/link.mp4", "/code/data//etc/passwd", str(face2face / "model.mp4")]
+        for path in (*outside, "../../secret.mp4", "../link.mp4", "..//etc/passwd", "../jobs/../../secret.mp4", "..", "../"):
+            refused = submit(service, str(uuid.uuid4()), **(paths | {"video_url": path}))
+            assert refused["code"] == 10002 and "文件不存在" in refused["msg"], path
+        for code in ("beside", "joined", "relative"):
+            assert finish(service, code)["result"] == f"/{code}-r.mp4"
         assert (face2face / "temp" / "beside-r.mp4").is_file()
 
 

@@ -9,21 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.faces import LipModel
-from orchestrator.media.audio import Speech
 from orchestrator.media.reader import VideoReader, stream_colour
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import enhanced
-from orchestrator.pipeline.models import Models
 from orchestrator.pipeline.occlusion import unoccluded
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
-from orchestrator.pipeline.plan import RenderPlan
+from orchestrator.pipeline.prepare import Prepared
 from orchestrator.pipeline.seam import faded
 from orchestrator.pipeline.shots import Shot, Shown, cut_shots
 from orchestrator.pipeline.speech import Windows, speech_windows
-from orchestrator.pipeline.timeline import Timeline
-from orchestrator.pipeline.watch import Watch
-from preprocess.voice import Spans
 
 REQUESTS_IN_FLIGHT = 3
 """Lip model requests awaited at a time: one computing, one queued in Triton, one on its way."""
@@ -36,30 +31,20 @@ CPU_FRAMES_BYTES, GPU_FRAMES_BYTES = 36 << 20, 512 << 20
 GPU is only kept busy by large batches, several of them waiting."""
 
 
-def render_frames(
-    plan: RenderPlan,
-    analysis: Analysis,
-    shown: Timeline,
-    models: Models,
-    heard: Sequence[Speech],
-    spans: Sequence[Spans | None],
-    shares: NDArray[np.float32],
-    places: NDArray[np.int64],
-    watch: Watch,
-) -> Generator[Shown]:
-    """Yield the output's frames at (n,) rising `places`. Of each track, lips follow what is `heard`, and rest outside its `spans`.
-    `shares` (V, N) says how far in each frame of the output, see `speaking_shares`.
+def render_frames(prepared: Prepared, analysis: Analysis, places: NDArray[np.int64]) -> Generator[Shown]:
+    """Yield the output's frames at (n,) rising `places`.
 
     Decoding and cropping run ahead in a thread of their own while Triton works on earlier batches; another puts the mouths in place while the
     consumer encodes; the number of frames under way is bounded.
     """
+    plan, models, watch = prepared.plan, prepared.models, prepared.watch
     colour = stream_colour(plan.info)
     with ExitStack() as opened:
         windows = [
             opened.enter_context(speech_windows(speech, models.lip_model, said, plan.options.temperature))
-            for speech, said in zip(heard, spans, strict=True)
+            for speech, said in zip(prepared.heard, prepared.spans, strict=True)
         ]
-        frames = prefetch(_with_mouths(plan, analysis, shown, models, windows, shares, places, watch), 1, "render-paste", watch)
+        frames = prefetch(_with_mouths(prepared, analysis, windows, places), 1, "render-paste", watch)
         if models.enhancer is not None:
             frames = enhanced(frames, models.enhancer, colour, watch)
         for frame in opened.enter_context(closing(faded(frames))):
@@ -67,20 +52,12 @@ def render_frames(
             watch.tick()
 
 
-def _with_mouths(
-    plan: RenderPlan,
-    analysis: Analysis,
-    shown: Timeline,
-    models: Models,
-    windows: Sequence[Windows],
-    shares: NDArray[np.float32],
-    places: NDArray[np.int64],
-    watch: Watch,
-) -> Generator[Shown]:
-    colour, lip_model = stream_colour(plan.info), models.lip_model
-    with VideoReader(plan.info, watch.tick) as reader:
-        group_size = frames_in_group(plan.info.frame_bytes, lip_model)
-        frames = cut_shots(reader, plan, analysis, shown, lip_model, windows, shares, places, watch)
+def _with_mouths(prepared: Prepared, analysis: Analysis, windows: Sequence[Windows], places: NDArray[np.int64]) -> Generator[Shown]:
+    info, models, watch = prepared.plan.info, prepared.models, prepared.watch
+    colour, lip_model = stream_colour(info), models.lip_model
+    with VideoReader(info, watch.tick) as reader:
+        group_size = frames_in_group(info.frame_bytes, lip_model)
+        frames = cut_shots(reader, prepared, analysis, windows, places)
         if models.occluder is not None:
             frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
         batches = batched(frames, lambda shot: len(shot.speaking), group_size)

@@ -11,6 +11,7 @@ from orchestrator.media.probe import VideoInfo
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.models import PACKS_WITHOUT_FILE, Models
 from orchestrator.pipeline.plan import RenderPlan
+from orchestrator.pipeline.prepare import Prepared
 from orchestrator.pipeline.timeline import Timeline
 from preprocess.pose import Presence
 from preprocess.speaker import FaceAt
@@ -20,16 +21,14 @@ LEAST_CUT_S = 0.05
 """Less than this is not worth a note, s."""
 
 
-def render_notes(
-    plan: RenderPlan, models: Models, analysis: Analysis, shown: Timeline, spans: Sequence[Spans | None], spoken: NDArray[np.bool_]
-) -> tuple[str, ...]:
-    """Return the notes of a render, in whose `spoken` frames, (N,), somebody may speak."""
-    speeches = [voice.speech.info for voice in plan.voices]
+def render_notes(prepared: Prepared, analysis: Analysis) -> tuple[str, ...]:
+    """Return the notes of a render."""
+    plan, models, shown, spans = prepared.plan, prepared.models, prepared.shown, prepared.spans
     return (
         *_time_notes(analysis, shown),
         *_picture_notes(plan.info),
-        *_speaker_notes(plan, models, analysis, shown.source[spoken]),
-        *_input_notes(speeches, analysis),
+        *_speaker_notes(plan, models, analysis, shown.source[np.any(prepared.shares > 0, 0)]),
+        *_input_notes([voice.speech.info for voice in plan.voices], analysis),
         *_voice_notes(spans, models.voice_separator is not None),
         *plan.output.notes,
     )

@@ -2,42 +2,35 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.errors import MissingStream
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.media.assembly import assemble
-from orchestrator.media.audio import Speech
-from orchestrator.media.encoders import encoder_version
 from orchestrator.media.gops import closed_gops
-from orchestrator.media.limits import too_many_frames
 from orchestrator.media.mix import Background, SoundPiece, channels_of_source
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.tags import Tags
 from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse
 from orchestrator.pipeline.frames import render_frames
-from orchestrator.pipeline.models import DEFAULT_ROLES, Models, open_models
+from orchestrator.pipeline.models import DEFAULT_ROLES, open_models
 from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.parts import Part, copies_in
-from orchestrator.pipeline.passages import check_begins_in, speaking_shares, stretches_of, until_last
 from orchestrator.pipeline.plan import RenderPlan
+from orchestrator.pipeline.prepare import Prepared, prepare
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import Recogniser
 from orchestrator.pipeline.report import RenderReport, frame_ranges, reasons_of, speaker_report
-from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
+from orchestrator.pipeline.segments import SegmentWriter
 from orchestrator.pipeline.speakers import Voice
-from orchestrator.pipeline.speech import check_temperature, find_speech, heard_speech
-from orchestrator.pipeline.timeline import Stretch, Timeline, lay_out, shows_whole_source, total_s
+from orchestrator.pipeline.speech import check_temperature
+from orchestrator.pipeline.timeline import shows_whole_source
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay, Unforeseen
 from orchestrator.pipeline.watch import Watch
@@ -88,28 +81,28 @@ def render(
             under_way = UnderWay.begin(info, models.detector, extent, known, watch)
         if under_way is None:
             analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
-            prepared = _prepare(plan, analysis, models, path, watch)
+            prepared = prepare(plan, analysis, models, path, watch)
             analyse_s = clock.elapsed_s
-            render_s = _render_prepared(plan, analysis, prepared, models, on_progress, lambda: analysis.faces_found, watch)
+            render_s = _render_prepared(prepared, analysis, on_progress, lambda: analysis.faces_found)
         else:
             with under_way:
                 try:
-                    prepared = _prepare(plan, under_way.foreseen, models, path, watch)
+                    prepared = prepare(plan, under_way.foreseen, models, path, watch)
                     begun = under_way.first_face(on_progress)
                     analyse_s = clock.elapsed_s
-                    render_s = _render_prepared(plan, begun, prepared, models, on_progress, lambda: under_way.faces_found, watch)
+                    render_s = _render_prepared(prepared, begun, on_progress, lambda: under_way.faces_found)
                     analysis = under_way.confirm()
                 except Unforeseen:
                     analysis = under_way.whole()
-                    prepared = _prepare(plan, analysis, models, path, watch)
+                    prepared = prepare(plan, analysis, models, path, watch)
                     analyse_s = clock.elapsed_s
-                    render_s = _render_prepared(plan, analysis, prepared, models, on_progress, lambda: analysis.faces_found, watch)
+                    render_s = _render_prepared(prepared, analysis, on_progress, lambda: analysis.faces_found)
         shown, folder, frame_count = prepared.shown, prepared.folder, prepared.shown.frame_count
         faces_found = analysis.faces_found
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=lambda: faces_found)
         with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick, _tags(plan, analysis, shown))
+            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick, _tags(prepared, analysis))
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
     return RenderReport(
         output=str(plan.out),
@@ -132,61 +125,11 @@ def render(
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         speech_s=_spoken_s(plan.voices, prepared.spans),
-        notes=render_notes(plan, models, analysis, shown, prepared.spans, np.any(prepared.shares > 0, 0)),
+        notes=render_notes(prepared, analysis),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What can be done for an output before the first face is found."""
-
-    shown: Timeline
-    stretches: Sequence[Stretch]
-    """What of the source it shows how long; none where the whole of it goes by one mode."""
-    folder: SegmentFolder
-    first: int
-    """Its first frame that no earlier attempt had finished."""
-    heard: Sequence[Speech]
-    """Of each voice, see `heard_speech`."""
-    spans: Sequence[Spans | None]
-    """When each of them speaks; None where nobody can tell."""
-    shares: NDArray[np.float32]
-    """(V, N) see `speaking_shares`."""
-
-
-def _prepare(plan: RenderPlan, analysis: Analysis, models: Models, path: Path, watch: Watch) -> _Prepared:
-    """Lay an output out, open the folder of its segments, and listen to the speech."""
-    options, speech_s, stretches = plan.options, plan.speech_s, list[Stretch]()
-    if options.segments is not None:
-        video_s = analysis.times.duration_s
-        if plan.info.is_still:
-            video_s = until_last(options.segments)
-        for segment in options.segments:
-            check_begins_in(segment, video_s)
-        stretches = stretches_of(options.segments, plan.said_s, video_s)
-        speech_s = min(speech_s, total_s(stretches))
-    shown = lay_out(options.mode, options.rate, analysis.times, speech_s, analysis.is_whole, options.loop_crossfade_s, stretches)
-    if speech_s < plan.speech_s:
-        shown = replace(shown, sound_s=shown.duration_s)
-    if max(shown.frame_count, len(analysis.index)) > plan.limits.max_frames:
-        raise too_many_frames(shown.frame_count, plan.limits)
-    folder = SegmentFolder(path, _fingerprint(plan, shown, models))
-    first = sum(segment.file.frame_count for segment in folder.finished)
-    heard = [heard_speech(voice.speech, models.voice_separator, folder.path / f"voice-{index}.wav", watch) for index, voice in enumerate(plan.voices)]
-    spans = [find_speech(speech, models.voice_activity, watch) if models.voice_activity else None for speech in heard]
-    shares = np.stack([speaking_shares(voice.speech.info, shown) for voice in plan.voices])
-    return _Prepared(shown, stretches, folder, first, heard, spans, shares)
-
-
-def _render_prepared(
-    plan: RenderPlan,
-    analysis: Analysis,
-    prepared: _Prepared,
-    models: Models,
-    on_progress: OnProgress | None,
-    faces_found: Callable[[], int | None],
-    watch: Watch,
-) -> float:
+def _render_prepared(prepared: Prepared, analysis: Analysis, on_progress: OnProgress | None, faces_found: Callable[[], int | None]) -> float:
     """Render the segments that the folder lacks; returns how long that took, s.
 
     Raises:
@@ -197,25 +140,24 @@ def _render_prepared(
     if first:
         analysis.wait_for(len(analysis.index) - 1)  # to go on there, key frames have to be known
     if first < frame_count:
-        _render_segments(plan, analysis, prepared, models, clock, watch)
+        _render_segments(prepared, analysis, clock)
     return clock.elapsed_s
 
 
-def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, models: Models, clock: StageClock, watch: Watch) -> None:
+def _render_segments(prepared: Prepared, analysis: Analysis, clock: StageClock) -> None:
     """Render what the folder lacks."""
-    shown, folder = prepared.shown, prepared.folder
+    plan, shown, folder, watch = prepared.plan, prepared.shown, prepared.folder, prepared.watch
     passed_through = folder.passed_through_count
     speech, *others = (voice.speech.info for voice in plan.voices)
-    copies = _copies(plan, analysis, shown, prepared.shares > 0, watch) if plan.options.smart else []
+    copies = _copies(prepared, analysis) if plan.options.smart else []
     with (
-        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(plan, analysis, prepared), others)) as sound,
+        closing(SpeechEncoder(speech, watch.tick, shown.sound_s, plan.output.sound, _background(prepared, analysis), others)) as sound,
         SegmentWriter(folder, plan.info, shown.clock, sound, plan.output, shown.frame_count, watch, copies) as writer,
     ):
-        is_rendered = np.arange(shown.frame_count) >= writer.first_frame
+        is_rendered = np.arange(shown.frame_count) >= prepared.first
         for copy in copies:
             is_rendered[copy.first : copy.stop] = False
-        pictures = render_frames(plan, analysis, shown, models, prepared.heard, prepared.spans, prepared.shares, np.flatnonzero(is_rendered), watch)
-        with closing(pictures):
+        with closing(render_frames(prepared, analysis, np.flatnonzero(is_rendered))) as pictures:
             for frame in pictures:
                 writer.write(frame.picture, frame.is_edited)
                 passed_through += not frame.is_edited
@@ -224,24 +166,25 @@ def _render_segments(plan: RenderPlan, analysis: Analysis, prepared: _Prepared, 
     clock.advance(shown.frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
 
 
-def _copies(plan: RenderPlan, analysis: Analysis, shown: Timeline, speaking: NDArray[np.bool_], watch: Watch) -> list[Part]:
+def _copies(prepared: Prepared, analysis: Analysis) -> list[Part]:
     """Return what of the output can be copied: whole groups of the source in which there is no face to speak, or nothing to be said."""
     if not analysis.index.is_seekable:
         return []
+    plan, shown = prepared.plan, prepared.shown
     is_untouched = shown.incoming < 0
     for track in analysis.tracks:
-        is_untouched &= ~(speaking[track.speaker] & track.is_present[shown.source])
-    gops = closed_gops(plan.info, analysis.index.pts, watch.tick)
+        is_untouched &= ~((prepared.shares[track.speaker] > 0) & track.is_present[shown.source])
+    gops = closed_gops(plan.info, analysis.index.pts, prepared.watch.tick)
     return copies_in(shown.source, is_untouched, gops, plan.output.encoding.segment_frame_count(shown.clock.frame_rate))
 
 
-def _background(plan: RenderPlan, analysis: Analysis, prepared: _Prepared) -> Background | None:
+def _background(prepared: Prepared, analysis: Analysis) -> Background | None:
     """Return the source's own sound where it is heard: under the speech if that is asked for, and beside segments.
 
     It begins again where the pictures would, except behind the end of a video that is shown once. In a segment that lasts longer than its
     pictures silence follows it, and in one that is shorter it is cut: it is never slower or faster.
     """
-    options, info = plan.options, plan.info
+    plan, options, info = prepared.plan, prepared.plan.options, prepared.plan.info
     if options.background_audio is None and options.segments is None:
         return None
     try:
@@ -262,8 +205,9 @@ def _background(plan: RenderPlan, analysis: Analysis, prepared: _Prepared) -> Ba
     )
 
 
-def _tags(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Tags:
+def _tags(prepared: Prepared, analysis: Analysis) -> Tags:
     """Return what the output says of itself: what the source does, with its chapters where they are seen first."""
+    plan, shown = prepared.plan, prepared.shown
     languages = {voice.speech.info.language for voice in plan.voices}
     is_one = len(languages) == 1 and plan.options.segments is None and plan.options.background_audio is None
     reached, chapters = np.maximum.accumulate(shown.source), []
@@ -272,24 +216,6 @@ def _tags(plan: RenderPlan, analysis: Analysis, shown: Timeline) -> Tags:
         if first < shown.frame_count:
             chapters.append(replace(chapter, start_s=shown.clock.time_s(first)))
     return replace(plan.info.tags, sound_language=languages.pop() if is_one else None, chapters=tuple(chapters))
-
-
-def _fingerprint(plan: RenderPlan, shown: Timeline, models: Models) -> dict[str, Any]:
-    """Return everything but the inputs' content that the output's bits depend on: segments of another fingerprint are of no use."""
-    return {
-        "program": version("lipsync-triton"),
-        "encoder": encoder_version(),
-        "speakers": [str(voice.choice) for voice in plan.voices[1:]],
-        "portrait": None if plan.portrait is None else sha256(plan.portrait.tobytes()).hexdigest(),
-        "options": plan.options.model_dump(mode="json"),
-        "output": plan.output.description,
-        "encoder_threads": plan.output.encoding.resolved_thread_count,
-        "frame_count": shown.frame_count,
-        "frame_rate": str(shown.clock.frame_rate),
-        "timeline": shown.digest(),
-        "size_wh": list(plan.info.working_size_wh),
-        "models": [description.identity for description in models.descriptions],
-    }
 
 
 def _spoken_s(voices: Sequence[Voice], spans: Sequence[Spans | None]) -> float | None:

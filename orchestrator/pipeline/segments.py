@@ -75,13 +75,18 @@ class SegmentFolder:
         self.finished: list[FinishedSegment] = finished_segments(path)
 
     @property
+    def frame_count(self) -> int:
+        """How many frames the finished segments have."""
+        return sum(segment.file.frame_count for segment in self.finished)
+
+    @property
     def passed_through_count(self) -> int:
         """How many frames of the finished segments are the source's own."""
         return sum(segment.file.frame_count - segment.edited_count for segment in self.finished)
 
     def edited(self) -> NDArray[np.bool_]:
         """Return for each frame of the finished segments whether it was edited."""
-        flags = np.zeros(sum(segment.file.frame_count for segment in self.finished), np.bool_)
+        flags = np.zeros(self.frame_count, np.bool_)
         start = 0
         for segment in self.finished:
             for first, stop in segment.edited:
@@ -192,8 +197,6 @@ class SegmentWriter:
         self._is_serial = encoding.resolved_thread_count <= SERIAL_THREADS
         self._watch = watch
         self._speech = speech
-        self.first_frame = sum(segment.file.frame_count for segment in folder.finished)
-        """Where writing begins."""
         self._encoder: SegmentEncoder | None = None
         self._edited: list[bool] = []
         self._finisher = ThreadPoolExecutor(1, "segment-finish")
@@ -201,8 +204,8 @@ class SegmentWriter:
         self._started = len(folder.finished)
 
     def __enter__(self) -> Self:
-        if self.first_frame:
-            for _ in self._speech.until(self._clock.time_s(self.first_frame)):
+        if first := self._folder.frame_count:
+            for _ in self._speech.until(self._clock.time_s(first)):
                 pass  # the encoder has to have heard what came before
         return self
 

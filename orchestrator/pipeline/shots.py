@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from orchestrator.inference.faces import LipModel
 from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
 from orchestrator.pipeline.analyse import Analysis
-from orchestrator.pipeline.plan import RenderPlan
+from orchestrator.pipeline.prepare import Prepared
 from orchestrator.pipeline.speech import Windows
-from orchestrator.pipeline.timeline import Timeline
-from orchestrator.pipeline.watch import Watch
 from postprocess.mask import outline_mask, paste_mask
 from preprocess.align import frame_to_crop_matrix
 from preprocess.face_track import FaceTrack
@@ -75,23 +73,14 @@ class Shown:
     """Share with which it is faded in over the one before, at the seam of a loop; None where it stands for itself."""
 
 
-def cut_shots(
-    reader: VideoReader,
-    plan: RenderPlan,
-    analysis: Analysis,
-    shown: Timeline,
-    lip_model: LipModel,
-    windows: Sequence[Windows],
-    shares: NDArray[np.float32],
-    places: NDArray[np.int64],
-    watch: Watch,
-) -> Generator[Shot]:
-    """Decode the output's source frames in order and cut out the faces of those who speak; `shares` (V, N) says how far.
+def cut_shots(reader: VideoReader, prepared: Prepared, analysis: Analysis, windows: Sequence[Windows], places: NDArray[np.int64]) -> Generator[Shot]:
+    """Decode the source frames of the output's frames at `places` in order and cut out the faces of those who speak.
 
     Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
     both mouths move alike.
     """
-    colour = stream_colour(plan.info)
+    shown, shares, lip_model = prepared.shown, prepared.shares, prepared.models.lip_model
+    colour = stream_colour(prepared.plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
 
     def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
@@ -108,7 +97,7 @@ def cut_shots(
     incoming = shown.incoming[places]
     # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
     stretches = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
-    with closing(_decoded_beside(plan, analysis, incoming[incoming >= 0], watch)) as second:
+    with closing(_decoded_beside(prepared, analysis, incoming[incoming >= 0])) as second:
         for stretch in stretches:
             for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
                 yield shot(index, frame)
@@ -116,9 +105,9 @@ def cut_shots(
                     yield shot(index, next(second), float(shown.incoming_weight[index]))
 
 
-def _decoded_beside(plan: RenderPlan, analysis: Analysis, order: NDArray[np.int64], watch: Watch) -> Generator[DecodedFrame]:
+def _decoded_beside(prepared: Prepared, analysis: Analysis, order: NDArray[np.int64]) -> Generator[DecodedFrame]:
     """Decode source frames with a reader of their own, opened when the first one is wanted."""
-    with VideoReader(plan.info, watch.tick) as reader:
+    with VideoReader(prepared.plan.info, prepared.watch.tick) as reader:
         yield from reader.decode_order(analysis.index, order)
 
 

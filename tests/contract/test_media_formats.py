@@ -51,7 +51,7 @@ def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, 
     with SegmentWriter(
         segments, info, OutputClock.constant(info.frame_rate), SpeechEncoder(speech, sound=output.sound), output, frame_count, Watch()
     ) as writer:
-        for number in range(writer.first_frame, frame_count):
+        for number in range(segments.frame_count, frame_count):
             if number == stop_at:
                 raise KeyboardInterrupt
             planes = numbered_planes(number % 64, info.working_size_wh, info.working_pix_fmt)

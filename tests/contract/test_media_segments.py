@@ -54,7 +54,7 @@ def write(
     """Write an output, or as much of it as comes before a frame at which writing is ended."""
     segments = SegmentFolder(folder, {"preset": encoding.preset})
     with SegmentWriter(segments, info_of(), clock, SpeechEncoder(speech), choose_output(encoding, info_of()), frame_count, Watch()) as writer:
-        for number in range(writer.first_frame, frame_count):
+        for number in range(segments.frame_count, frame_count):
             if number == stop_at:
                 raise KeyboardInterrupt
             writer.write(picture(number), is_edited=number % 3 == 0)

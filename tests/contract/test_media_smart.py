@@ -60,7 +60,7 @@ def write(
     clock, output, segments = OutputClock.constant(Fraction(25)), choose_output(encoding, info), SegmentFolder(folder, {})
     copied = {frame for part in copies for frame in range(part.first, part.stop)}
     with SegmentWriter(segments, info, clock, SpeechEncoder(speech, sound=output.sound), output, len(source), Watch(), copies) as writer:
-        for place in range(writer.first_frame, len(source)):
+        for place in range(segments.frame_count, len(source)):
             if place == stop_at:
                 raise KeyboardInterrupt
             if place not in copied:

@@ -107,7 +107,7 @@ def output(video: Path, speech: AudioInfo, options: RenderOptions, out: Path) ->
         VideoReader(info) as reader,
         SegmentWriter(folder, info, shown.clock, SpeechEncoder(speech, duration_s=shown.sound_s), stored, shown.frame_count, Watch()) as writer,
     ):
-        for frame in reader.decode_order(index, shown.source[writer.first_frame :]):
+        for frame in reader.decode_order(index, shown.source[folder.frame_count :]):
             writer.write(frame.picture, is_edited=False)
     assemble([segment.file for segment in folder.finished], out, info, shown.clock, stored)
     live = [segment.file.path.read_bytes() for segment in folder.finished]

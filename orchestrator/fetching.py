@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.errors import InvalidOption
+from orchestrator.files import scratch_folder, storage_error
 from orchestrator.jobs.storage import safe_name
 from orchestrator.media.fetch import fetch
 from orchestrator.media.reach import FetchPolicy, IpNetwork, is_url
-from orchestrator.media.writer import scratch_folder, storage_error
 from orchestrator.settings import Settings, split_list
 
 

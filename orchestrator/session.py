@@ -7,10 +7,10 @@ from pathlib import Path
 
 from orchestrator.embedded import open_triton, wanted_device
 from orchestrator.errors import InferenceError, RenderStalled
+from orchestrator.files import scratch_folder
 from orchestrator.inference.client import INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready, check_devices, check_ready, self_test
 from orchestrator.media.nvdec import chosen_decoder
-from orchestrator.media.writer import scratch_folder
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import OnProgress

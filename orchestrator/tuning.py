@@ -24,14 +24,15 @@ from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.cores import available_cores
 from orchestrator.embedded import check_repository, device_config, open_triton
 from orchestrator.errors import GpuUnavailable, InferenceUnavailable, StorageError
+from orchestrator.files import write_whole
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, run_load
 from orchestrator.inference.selftest import output_of
 from orchestrator.jobs.capacity import LEAST_RENDERS, available_bytes, job_bytes, within_memory
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.nvdec import nvdec_problem
-from orchestrator.media.writer import Encoding
 from orchestrator.models.config import CONFIG_FILES, Batching, Device, batching_of, max_batch_size_of, with_batching
 from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 from orchestrator.pipeline.plan import plan_render
@@ -152,10 +153,10 @@ def apply(settings: Settings, tuning: Tuning) -> list[Path]:
     try:
         if tuning.model is not None:
             config = settings.model_repository / LIP_SYNC / CONFIG_FILES[tuning.model.device]
-            _place(config, with_batching(config.read_text(), tuning.model.batching))
+            write_whole(config, with_batching(config.read_text(), tuning.model.batching))
             written.append(config)
         settings.data.mkdir(parents=True, exist_ok=True)
-        _place(settings.data / TUNED_FILE, json.dumps({**tuning.chosen.model_dump(), **measured}, default=asdict, indent=1) + "\n")
+        write_whole(settings.data / TUNED_FILE, json.dumps({**tuning.chosen.model_dump(), **measured}, default=asdict, indent=1) + "\n")
         written.append(settings.data / TUNED_FILE)
     except OSError as exc:
         raise _unwritten(exc.filename, exc) from exc
@@ -316,7 +317,7 @@ def _serving(settings: Settings, folder: Path, device: Device, batching: Batchin
     shutil.copytree(settings.model_repository, repository, copy_function=_linked, ignore=shutil.ignore_patterns(".*"))
     if batching is not None:
         config = repository / LIP_SYNC / CONFIG_FILES[device]
-        _place(config, with_batching(config.read_text(), batching))
+        write_whole(config, with_batching(config.read_text(), batching))
     try:
         name = None if device == "gpu" else device
         with LocalTriton.start(settings.triton_home, repository, config_name=name) as server, TritonClient(server.grpc_address) as client:
@@ -388,10 +389,3 @@ def _linked(source: str, target: str) -> None:
 
 def _unwritten(place: Path | str, error: OSError) -> StorageError:
     return StorageError(f"The choice cannot be written to {place} ({error.strerror}); check the folder and its owner.")
-
-
-def _place(path: Path, text: str) -> None:
-    """Put a file in place in one step; one that is linked elsewhere stays there as it was."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    partial.write_text(text)
-    partial.replace(path)

@@ -12,8 +12,8 @@ from fastapi.responses import FileResponse, StreamingResponse
 from orchestrator.api.context import Context
 from orchestrator.errors import InvalidOption, NotReady, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView, Segment
+from orchestrator.media.encoding import GOP_S
 from orchestrator.media.formats import CONTAINERS, container_of
-from orchestrator.media.writer import GOP_S
 
 WAIT_S = 1.0
 """Longest time a thread waits for one job to change, s."""

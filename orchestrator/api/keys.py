@@ -2,14 +2,13 @@
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.errors import InvalidOption, StorageError
+from orchestrator.files import written_once
 
 MIN_KEY_CHARACTERS = 16
 """Shorter keys can be guessed."""
@@ -87,19 +86,7 @@ class LinkSigner:
         path = folder / "link.secret"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                partial = path.with_name(f".link.secret.{uuid.uuid4().hex}")
-                with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                    file.write(secrets.token_bytes(SECRET_BYTES))
-                    file.flush()
-                    os.fsync(file.fileno())
-                try:
-                    os.link(partial, path)  # unlike a rename, leaves the secret of a service that was faster
-                except FileExistsError:
-                    pass
-                finally:
-                    partial.unlink()
-            secret = path.read_bytes()
+            secret = written_once(path, secrets.token_bytes(SECRET_BYTES))
         except OSError as exc:
             raise StorageError(f"The secret {path} cannot be used ({exc.strerror}); check the data folder and its owner.") from exc
         if len(secret) != SECRET_BYTES:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy.local.gpu import gpu_expected
 from orchestrator.cores import available_cores
-from orchestrator.media.writer import Encoding
+from orchestrator.media.encoding import Encoding
 from orchestrator.pipeline.frames import CPU_FRAMES_BYTES, GPU_FRAMES_BYTES
 from orchestrator.pipeline.segments import SERIAL_THREADS
 from orchestrator.settings import Settings

@@ -1,7 +1,6 @@
 """Small documents beside the jobs, one JSON file each: assets, uploads and batches."""
 
 import fcntl
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import StorageError, UnknownRecord
+from orchestrator.files import storage_error, write_whole
 from orchestrator.media.limits import MediaKind
 
 InputType = Literal["UPLOAD", "URL"]
@@ -49,21 +49,11 @@ class Records(Generic[D]):
         Raises:
             StorageError: it cannot be written.
         """
-        partial = self._folder / f".{record.id}.{uuid.uuid4().hex}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with partial.open("w") as file:
-                    file.write(record.model_dump_json())
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(self._folder / f"{record.id}.json")
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(self._folder / f"{record.id}.json", record.model_dump_json())
         except OSError as exc:
-            raise StorageError(
-                f"The data folder's {self._folder.name} cannot be written ({exc.strerror}); check their owner and the free space."
-            ) from exc
+            raise self._unwritten(exc) from exc
         return record
 
     def get(self, record_id: str, owner: str | None = None) -> D:
@@ -100,9 +90,7 @@ class Records(Generic[D]):
             self._folder.mkdir(parents=True, exist_ok=True)
             file = (self._folder / ".lock").open("w")
         except OSError as exc:
-            raise StorageError(
-                f"The data folder's {self._folder.name} cannot be written ({exc.strerror}); check their owner and the free space."
-            ) from exc
+            raise self._unwritten(exc) from exc
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,6 +103,9 @@ class Records(Generic[D]):
         """Return every document of an owner (None: of all), newest first."""
         found = [record for record in self._each() if owner in (None, record.owner)]
         return sorted(found, key=lambda record: (record.created_at, record.id), reverse=True)
+
+    def _unwritten(self, error: OSError) -> StorageError:
+        return storage_error(error, f"The data folder's {self._folder.name} cannot be written", "check their owner and the free space")
 
     def _each(self) -> Iterator[D]:
         for path in self._folder.glob("*.json"):

@@ -22,6 +22,7 @@ from orchestrator.errors import (
     StorageError,
     StorageFull,
 )
+from orchestrator.files import storage_error
 from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
 from orchestrator.inference.selftest import await_ready
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next
@@ -35,7 +36,6 @@ from orchestrator.jobs.waiting import Took
 from orchestrator.media.limits import MediaLimits, check_inputs, check_video
 from orchestrator.media.nvdec import chosen_decoder
 from orchestrator.media.reach import is_url
-from orchestrator.media.writer import storage_error
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments

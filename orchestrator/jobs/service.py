@@ -16,6 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from orchestrator.errors import MissingFile, NotReady, RenderCancelled, RenderError, StorageError, StorageFull
+from orchestrator.files import written_once
 from orchestrator.inference.client import TritonClient
 from orchestrator.jobs.capacity import concurrent_renders
 from orchestrator.jobs.caretaker import Caretaker
@@ -286,15 +287,8 @@ class JobService:
 
 def _kept_host_name(data: Path) -> str:
     """Return the name this host gave itself when it first used the data folder: DBOS recovers the work of the name that began it."""
-    path = data / "host"
     try:
-        if not path.exists():
-            partial = path.with_name(f".host.{uuid.uuid4().hex}")
-            partial.write_text(f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(partial)
-            partial.unlink()
-        return path.read_text()
+        return written_once(data / "host", f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}".encode()).decode()
     except OSError as exc:
         raise data_folder_error(data, exc) from exc
 

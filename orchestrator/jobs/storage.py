@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
+from orchestrator.files import FULL, storage_error
 from orchestrator.media.formats import Container
-from orchestrator.media.writer import FULL, storage_error
 
 CUT_SHORT_S = 3600.0
 """An upload that nothing was added to for this long was cut short, s."""

@@ -13,12 +13,12 @@ from av.video.stream import VideoStream
 
 from orchestrator.errors import EncodeError
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.container import translate_write_errors
 from orchestrator.media.gops import parameter_sets
 from orchestrator.media.output import Output
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.segment import SegmentFile, describe, tell_alpha
 from orchestrator.media.tags import NO_TAGS, Tags, write_tags
-from orchestrator.media.writer import translate_write_errors
 
 _WHOLE = {
     "mp4": {"movflags": "+faststart"},

@@ -13,7 +13,8 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from orchestrator.errors import MissingFile, UnreadableMedia
+from orchestrator.errors import EncodeError, MissingFile, StorageFull, UnreadableMedia
+from orchestrator.files import FULL
 from orchestrator.media.webp import Animation
 
 _StreamT = TypeVar("_StreamT", VideoStream, AudioStream)
@@ -131,3 +132,14 @@ def translate_errors(path: Path) -> Iterator[None]:
         # FFmpeg has no words for some of its own numbers.
         fault = "it is damaged" if str(exc.strerror).startswith("Error number") else exc.strerror
         raise UnreadableMedia(f"{path.name} cannot be read as video or audio ({fault}); check that it plays, or convert it to MP4 or WAV.") from exc
+
+
+@contextmanager
+def translate_write_errors() -> Iterator[None]:
+    """Raise FFmpeg's errors about an output as ours."""
+    try:
+        yield
+    except av.FFmpegError as exc:
+        if exc.errno in FULL:
+            raise StorageFull(f"There is no space for the output ({exc.strerror}); free some space, then try again.") from exc
+        raise EncodeError(f"The output could not be encoded ({exc.strerror}); check the free space and the encoding options.") from exc

@@ -11,9 +11,9 @@ import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import PRESETS, Encoder
 from orchestrator.media.light import CARRIERS, Light
-from orchestrator.media.writer import Encoding
 
 DEFAULT_PRESET = "veryfast"
 

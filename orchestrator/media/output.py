@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.errors import InvalidOption
 from orchestrator.media.encoders import nvenc_problem
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import (
     CODECS,
     CONTAINERS,
@@ -17,7 +18,6 @@ from orchestrator.media.formats import (
 )
 from orchestrator.media.light import CARRIERS
 from orchestrator.media.probe import VideoInfo
-from orchestrator.media.writer import Encoding
 
 SEGMENT_SUFFIXES = {"mp4": ".mp4", "webm": ".webm", "matroska": ".mkv"}
 """Ends of segments' file names, by FFmpeg's names of their formats."""

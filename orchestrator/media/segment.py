@@ -19,13 +19,14 @@ from av.video.stream import VideoStream
 from orchestrator.errors import EncodeError
 from orchestrator.media.alpha import copy_alpha
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.container import translate_write_errors
 from orchestrator.media.encoders import encoder_options, open_encoder, set_up
+from orchestrator.media.encoding import MAX_TAIL_FRAMES
 from orchestrator.media.formats import PixelLayout
 from orchestrator.media.gops import GopReader
 from orchestrator.media.output import Output
 from orchestrator.media.probe import FULL_RANGE, LIMITED_RANGE, VideoInfo
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import MAX_TAIL_FRAMES, translate_write_errors
 from preprocess.orientation import UPRIGHT
 
 _MOVFLAGS = "+empty_moov+delay_moov+default_base_moof+skip_trailer"

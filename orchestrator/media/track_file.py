@@ -9,7 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.media.writer import placed_when_complete, translate_write_errors
+from orchestrator.files import placed_when_complete
+from orchestrator.media.container import translate_write_errors
 from preprocess.mel import SAMPLE_RATE_HZ
 
 

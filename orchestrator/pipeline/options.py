@@ -8,9 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, VOICE_SEPARATOR
+from orchestrator.media.encoding import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
 from orchestrator.media.times import exact_rate
-from orchestrator.media.writer import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.pipeline.passages import Segments
 from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import RateChoice, SyncMode

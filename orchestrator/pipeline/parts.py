@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.media.encoding import MAX_TAIL_FRAMES, MIN_SEGMENT_FRAMES
 from orchestrator.media.gops import Gop
-from orchestrator.media.writer import MAX_TAIL_FRAMES, MIN_SEGMENT_FRAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.errors import MissingStream
+from orchestrator.files import placed_when_complete, scratch_folder
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.media.assembly import assemble
@@ -16,7 +17,6 @@ from orchestrator.media.gops import closed_gops
 from orchestrator.media.mix import Background, SoundPiece, channels_of_source
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.tags import Tags
-from orchestrator.media.writer import placed_when_complete, scratch_folder
 from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse
 from orchestrator.pipeline.frames import render_frames
 from orchestrator.pipeline.models import DEFAULT_ROLES, open_models

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.files import storage_error, write_whole
 from orchestrator.media.clock import OutputClock
 from orchestrator.media.gops import GopReader
 from orchestrator.media.output import SEGMENT_SUFFIXES, Output
@@ -24,7 +25,6 @@ from orchestrator.media.rate import Spent, next_told
 from orchestrator.media.reader import Picture
 from orchestrator.media.segment import SegmentCopier, SegmentEncoder, SegmentFile
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import storage_error
 from orchestrator.pipeline.parts import Part, parts_of
 from orchestrator.pipeline.report import frame_ranges
 from orchestrator.pipeline.watch import Watch
@@ -67,7 +67,7 @@ class SegmentFolder:
             if self._read(self._plan) != json.loads(json.dumps(plan)):
                 shutil.rmtree(path)
                 path.mkdir()
-                self._place(self._plan, plan)
+                write_whole(self._plan, json.dumps(plan))
             for partial in path.glob("*.partial"):
                 partial.unlink()
         except OSError as exc:
@@ -121,21 +121,13 @@ class SegmentFolder:
                 "duration_s": str(duration_s),
                 "is_copied": is_copied,
             }
-            self._place(segment.file.path.with_suffix(".json"), about)
+            write_whole(segment.file.path.with_suffix(".json"), json.dumps(about))
             with file.path.open("rb") as written:
                 os.fsync(written.fileno())  # else a power cut leaves the name without the bytes
             file.path.replace(segment.file.path)
         except OSError as exc:
             raise storage_error(exc, f"Segment {len(self.finished)} cannot be put into {self.path}", "check the free space") from exc
         self.finished.append(segment)
-
-    def _place(self, path: Path, content: Mapping[str, Any]) -> None:
-        partial = path.with_suffix(".partial")
-        with partial.open("w") as file:
-            file.write(json.dumps(content))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
 
     @staticmethod
     def _read(path: Path) -> Any:

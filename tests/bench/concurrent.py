@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.cores import available_cores
 from orchestrator.inference.usage import model_use
 from orchestrator.jobs.capacity import renders_by_cores
-from orchestrator.media.writer import Encoding
+from orchestrator.media.encoding import Encoding
 from orchestrator.pipeline.options import RenderOptions
 from tests.bench.media import FRAME_RATE
 from tests.bench.scores import Figure

@@ -9,10 +9,10 @@ from av.container import OutputContainer
 
 from orchestrator.media.audio import read_samples
 from orchestrator.media.encoders import DEFAULT_PRESET
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import CODECS
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
-from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.concurrency import prefetch
 from tests.clips import SPEECH_RATE_HZ
 

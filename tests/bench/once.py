@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.heap import bound_heap
 from orchestrator.inference.client import TritonClient
-from orchestrator.media.writer import Encoding
+from orchestrator.media.encoding import Encoding
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render

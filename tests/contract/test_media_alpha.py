@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from orchestrator.errors import InvalidOption
 from orchestrator.media.assembly import read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import CodecName, ContainerName
 from orchestrator.media.output import choose_output
 from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import VideoReader
-from orchestrator.media.writer import Encoding
 from preprocess.orientation import UPRIGHT, Orientation
 from preprocess.yuv import Plane
 from tests.clips import make_sound, number_of, numbered_planes, planes_of

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.output import choose_output
 from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import ColourTags, probe_video
 from orchestrator.media.reader import VideoReader, plane_views, stream_colour
-from orchestrator.media.writer import Encoding
 from tests.clips import Clip, make_clip
 
 RGB = np.array([[200, 40, 60], [30, 160, 90], [50, 70, 210], [128, 128, 128]], np.uint8)

@@ -9,8 +9,8 @@ import av
 import pytest
 
 from orchestrator.media.encoders import encoder_options
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import CODECS, PRESETS, Encoder, VideoCodec
-from orchestrator.media.writer import Encoding
 
 ENCODERS = [
     pytest.param(codec, encoder, id=encoder.name if not codec.is_master else codec.name)

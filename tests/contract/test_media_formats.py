@@ -16,13 +16,13 @@ from orchestrator.errors import InvalidOption
 from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import CODECS, CONTAINERS, CodecName, ContainerName, is_live
 from orchestrator.media.light import Light
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.planes import plane_view
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter

@@ -17,10 +17,10 @@ from orchestrator.errors import RenderInterrupted, StorageFull
 from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.output import choose_output
 from orchestrator.media.planes import plane_view
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
 from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, speech_like, write_wav

@@ -14,11 +14,11 @@ from orchestrator.errors import InvalidOption
 from orchestrator.media.assembly import assemble
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.gops import Gop, closed_gops
 from orchestrator.media.output import choose_output
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.parts import Part, copies_in, parts_of
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch

@@ -1,9 +1,6 @@
 """The MP4 that comes out: exact frames, clock, colour and sound, complete or not there at all."""
 
-import os
 import struct
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -14,17 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.errors import EncodeError, InvalidOption, StorageError, StorageFull
+from orchestrator.errors import EncodeError, InvalidOption, StorageFull
 from orchestrator.media.assembly import assemble
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.formats import PRESETS
 from orchestrator.media.output import choose_output
 from orchestrator.media.planes import plane_view
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.segment import SegmentEncoder
 from orchestrator.media.sound import SpeechEncoder
-from orchestrator.media.writer import Encoding, placed_when_complete, scratch_folder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
 from preprocess.orientation import Orientation
@@ -254,35 +251,6 @@ class Stop(Exception):
     """Something fails in the middle of a render."""
 
 
-def fail_inside(out: Path, error: BaseException) -> None:
-    with placed_when_complete(out) as partial:
-        partial.write_bytes(b"half")
-        raise error
-
-
-def test_result_appears_only_when_the_block_ends(tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    with placed_when_complete(out) as partial:
-        assert partial.parent == tmp_path, "on the same disk, or it cannot be renamed in one step"
-        partial.write_bytes(b"new")
-        assert not out.exists()
-    assert out.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [out]
-
-
-@pytest.mark.parametrize("error", [Stop(), KeyboardInterrupt(), GeneratorExit()])
-def test_nothing_is_left_when_something_fails_inside_and_the_old_file_stays(tmp_path: Path, error: BaseException) -> None:
-    out = tmp_path / "out.mp4"
-    with pytest.raises(type(error)):
-        fail_inside(out, error)
-    assert not list(tmp_path.iterdir())
-    out.write_bytes(b"old")
-    with pytest.raises(type(error)):
-        fail_inside(out, error)
-    assert out.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [out]
-
-
 @pytest.mark.parametrize("frame_count", [0, 1, 60])
 def test_writing_that_fails_half_way_leaves_only_whole_segments_and_keeps_the_first_error(
     tmp_path: Path, speech: AudioInfo, frame_count: int
@@ -295,50 +263,3 @@ def test_writing_that_fails_half_way_leaves_only_whole_segments_and_keeps_the_fi
         write_movie(tmp_path / "out.mp4", info_of(), speech, FAST, 100, failing())
     names = {path.name for path in (tmp_path / "out.segments").iterdir()}
     assert names == {"plan.json"} | ({"00000.mp4", "00000.json"} if frame_count >= 50 else set())
-
-
-def test_partial_of_a_dead_process_is_swept_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    out = tmp_path / "out.mp4"
-    dead = tmp_path / f".out.mp4.{process.pid}.partial"
-    living = tmp_path / f".out.mp4.{os.getppid()}.partial"
-    for path in (dead, living, tmp_path / ".other.mp4.partial"):
-        path.touch()
-    segments = tmp_path / f".out.mp4.{process.pid}.segments"
-    segments.mkdir()
-    (segments / "00000.mp4").touch()
-    with placed_when_complete(out), scratch_folder(out) as scratch:
-        assert not dead.exists() and not segments.exists()
-        assert scratch.parent == tmp_path, "on the same disk"
-    assert not scratch.exists()
-    assert living.exists() and (tmp_path / ".other.mp4.partial").exists() and out.exists()
-
-
-@pytest.mark.parametrize("name", ["a[1].mp4", "a*.mp4", "результат 标题.mp4", "a.b.c.mp4"])
-def test_any_file_name_can_be_written_and_swept(tmp_path: Path, name: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    stale = tmp_path / f".{name}.{process.pid}.partial"
-    stale.touch()
-    with placed_when_complete(tmp_path / name) as partial:
-        partial.write_bytes(b"new")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_folder_that_is_not_there_is_a_storage_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="create the folder"), placed_when_complete(tmp_path / "none" / "out.mp4"):
-        pytest.fail("the block must not run")
-
-
-def test_output_that_is_a_folder_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "out.mp4").mkdir()
-    with pytest.raises(StorageError, match="put the result"), placed_when_complete(tmp_path / "out.mp4"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
-
-
-def test_error_about_another_file_inside_the_block_is_not_taken_for_the_outputs(tmp_path: Path) -> None:
-    """A missing model file is no reason to tell the user that the disk is full."""
-    with pytest.raises(FileNotFoundError), placed_when_complete(tmp_path / "out.mp4"):
-        (tmp_path / "something else").read_bytes()

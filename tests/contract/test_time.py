@@ -16,12 +16,12 @@ import pytest
 
 from orchestrator.media.assembly import assemble, read_init_bytes
 from orchestrator.media.audio import AudioInfo, read_speech
+from orchestrator.media.encoding import Encoding
 from orchestrator.media.output import choose_output
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.times import SourceTimes
-from orchestrator.media.writer import Encoding
 from orchestrator.pipeline.analyse import times_of
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.cores import available_cores
 from orchestrator.jobs import capacity
 from orchestrator.jobs.capacity import available_bytes, concurrent_renders, job_bytes, renders_by_cores, within_memory
-from orchestrator.media.writer import Encoding
+from orchestrator.media.encoding import Encoding
 from orchestrator.settings import Settings
 from orchestrator.tuned import TUNED_FILE, encoder_threads
 

@@ -1,11 +1,12 @@
 """Small documents beside the jobs."""
 
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import StorageError, UnknownRecord
+from orchestrator.errors import StorageError, StorageFull, UnknownRecord
 from orchestrator.jobs.records import Batch, BatchItem, Records, new_id
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -49,6 +50,17 @@ def test_another_owners_document_counts_as_not_there(tmp_path: Path) -> None:
     for record_id, owner in ((saved.id, "bob"), (new_id(), None), ("../x", None), ("", None)):
         with pytest.raises(UnknownRecord):
             records.get(record_id, owner)
+
+
+def test_document_that_finds_no_space_says_so(tmp_path: Path) -> None:
+    records, limits = Records(tmp_path, Batch), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(StorageFull, match="free space"):
+            records.save(batch())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_document_counts_as_not_there(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`/v2/generate`: jobs as sync.so has them, so that its SDK works here; and cancel, events, result and live video, which it does not have."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,9 @@ FORM_FIELDS = ("model", "options", "webhookUrl", "outputFileName", "externalId")
 FORM_LISTS = ("input", "segments")
 """Text fields of JSON that may come several times. sync.so's JavaScript SDK sends each input in a part of its own."""
 
+FORM_OPTIONS = ("sync_mode", "temperature", "active_speaker", "active_speaker_detection")
+"""Options that sync.so's ComfyUI node has as fields of their own, beside `options`."""
+
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
@@ -57,6 +60,7 @@ _FORM_SCHEMA: dict[str, Any] = {
             "description": "JSON as in the JSON request, as for input; the audio uploaded here has the refId audio.",
         },
         "options": {"type": "string", "description": "JSON as in the JSON request."},
+        **{name: {"type": "string", "description": "The option of this name."} for name in FORM_OPTIONS},
         "webhookUrl": {"type": "string"},
         "outputFileName": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
         "externalId": {"type": "string", "minLength": 1, "maxLength": 255},
@@ -208,14 +212,32 @@ async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator
         return
     if media_type != b"multipart/form-data":
         raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
-    async with context.uploads.form(request, FORM_FILES, FORM_FIELDS, FORM_LISTS) as form:
+    async with context.uploads.form(request, FORM_FILES, (*FORM_FIELDS, *FORM_OPTIONS), FORM_LISTS) as form:
         fields: dict[str, Any] = {**form.fields, "input": []}
+        flat = {name: fields.pop(name) for name in FORM_OPTIONS if name in fields}
         for name, values in form.lists.items():
             parsed = [parse_json(value) for value in values]
             fields[name] = [one for value in parsed for one in (value if isinstance(value, list) else [value])]
         if "options" in form.fields:
             fields["options"] = parse_json(form.fields["options"])
+        if flat:
+            fields["options"] = _with_flat(fields.get("options"), flat)
         video, image, audio, portrait = (form.files[name].path if name in form.files else None for name in FORM_FILES)
         if video is not None and image is not None:
             raise Problem(422, "invalid_option", "The request has a video and an image; send one of them.")
         yield await context.run(build_spec, parse_body(GenerateRequest, fields), context, owner, video=video or image, audio=audio, portrait=portrait)
+
+
+def _with_flat(options: Any, flat: Mapping[str, str]) -> Any:
+    """Return a form's options with those that are fields of their own.
+
+    Raises:
+        Problem: one is in both places.
+    """
+    if options is None:
+        options = {}
+    if not isinstance(options, dict):
+        return options  # refused as a whole
+    if doubly := sorted(options.keys() & flat.keys()):
+        raise Problem(422, "invalid_option", f"The form has {doubly[0]} in options, too; give it once.")
+    return options | {name: value if name == "sync_mode" else parse_json(value) for name, value in flat.items()}

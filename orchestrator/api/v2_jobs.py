@@ -6,19 +6,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from orchestrator.api.asset_uploads import file_of, own_record
 from orchestrator.api.context import Context
-from orchestrator.api.problems import validation_sentence
+from orchestrator.api.v2_options import checked, chosen_speaker, render_options
 from orchestrator.api.v2_schema import (
-    ActiveSpeaker,
     AudioInput,
     GenerateRequest,
     Generation,
     GenerationSegment,
     GenerationStatus,
-    Options,
+    Input,
     Progress,
     SegmentOptions,
     SpeakerImageInput,
@@ -41,69 +38,8 @@ STATUS: Mapping[JobState, GenerationStatus] = {
 }
 """sync.so's status of each of our states."""
 
-OUR_NAMES: Mapping[str, str] = {"occlusion_detection_enabled": "face_occluder", "output_format": "container"}
-"""What options of sync.so are called here."""
-
 UPLOADED_REF_ID = "audio"
 """By which segments name the speech that is uploaded with the request."""
-
-
-def render_options(options: Options | None) -> RenderOptions:
-    """Return what the pipeline is asked for.
-
-    Raises:
-        InvalidOption: an option is asked for that the pipeline does not have, or not with this value.
-    """
-    given = {} if options is None else options.model_dump(exclude_unset=True, exclude_none=True)
-    given.pop("active_speaker_detection", None)
-    if given.get("model_mode") == "lips":
-        del given["model_mode"]  # it is what is done anyway
-    for name, ours in OUR_NAMES.items():
-        if name in given:
-            value = given.pop(name)
-            if given.setdefault(ours, value) != value:
-                raise InvalidOption(f"options.{ours} and options.{name} contradict each other; give one of them.")
-    chosen = _speaker(None if options is None else options.active_speaker_detection)
-    if doubly := sorted(given.keys() & {"speaker", "speaker_boxes"} if chosen else ()):
-        raise InvalidOption(f"options.{doubly[0]} and options.active_speaker_detection both say who speaks; give one of them.")
-    for name, value in given.items():
-        if name not in RenderOptions.model_fields:
-            raise InvalidOption(f"options.{name} is not supported here with this value; leave it out.")
-        chosen[name] = value
-    return _checked(chosen)
-
-
-def _checked(chosen: Mapping[str, Any]) -> RenderOptions:
-    """Return options of our names.
-
-    Raises:
-        InvalidOption: one has a value that it cannot have, or does not go with another one.
-    """
-    try:
-        result = RenderOptions(**chosen)
-    except ValidationError as exc:
-        raise InvalidOption(validation_sentence(exc)) from exc
-    result.check()
-    return result
-
-
-def _speaker(asked: ActiveSpeaker | bool | None) -> dict[str, Any]:
-    """Return what sync.so's way of choosing a speaker is called here; nothing where it asks for what is done anyway.
-
-    Raises:
-        InvalidOption: it says several things at once, or not enough.
-    """
-    if not isinstance(asked, ActiveSpeaker):
-        return {}
-    ways = [asked.auto_detect or None, asked.coordinates, asked.bounding_boxes]
-    if sum(way is not None for way in ways) > 1:
-        raise InvalidOption("options.active_speaker_detection takes one of auto_detect, coordinates and bounding_boxes.")
-    if asked.coordinates is not None:
-        x, y = (f"{value:.2f}" for value in asked.coordinates)
-        return {"speaker": f"{x},{y},{asked.frame_number or 0}"}
-    if asked.frame_number is not None:
-        raise InvalidOption("options.active_speaker_detection.frame_number needs coordinates, [x, y] on the speaker's face in that frame.")
-    return {} if asked.bounding_boxes is None else {"speaker_boxes": asked.bounding_boxes}
 
 
 def build_spec(
@@ -123,7 +59,7 @@ def build_spec(
         context: the service.
         owner: name of the API key.
         video: an uploaded video, in place of one in the request.
-        audio: an uploaded speech, before those in the request.
+        audio: an uploaded speech, in place of one in the request, or before those of further speakers.
         portrait: an uploaded picture of who speaks, in place of one in the request.
         priority: of the job.
 
@@ -132,9 +68,12 @@ def build_spec(
     """
     if request.model != context.model and request.model not in context.model_aliases:
         raise InvalidOption(f"The model is not installed here; use {context.model}, or another name that /v2/models lists.")
+    if request.projectId is not None:
+        raise InvalidOption("There are no projects here; leave projectId out.")
     options = render_options(request.options)
-    speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, options.speaker)]
-    for item in request.input:
+    inputs, uploaded_speech = _beside_files(request, has_video=video is not None, has_audio=audio is not None)
+    speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, uploaded_speech.speaker or options.speaker)]
+    for item in inputs:
         if isinstance(item, VideoInput):
             if video is not None:
                 raise InvalidOption("The request has more than one video; send one video and one audio.")
@@ -156,8 +95,8 @@ def build_spec(
         options = options.model_copy(update={"speaker": speaker})
         options.check()
     if request.segments:
-        named = [item.refId for item in request.input if isinstance(item, AudioInput)]
-        references = named if audio is None else [UPLOADED_REF_ID, *named]
+        named = [item.refId for item in inputs if isinstance(item, AudioInput)]
+        references = named if audio is None else [uploaded_speech.refId or UPLOADED_REF_ID, *named]
         options, speeches = _with_segments(options, request.segments, references, speeches)
         (speech, _), *others = speeches
     check_voices(options, [other_speaker for _, other_speaker in others])
@@ -181,6 +120,26 @@ def build_spec(
         expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
         request=request.model_dump(mode="json", exclude_unset=True, exclude={"webhookUrl", "outputFileName", "externalId"}),
     )
+
+
+def _beside_files(request: GenerateRequest, *, has_video: bool, has_audio: bool) -> tuple[list[Input], AudioInput]:
+    """Return the inputs that are not files of the request, and what it says of its uploaded speech.
+
+    As sync.so has it, a file takes the place of the input of its kind, whether that has a URL or not. Of several speeches, which sync.so has in
+    segments alone, it takes the place of the one with neither url nor assetId; where each has one, it is one more.
+    """
+    inputs, speech = list(request.input), AudioInput(type="audio")
+    if has_video and (given := next((item for item in inputs if isinstance(item, VideoInput)), None)) is not None:
+        inputs.remove(given)
+    if has_audio:
+        speeches = [item for item in inputs if isinstance(item, AudioInput)]
+        named = [item for item in speeches if item.url is None and item.assetId is None]
+        if not named and len(speeches) == 1 and speeches[0].speaker is None and not request.segments:
+            named = speeches
+        if named:
+            speech = named[0]
+            inputs.remove(speech)
+    return inputs, speech
 
 
 def _with_segments(
@@ -211,7 +170,7 @@ def _with_segments(
         if (crop.startTime is None) != (crop.endTime is None):
             raise InvalidOption(f"The audioInput of segment {number} has one of startTime and endTime; give both or none.")
         speech = references.index(crop.refId)
-        who = _speaker(own.active_speaker_detection)
+        who = chosen_speaker(own.active_speaker_detection)
         if "speaker_boxes" in who:
             raise InvalidOption(f"Segment {number} says by boxes who speaks; give coordinates, or the boxes in options for the whole video.")
         track = speech, who.get("speaker") or speeches[speech][1] or options.speaker
@@ -231,7 +190,7 @@ def _with_segments(
         raise InvalidOption(f"Audio input {unused[0] + 1} is in no segment; give it one, or leave it out.")
     first = tracks[0][1]
     said = [(speeches[speech][0], "" if speaker == first else speaker) for speech, speaker in tracks]
-    return _checked({**chosen, "speaker": first, "segments": segments}), said
+    return checked({**chosen, "speaker": first, "segments": segments}), said
 
 
 def generation(view: JobView, context: Context, base_url: str) -> Generation:
@@ -276,6 +235,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
             attempts=view.attempts,
             lastProblem=None if view.state in FINAL_STATES else view.error,
         ),
+        progress_percent=view.percent,
         eventsUrl=context.signed_url(f"{path}/events", path, base_url),
         playlistUrl=context.signed_url(f"{path}/playlist.m3u8", path, base_url) if view.spec.has_playlist else None,
     )

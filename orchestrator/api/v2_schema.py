@@ -74,16 +74,26 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _one_ref_id(value: Any) -> Any:
+    """Take ref_id, as it is called in sync.so's Python SDK and by clients that have it from there, for refId."""
+    if not isinstance(value, dict) or "ref_id" not in value or value.get("refId", value["ref_id"]) != value["ref_id"]:
+        return value
+    return {name: given for name, given in value.items() if name != "ref_id"} | {"refId": value["ref_id"]}
+
+
 class VideoInput(_Request):
-    """The video of a person, or a still image."""
+    """The video of a person, or a still image; one that comes with the request as a file takes its place."""
 
     type: Literal["video", "image"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
     assetId: str | None = Field(None, min_length=1, max_length=64)
+    refId: str | None = Field(None, max_length=255, description="Nothing here names a video.")
+
+    _ref_id = model_validator(mode="before")(_one_ref_id)
 
 
 class AudioInput(_Request):
-    """The speech."""
+    """The speech; one without url and assetId is that which comes with the request as a file."""
 
     type: Literal["audio"]
     url: str | None = Field(None, min_length=1, max_length=MAX_URL, description="http or https.")
@@ -92,6 +102,8 @@ class AudioInput(_Request):
     speaker: Speaker | None = Field(
         None, description="X,Y or X,Y,FRAME: a point on the face of whoever says this; needed where there are several speeches. Not in sync.so."
     )
+
+    _ref_id = model_validator(mode="before")(_one_ref_id)
 
 
 class SpeakerImageInput(_Request):
@@ -120,6 +132,13 @@ class ActiveSpeaker(_Request):
     frame_number: int | None = Field(None, ge=0, le=999_999_999, description="Of the coordinates, counted from 0; 0 where it is not given.")
     coordinates: tuple[Pixel, Pixel] | None = Field(None, description="[x, y] on the speaker's face, px of the picture as shown.")
     bounding_boxes: Boxes | None = Field(None, description="[x1, y1, x2, y2] for each frame of the video, or null.")
+    v3: bool | None = Field(None, description="Which of sync.so's detectors finds the speaker; here there is one.")
+
+
+class VideoSpeaker(ActiveSpeaker):
+    """Which face speaks in the whole video."""
+
+    occlusion_detection_enabled: bool | None = Field(None, description="The option of this name; sync.so's ComfyUI node has it here.")
 
 
 def _without_nulls(value: Any) -> Any:
@@ -130,7 +149,8 @@ def _without_nulls(value: Any) -> Any:
 class Options(RenderOptions):
     """How to render: everything the pipeline has, and sync.so's further options. What is not supported is refused by name."""
 
-    active_speaker_detection: ActiveSpeaker | bool | None = Field(None, description="Which face speaks; true or false is auto_detect.")
+    active_speaker_detection: VideoSpeaker | bool | None = Field(None, description="Which face speaks; true or false is auto_detect.")
+    active_speaker: bool | None = Field(None, description="active_speaker_detection, as it was called before.")
     occlusion_detection_enabled: bool | None = Field(None, description="sync.so's name of face_occluder.")
     output_format: str | None = Field(None, description="sync.so's name of container.")
     model_mode: Literal["lips", "face", "head"] | None = Field(None, description="Only lips.")
@@ -154,6 +174,8 @@ class SegmentAudio(_Request):
     refId: str = Field(min_length=1, max_length=255, description="Of an audio input; audio is the one that is uploaded with the request.")
     startTime: float | None = Field(None, ge=0, description="Where in it this begins, s; together with endTime.")
     endTime: float | None = Field(None, ge=0, description="And where it ends, s.")
+
+    _ref_id = model_validator(mode="before")(_one_ref_id)
 
 
 class GenerationSegment(_Request):
@@ -180,6 +202,7 @@ class GenerateRequest(_Request):
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")
     outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")
     externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")
+    projectId: str | None = Field(None, description="Not supported.")
 
 
 class Progress(BaseModel):
@@ -227,6 +250,7 @@ class Generation(BaseModel):
     finishedAt: datetime | None = None
     expiresAt: datetime | None = Field(None, description="When the result and inputs are removed.")
     progress: Progress
+    progress_percent: int = Field(ge=0, le=100, description="The progress's percent, as sync.so calls it.")
     eventsUrl: str = Field(description="Server-sent events; the link works without a key.")
     playlistUrl: str | None = Field(description="HLS, while it is rendered; the link works without a key. None for codecs that HLS does not play.")
 

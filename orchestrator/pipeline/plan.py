@@ -122,6 +122,8 @@ def plan_render(
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
     clock = StageClock("read", 0, on_progress)
     info = probe_video(video)
+    if info.is_still and options.sync_mode == "cut_off":
+        options = options.model_copy(update={"sync_mode": "bounce"})  # a picture lasts as long as the speech: it is never the shorter one
     info = info.as_sdr if info.hdr and options.hdr == "sdr" else info
     if options.codec is None and encoding.codec == "h264" and bits_of(info.working_pix_fmt) > 8 and not encoding.smart:
         encoding = replace(encoding, codec="hevc")  # which plays with 10 bits; H.264 hardly anywhere does

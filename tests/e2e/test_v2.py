@@ -124,6 +124,46 @@ def test_requests_are_taken_as_the_javascript_sdk_writes_them(service: Service, 
         service.http.delete(f"/v2/generate/{job_id}")
 
 
+def test_form_is_taken_as_sync_sos_comfyui_node_writes_it(service: Service, media: Path) -> None:
+    """Inputs that only say that a file comes, options in fields of their own, and the end told by status and outputUrl."""
+    files = {"video": (media / "clip.mp4").read_bytes(), "audio": (media / "long.wav").read_bytes()}
+    fields = {"model": "lipsync-2", "sync_mode": "cut_off", "temperature": "0.8", "active_speaker": "false"}
+    fields["input"] = json.dumps([{"type": "video"}, {"type": "audio"}])
+    job = service.http.post("/v2/generate", data=fields, files=files, headers={"x-sync-source": "comfyui"}).raise_for_status().json()
+    assert job["options"] == {"sync_mode": "cut_off", "temperature": 0.8, "active_speaker": False}
+    done = service.ended(job["id"])
+    assert (done["status"], done["error"], done["outputDuration"], done["progress_percent"]) == ("COMPLETED", None, pytest.approx(1.0), 100)
+    assert frame_count(httpx.get(done["outputUrl"]).content) == 25
+    occluded = fields | {"active_speaker_detection": json.dumps({"occlusion_detection_enabled": True})}
+    for wrong, part in (
+        (occluded, "face_occluder"),  # understood: this service has no such model
+        (fields | {"options": json.dumps({"sync_mode": "loop"})}, "sync_mode in options, too"),
+        (fields | {"temperature": "warm"}, "not valid JSON"),
+        (fields | {"sync_mode": "sideways"}, "options.sync_mode"),
+        (fields | {"input": json.dumps([{"type": "video"}, {"type": "video"}])}, "more than one video"),
+    ):
+        answer = service.http.post("/v2/generate", data=wrong, files=files)
+        assert (answer.status_code, part in answer.json()["message"]) == (400, True), answer.json()
+
+
+def test_file_takes_the_place_of_the_input_of_its_kind(service: Service, media: Path, assets: dict[str, str]) -> None:
+    nowhere = {"url": "http://127.0.0.1:1/nowhere"}
+    files = {"video": (media / "clip.mp4").read_bytes(), "audio": (media / "speech.wav").read_bytes()}
+
+    def lasts_s(*inputs: object, **fields: str) -> float:
+        form = {"model": "lipsync-2", "input": json.dumps(inputs)} | fields
+        job = service.ended(service.http.post("/v2/generate", data=form, files=files).raise_for_status().json()["id"])
+        assert (job["status"], job["error"]) == ("COMPLETED", None)
+        return float(job["outputDuration"])
+
+    assert lasts_s({"type": "video", **nowhere}, {"type": "audio", **nowhere}) == pytest.approx(1.52)
+    segment = {"startTime": 0, "endTime": 0.4, "audioInput": {"ref_id": "mine"}}
+    other = {"startTime": 0.6, "endTime": 0.8, "audioInput": {"refId": "other"}}
+    said = {"type": "audio", "assetId": assets["speech.wav"], "ref_id": "other", "refId": "other"}
+    parts = json.dumps([segment, other])
+    assert lasts_s({"type": "video", "refId": "v"}, said, {"type": "audio", "refId": "mine"}, segments=parts) == pytest.approx(1.0)
+
+
 def test_events_end_when_the_job_is_deleted(service: Service, assets: dict[str, str]) -> None:
     generation = service.sdk().generations.create(model="lipsync-2", input=inputs(assets, "long.wav"))
     with httpx.stream("GET", service.job(generation.id)["eventsUrl"], timeout=60) as events:
@@ -326,6 +366,8 @@ def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: S
         (named | {"segments": [SEGMENT], "options": {"sync_mode": "remap", "frame_rate": "keep"}}, 400, "leave one of them out"),
         (good | {"webhookUrl": "http://169.254.169.254/"}, 400, "public"),
         (good | {"outputFileName": "../x"}, 400, "outputFileName"),
+        (good | {"projectId": "p"}, 400, "no projects"),
+        (named | {"input": [video, audio | {"refId": "a", "ref_id": "b"}]}, 400, "ref_id"),
         ([], 400, "."),
     ]
     for body, status, part in cases:

@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -21,6 +21,7 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
+from orchestrator.pipeline.timeline import SyncMode
 from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
@@ -106,6 +107,15 @@ def test_still_image_speaks(clip: Path, speech: Path, client: TritonClient, tmp_
     assert report.source_frame_count == 1
     assert (result[SILENCE[0]] == result[SILENCE[-1]]).all(), "in silence a still image is still"
     assert len({frame.tobytes() for frame in result}) > 20, "in speech it is not"
+
+
+@pytest.mark.parametrize("mode", get_args(SyncMode))
+def test_still_image_lasts_as_long_as_the_speech(mode: SyncMode, clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
+    """It has no length that could differ from the speech's."""
+    with av.open(str(clip)) as container:
+        next(container.decode(video=0)).save(str(tmp_path / "face.png"))
+    plan = plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4", RenderOptions(sync_mode=mode, preset="ultrafast"))
+    assert plan.expected_frame_count == render(plan, client).frame_count == 62
 
 
 def blank_in_the_middle(clip: Path, path: Path, blank: range) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.api.v2_jobs import render_options
+from orchestrator.api.v2_options import render_options
 from orchestrator.api.v2_schema import Options
 from orchestrator.errors import InvalidOption
 
@@ -27,6 +27,10 @@ BOX = [1.0, 2.0, 30.0, 40.0]
         ({"active_speaker_detection": {"bounding_boxes": [BOX, None]}}, {"speaker_boxes": (tuple(BOX), None)}),
         ({"active_speaker_detection": {"auto_detect": True}, "occlusion_detection_enabled": True}, {"speaker": "auto", "face_occluder": True}),
         ({"voice_separator": False}, {"voice_separator": False}),
+        ({"active_speaker": True}, {"speaker": "auto"}),
+        ({"active_speaker": False, "speaker": "all"}, {"speaker": "all"}),
+        ({"active_speaker_detection": {"auto_detect": True, "v3": True}}, {"speaker": "auto"}),
+        ({"active_speaker_detection": {"occlusion_detection_enabled": True}}, {"face_occluder": True}),
     ],
 )
 def test_options_of_sync_so_are_the_pipelines(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -41,6 +45,7 @@ def test_options_of_sync_so_are_the_pipelines(given: dict[str, Any], expected: d
         ({"output_format": "gif"}, "container"),
         ({"occlusion_detection_enabled": True, "face_occluder": False}, "contradict each other"),
         ({"occlusion_detection_enabled": False, "face_occluder": True}, "contradict each other"),
+        ({"active_speaker_detection": {"occlusion_detection_enabled": True}, "occlusion_detection_enabled": False}, "contradict each other"),
         ({"active_speaker_detection": {"auto_detect": True, "coordinates": [1, 2]}}, "takes one of"),
         ({"active_speaker_detection": {"coordinates": [1, 2], "bounding_boxes": [BOX]}}, "takes one of"),
         ({"active_speaker_detection": {"frame_number": 3}}, "needs coordinates"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.api.v2_jobs import render_options
+from orchestrator.api.v2_options import render_options
 from orchestrator.api.v2_schema import Options
 from orchestrator.errors import InvalidOption
 from orchestrator.media.probe import VideoInfo, probe_video

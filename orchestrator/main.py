@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from orchestrator.api.asset_uploads import files_of
+from orchestrator.api.asset_uploads import files_of, forget_old
 from orchestrator.api.batches import BatchAnnouncer
 from orchestrator.api.context import Context
 from orchestrator.api.document import complete_document
@@ -29,6 +29,7 @@ from orchestrator.api.render import forget_live_renders, render_router
 from orchestrator.api.server import listen, serve
 from orchestrator.api.uploads import Uploads
 from orchestrator.api.v2 import v2_router
+from orchestrator.api.v2_asset_lookup import asset_lookup_router
 from orchestrator.api.v2_assets import assets_router
 from orchestrator.api.v2_batch import batch_router
 from orchestrator.api.v2_errors import errors_router
@@ -88,6 +89,7 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
         post=lambda url, body, headers: post(url, body, headers, policy),
         webhook_body=webhook_body,
         deliver=lambda view, result: deliver(view, result, easy_data),
+        clean_up=lambda: forget_old(asset_uploads),
         kept=lambda: holds.held() | files_of(asset_uploads) | {asset.path for asset in assets.all()},
     )
     service = JobService(settings, client, hooks)
@@ -175,6 +177,7 @@ def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry)
         generations_router(context),
         errors_router(),
         uploads_router(context),
+        asset_lookup_router(context),
         assets_router(context),
         batch_router(context),
         models_router(context, VERSION),

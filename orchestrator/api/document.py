@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from orchestrator.api.problems import ProblemDetails, V2Error
-from orchestrator.api.v2_schema import AssetRequest, AssetUpdate, BatchRequest, GenerateRequest, UploadRequest
+from orchestrator.api.v2_schema import AssetIds, AssetRequest, AssetUpdate, BatchRequest, GenerateRequest, UploadRequest
 
-BY_HAND: tuple[type[BaseModel], ...] = (AssetRequest, AssetUpdate, BatchRequest, GenerateRequest, UploadRequest, V2Error, ProblemDetails)
+BY_HAND: tuple[type[BaseModel], ...] = (AssetIds, AssetRequest, AssetUpdate, BatchRequest, GenerateRequest, UploadRequest, V2Error, ProblemDetails)
 """Bodies that no route declares as a parameter or a return type."""
 
 

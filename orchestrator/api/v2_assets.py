@@ -18,7 +18,17 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated, refuse_unsupported
 from orchestrator.api.uploads import StoredFile, json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import MAX_ASSET_NAME, AssetPage, AssetRequest, AssetSort, AssetUpdate, AssetView, Unpacked, listed, split
+from orchestrator.api.v2_schema import (
+    MAX_ASSET_NAME,
+    AssetPage,
+    AssetRequest,
+    AssetSort,
+    AssetUpdate,
+    AssetView,
+    Unpacked,
+    listed,
+    split,
+)
 from orchestrator.errors import MissingStream
 from orchestrator.jobs.records import Asset, InputType, new_id
 from orchestrator.media.limits import MediaKind, check_limits, summarise
@@ -52,21 +62,7 @@ def assets_router(context: Context) -> APIRouter:
     router = APIRouter(prefix="/v2/assets", tags=["v2"], dependencies=[Security(API_KEY)])
 
     def shown(asset: Asset, request: Request) -> AssetView:
-        path = f"/v2/assets/{asset.id}"
-        return AssetView(
-            id=asset.id,
-            createdAt=asset.created_at,
-            updatedAt=asset.updated_at or asset.created_at,
-            name=asset.name,
-            url=context.signed_url(f"{path}/content", path, context.base_url(request)),
-            size=asset.size_bytes,
-            format=asset.format,
-            type=asset.kind,
-            inputType=asset.input_type,
-            durationSeconds=round(asset.duration_s, 3) if asset.duration_s is not None else None,
-            width=asset.width,
-            height=asset.height,
-        )
+        return asset_view(asset, request, context)
 
     def find(asset_id: str, request: Request) -> Asset:
         return context.assets.get(asset_id, context.owner(request))
@@ -133,7 +129,8 @@ def assets_router(context: Context) -> APIRouter:
         """Rename an asset."""
         asset, body = await context.run(find, asset_id, request), parse_body(AssetUpdate, await read_json(request))
         if body.name is not None:
-            asset = await context.run(context.assets.save, asset.model_copy(update={"name": body.name, "updated_at": datetime.now(UTC)}))
+            renamed = {"name": body.name, "updated_at": datetime.now(UTC)}
+            asset = await context.run(context.assets.update, asset.id, lambda found: found.model_copy(update=renamed))
         return shown(asset, request)
 
     @router.delete("/{asset_id}", status_code=204, responses=error_responses(V2Error, 400, 401, 404))
@@ -159,6 +156,25 @@ def assets_router(context: Context) -> APIRouter:
         return FileResponse(file_of(asset, context), media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
 
     return router
+
+
+def asset_view(asset: Asset, request: Request, context: Context) -> AssetView:
+    """Return an asset as sync.so shows it."""
+    path = f"/v2/assets/{asset.id}"
+    return AssetView(
+        id=asset.id,
+        createdAt=asset.created_at,
+        updatedAt=asset.updated_at or asset.created_at,
+        name=asset.name,
+        url=context.signed_url(f"{path}/content", path, context.base_url(request)),
+        size=asset.size_bytes,
+        format=asset.format,
+        type=asset.kind,
+        inputType=asset.input_type,
+        durationSeconds=round(asset.duration_s, 3) if asset.duration_s is not None else None,
+        width=asset.width,
+        height=asset.height,
+    )
 
 
 async def _register(request: Request, context: Context) -> Asset:

@@ -314,6 +314,18 @@ class UploadLink(BaseModel):
     expiresIn: int = Field(description="How long the uploadUrl is valid, s.")
 
 
+class AssetIds(_Request):
+    """Assets that are asked for together."""
+
+    ids: str | Annotated[list[str], Field(min_length=1, max_length=100)] = Field(description="One id, or a list of them.")
+
+
+class UploadedAsset(BaseModel):
+    """Whether there is an asset."""
+
+    asset: AssetView | None
+
+
 class AssetPage(BaseModel):
     """Assets."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Security
 from fastapi.responses import Response
 
-from orchestrator.api.asset_uploads import LINK_VALID_S, forget_old, is_over
+from orchestrator.api.asset_uploads import LINK_VALID_S, is_over
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses
 from orchestrator.api.uploads import json_body, parse_body, read_json
@@ -59,6 +59,5 @@ def uploads_router(context: Context) -> APIRouter:
 
 def _announce(body: UploadRequest, context: Context, owner: str) -> Upload:
     context.service.storage.check_space()
-    forget_old(context.asset_uploads)
     upload = Upload(id=new_id(), owner=owner, created_at=datetime.now(UTC), name=body.fileName, content_type=body.contentType, size_bytes=body.size)
     return context.asset_uploads.save(upload)

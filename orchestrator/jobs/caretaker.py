@@ -4,7 +4,6 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import StorageError
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, workflow_id
+from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger
 from orchestrator.jobs.runner import FIRST_IN_LINE, MAX_BACK_OFF_S, queued_again
 from orchestrator.jobs.storage import Storage
@@ -41,14 +41,12 @@ ORPHAN_INPUT_S = 3600.0
 class Caretaker:
     """Goes its rounds on a thread of its own."""
 
-    def __init__(
-        self, host: str, storage: Storage, ledger: Ledger, engine: Engine, kept: Callable[[], Set[Path]], retention_s: float, history_s: float
-    ) -> None:
+    def __init__(self, host: str, storage: Storage, ledger: Ledger, engine: Engine, hooks: Hooks, retention_s: float, history_s: float) -> None:
         self._host = host
         self._storage = storage
         self._ledger = ledger
         self._engine = engine
-        self._kept = kept
+        self._hooks = hooks
         self._retention_s = retention_s
         self._history_s = history_s
         self._closed = threading.Event()
@@ -116,7 +114,8 @@ class Caretaker:
         forgotten = now - max(self._history_s, self._retention_s)
         for job_id in self._ledger.finished_before(forgotten):
             self._ledger.remove(job_id)
-        kept = self._kept()
+        self._hooks.clean_up()
+        kept = self._hooks.kept()
         for path in self._storage.inputs():
             if path not in kept and not self._ledger.uses(str(path)):
                 self._storage.remove_input(path, partial(self._is_young_or_needed, path, now - min(ORPHAN_INPUT_S, self._retention_s)))
@@ -130,7 +129,7 @@ class Caretaker:
     def needs(self, path: Path, but: str = "") -> bool:
         """Tell whether a job other than `but`, or the layer above, needs an input."""
         # In this order: a request lets go of what it holds when a job names it.
-        return path in self._kept() or self._ledger.uses(str(path), but)
+        return path in self._hooks.kept() or self._ledger.uses(str(path), but)
 
     def _go_rounds(self) -> None:
         for number in itertools.count():

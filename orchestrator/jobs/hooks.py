@@ -58,3 +58,5 @@ class Hooks:
     is tried again like any other; after the last attempt the job counts as completed all the same, and its result is kept."""
     kept: Callable[[], Set[Path]] = frozenset
     """Files under `inputs/` that something other than a job (an asset) needs now."""
+    clean_up: Callable[[], None] = lambda: None
+    """Called before files that nothing needs are deleted, so that the layer above forgets what is over."""

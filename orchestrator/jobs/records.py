@@ -1,13 +1,14 @@
 """Small documents beside the jobs, one JSON file each: assets, uploads and batches."""
 
 import fcntl
+import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,12 +73,38 @@ class Records(Generic[D]):
         record = self._read(self._folder / f"{record_id}.json") if _ID.fullmatch(record_id) else None
         return record if record is not None and owner in (None, record.owner) else None
 
+    def update(self, record_id: str, change: Callable[[D], D], owner: str | None = None) -> D:
+        """Replace a document by what `change` makes of it, and return that. One that is deleted meanwhile does not come back.
+
+        Raises:
+            UnknownRecord: there is none with this id.
+            StorageError: it cannot be written.
+        """
+        with self._held(record_id):
+            return self.save(change(self.get(record_id, owner)))
+
     def delete(self, record_id: str) -> None:
         """Remove a document if it is there."""
-        if _ID.fullmatch(record_id):
-            path = self._folder / f"{record_id}.json"
-            path.unlink(missing_ok=True)
-            self._parsed.pop(path, None)
+        with self._held(record_id) as path:
+            if path is not None:
+                path.unlink()
+                self._parsed.pop(path, None)
+
+    @contextmanager
+    def _held(self, record_id: str) -> Iterator[Path | None]:
+        """Keep `update` and `delete` of others from a document; yields its file, None where there is none."""
+        path = self._folder / f"{record_id}.json"
+        while _ID.fullmatch(record_id):
+            try:
+                file = path.open("r+")
+            except FileNotFoundError:
+                break
+            with file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if _is_at(path, file):  # else it was replaced or deleted while this waited
+                    yield path
+                    return
+        yield None
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
@@ -128,6 +155,13 @@ class Records(Generic[D]):
             raise StorageError(f"The data folder's {self._folder.name}/{path.name} cannot be read ({exc.strerror}); check its owner.") from exc
         self._parsed[path] = mark, document
         return document
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def new_id() -> str:

@@ -70,7 +70,7 @@ class JobService:
         url = engine_url(settings.database_url, settings.data / "dbos.sqlite")
         self._most_renders = concurrent_renders(settings)
         self._engine = Engine(url, self._host, self._most_renders, work)
-        self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks.kept, settings.retention_s, settings.history_s)
+        self._caretaker = Caretaker(self._host, self.storage, self._ledger, self._engine, hooks, settings.retention_s, settings.history_s)
         self._lock = contextlib.ExitStack()
         self._is_running = False
 

@@ -89,6 +89,10 @@ class Storage:
         """Tell whether a path leads to a file inside the data folder, links followed."""
         return path.is_file() and path.resolve().is_relative_to(self.root.resolve())
 
+    def digest_of(self, path: Path) -> str | None:
+        """Return the SHA-256 of an input's content, by where it lies; None for any other path."""
+        return path.parent.name if path.parent.parent == self.root / "inputs" else None
+
     def remove_job(self, job_id: str) -> None:
         """Delete a job's folder."""
         shutil.rmtree(self.job_folder(job_id), ignore_errors=True)

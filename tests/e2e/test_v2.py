@@ -452,6 +452,34 @@ def test_error_codes_are_told_to_anybody(service: Service) -> None:
     assert httpx.get(f"{service.url}/v2/models").json()["errorCode"] in told
 
 
+def test_assets_are_found_by_many_ids_and_by_their_content(service: Service, media: Path) -> None:
+    def upload(name: str) -> dict[str, object]:
+        asset: dict[str, object] = service.http.post("/v2/assets", files={"file": (name, (media / name).read_bytes())}).json()
+        return asset
+
+    def of_content(content: bytes, kind: str, key: str = KEY) -> object:
+        query = {"contentSha256": hashlib.sha256(content).hexdigest(), "type": kind}
+        return httpx.get(f"{service.url}/v2/assets/uploaded", params=query, headers={"x-api-key": key}).raise_for_status().json()["asset"]
+
+    film, older, newer = upload("clip.mp4"), upload("speech.wav"), upload("speech.wav")
+    ids = [newer["id"], film["id"], "6533643b-aceb-4c40-967e-d9ba9baac39e", film["id"], "no id"]
+    assert service.http.post("/v2/assets/batch", json={"ids": ids}).raise_for_status().json() == [newer, film]
+    assert service.http.post("/v2/assets/batch", json={"ids": older["id"]}).json() == [older]
+    assert httpx.post(f"{service.url}/v2/assets/batch", json={"ids": ids}, headers={"x-api-key": OTHER_KEY}).json() == []
+    speech = (media / "speech.wav").read_bytes()
+    assert of_content(speech, "AUDIO") == newer
+    assert of_content(speech, "VIDEO") is of_content(speech, "AUDIO", OTHER_KEY) is of_content(b"never sent", "AUDIO") is None
+    service.http.delete(f"/v2/assets/{newer['id']}")
+    assert of_content(speech, "AUDIO") == older
+    wrong: list[dict[str, object]] = [{"ids": []}, {"ids": ["x"] * 101}, {}, {"ids": 3}]
+    for body in wrong:
+        assert service.http.post("/v2/assets/batch", json=body).status_code == 400
+    for query in ({"contentSha256": "A" * 64, "type": "AUDIO"}, {"contentSha256": "a" * 64, "type": "FILM"}, {"type": "AUDIO"}):
+        assert service.http.get("/v2/assets/uploaded", params=query).status_code == 400
+    for asset in (film, older):
+        service.http.delete(f"/v2/assets/{asset['id']}")
+
+
 def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[str, str], media: Path) -> None:
     sdk = service.sdk()
     page = sdk.assets.list(types=["VIDEO"], sort_by="nameAsc")

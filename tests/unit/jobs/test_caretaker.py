@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.api.holds import Holds
 from orchestrator.jobs.caretaker import Caretaker
+from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import Ledger, database_url
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.storage import Storage
@@ -26,7 +27,7 @@ def test_input_stays_that_is_sent_again_and_handed_over_to_a_job_while_it_is_loo
 ) -> None:
     storage, holds = Storage(tmp_path / "data"), Holds()
     engine: Any = SimpleNamespace(forget_ended=lambda before_s: None)
-    caretaker = Caretaker("here", storage, ledger, engine, holds.held, 0.0, 0.0)
+    caretaker = Caretaker("here", storage, ledger, engine, Hooks(kept=holds.held), 0.0, 0.0)
     with storage.incoming("a.mp4", 100) as sink:
         sink.write(b"abc")
         path = sink.commit()

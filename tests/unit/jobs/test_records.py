@@ -1,6 +1,9 @@
 """Small documents beside the jobs."""
 
 import resource
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,6 +37,38 @@ def test_change_that_another_process_made_is_seen(tmp_path: Path) -> None:
     assert mine.get(saved.id).is_announced
     theirs.delete(saved.id)
     assert mine.all() == []
+
+
+def test_document_that_is_deleted_while_it_is_changed_does_not_come_back(tmp_path: Path) -> None:
+    """By another process, whose Records these are."""
+    mine, theirs, saved = Records(tmp_path, Batch), Records(tmp_path, Batch), batch()
+    mine.save(saved)
+    deletion = threading.Thread(target=theirs.delete, args=(saved.id,))
+
+    def change(record: Batch) -> Batch:
+        deletion.start()
+        time.sleep(0.2)
+        return record.model_copy(update={"is_announced": True})
+
+    assert mine.update(saved.id, change).is_announced
+    deletion.join()
+    assert mine.all() == theirs.all() == [] and not list(tmp_path.iterdir())
+    with pytest.raises(UnknownRecord):
+        mine.update(saved.id, lambda record: record)
+
+
+def test_changes_at_the_same_time_all_count(tmp_path: Path) -> None:
+    saved = Records(tmp_path, Batch).save(batch())
+
+    def add(_: int) -> None:
+        Records(tmp_path, Batch).update(saved.id, lambda record: record.model_copy(update={"items": [*record.items, record.items[0]]}))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert len(Records(tmp_path, Batch).get(saved.id).items) == 41
+    for owner, record_id in (("bob", saved.id), (None, "../x"), (None, new_id())):
+        with pytest.raises(UnknownRecord):
+            Records(tmp_path, Batch).update(record_id, lambda record: record, owner)
 
 
 def test_documents_are_listed_newest_first_and_by_owner(tmp_path: Path) -> None:

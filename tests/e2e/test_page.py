@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
@@ -151,6 +151,64 @@ def test_visitor_clicks_the_face_that_speaks(browser: Browser, service: Service,
     x, y = (int(value) for value in generation["options"]["speaker"].split(","))
     assert abs(x - 320) <= 2 and abs(y - 320) <= 2, "px of the picture, whatever its size on the page"
     expect(page.locator("#state")).to_have_text("Done", timeout=60_000)
+    assert not complaints
+    page.close()
+
+
+def test_visitor_has_speech_in_parts_of_the_video_alone(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, speech)
+    page.click("summary")
+    assert page.is_hidden("#preview") and page.is_visible("#sync_mode") and page.is_hidden("#parts-hint")
+    for _ in range(3):
+        page.click("#add-part")
+    assert page.is_visible("#preview-video") and page.is_hidden("#sync_mode") and page.is_visible("#parts-hint")
+    assert page.evaluate("document.querySelector('#preview-video').controls"), "which shows the times"
+    page.locator(".part").nth(1).get_by_role("button", name="Remove").click()
+    assert page.locator(".part legend").all_inner_texts() == ["Part 1", "Part 2"]
+    first, second = page.locator(".part").nth(0), page.locator(".part").nth(1)
+
+    def fill(part: Locator, *times: str) -> None:
+        for label, time in zip(("the part begins", "the part ends", "the speech it begins", "the speech it ends"), times, strict=False):
+            part.get_by_label(f"{label}", exact=False).fill(time)
+
+    fill(first, "0:00.2", "0.4")
+    for times in (
+        ("", ""),
+        ("0.6", ""),
+        ("0.8", "0.6"),
+        ("a", "1"),
+        ("0.6", "0.8", "1", "1"),
+        ("0.6", "0.8", "x"),
+        ("0.6", "1:0:0:0"),
+        ("0.6", "-1"),
+    ):
+        fill(second, *times, *[""] * (4 - len(times)))
+        page.click("#send")
+        assert page.inner_text("#error").startswith("Part 2 needs times"), times
+    fill(second, "0,6", " 0:00:00.8 ", "1", "1.5")
+    second.get_by_label("Where lengths differ").select_option(label="the video's speed follows")
+    with page.expect_response(lambda response: response.url.endswith("/v2/generate")) as answer:
+        page.click("#send")
+    options = answer.value.json()["options"]
+    assert options == {
+        "segments": [
+            {"start": 0.2, "end": 0.4, "audio_start": 0, "audio_end": None, "sync_mode": None},
+            {"start": 0.6, "end": 0.8, "audio_start": 1, "audio_end": 1.5, "sync_mode": "remap"},
+        ]
+    }
+    expect(page.locator("#state")).to_have_text("Done")
+    assert service.job(answer.value.json()["id"])["outputDuration"] == pytest.approx(1.28, abs=0.05)
+    page.click("#language")
+    assert page.locator(".part legend").all_inner_texts() == ["第 1 段", "第 2 段"] and page.inner_text("#add-part") == "再加一段"
+    for part in (second, first):
+        part.get_by_role("button", name="删除").click()
+    assert page.is_visible("#sync_mode") and page.is_hidden("#preview") and page.inner_text("#add-part") == "只在视频的一段中说话"
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.click("#add-part")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360, "nothing sticks out of a telephone's screen"
     assert not complaints
     page.close()
 

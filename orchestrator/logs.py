@@ -1,16 +1,20 @@
-"""How the service logs: lines for people or JSON objects for programs, with the job's id and without anything of its user."""
+"""How the service logs: lines for people or JSON objects for programs, with the ids of the job and the request and without anything of its user."""
 
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Literal
 
-_EXTRA = ("job", "code", "request_id", "owner", "received", "sent")
+_EXTRA = ("job", "code", "owner", "received", "sent")
 """What log records of this project may carry besides their message."""
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is answered, also on the threads that work for it; every line that is logged meanwhile carries it."""
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the job where there is one."""
+    """One JSON object a line: time, level, logger, message, and the job and the request where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""
@@ -21,6 +25,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **{name: getattr(record, name) for name in _EXTRA if hasattr(record, name)},
         }
+        if (request := request_id.get()) is not None:
+            entry["request_id"] = request
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
@@ -32,10 +38,12 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line, with the job in front of the message."""
-        line = super().format(record)
-        return f"{line} [job {record.job}]" if hasattr(record, "job") else line
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Return the line, with the ids of the job and of the request behind the message; an exception's trace comes below it."""
+        line = super().formatMessage(record)
+        if hasattr(record, "job"):
+            line += f" [job {record.job}]"
+        return line if (request := request_id.get()) is None else f"{line} [request {request}]"
 
 
 def set_up_logging(log_format: Literal["text", "json"]) -> None:

@@ -85,7 +85,9 @@ class Context:
         Raises:
             UnknownJob: there is none with this id; one of another owner counts as not there.
         """
-        return await self.run(self.service.get, job_id, self.owner(request))
+        view = await self.run(self.service.get, job_id, self.owner(request))
+        request.scope.setdefault("state", {})["job"] = view.id  # for the log
+        return view
 
     def fetched(self, url: str, hold: Hold, is_gone: Callable[[], bool] = lambda: False) -> StoredFile:
         """Fetch a file into the storage and hold it. Blocks, on a thread of `fetchers`; ends when the client `is_gone` or the service shuts down.

@@ -22,7 +22,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
-from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError
+from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError, UnknownJob
 from orchestrator.inference.contract import FACE_ENHANCER
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
@@ -89,6 +89,8 @@ class QueryAnswer(BaseModel):
 class Refused(Exception):
     """A submission that cannot be accepted; the text is for the client's user."""
 
+    code = "invalid_request"
+
 
 def easy_router(context: Context) -> APIRouter:
     """Return the routes."""
@@ -132,11 +134,14 @@ def easy_router(context: Context) -> APIRouter:
         try:
             body = await read_json(request)
             await context.run(_submit, body, context, context.owner_name(request))
-        except QueueFull:
+        except QueueFull as exc:
+            request.state.code = exc.code  # for the log, where every answer is a 200
             return EasyAnswer(code=BUSY, msg="忙碌中", success=True)
         except (Refused, Problem) as exc:
+            request.state.code = exc.code
             return EasyAnswer(code=BAD_REQUEST, msg=str(exc), success=False)
         except RenderError as exc:
+            request.state.code = exc.code
             return EasyAnswer(code=BROKEN if exc.retryable else BAD_REQUEST, msg=str(exc), success=False)
         except ClientDisconnect:
             raise
@@ -151,9 +156,11 @@ def easy_router(context: Context) -> APIRouter:
         try:
             view = await context.run(find_task, code, context, context.owner(request))
             if view is None:
+                request.state.code = UnknownJob.code
                 return QueryAnswer(code=UNKNOWN_TASK, success=True, msg="任务不存在", data={})
             missing = await context.run(_deliver_again, view, context) if view.state == "completed" and view.has_result else None
         except RenderError as exc:
+            request.state.code = exc.code
             return QueryAnswer(code=BROKEN, success=False, msg=str(exc), data={})
         except Exception:
             log.exception("a query failed")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.api.keys import ApiKeys, LinkSigner
 from orchestrator.api.page.docs import DOCS_PATHS
 from orchestrator.api.problems import Problem, problem
+from orchestrator.logs import request_id as logged_request_id
 
 access_log = logging.getLogger("lipsync.access")
 
@@ -71,7 +72,7 @@ class Guard:
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        logged_request_id.set(request_id)
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         awaits_go = headers.get("expect", "").lower() == "100-continue"  # and so has sent nothing of its body yet
         exchange = _Exchange(receive, send, self._limits, request_id, has_body, awaits_go)
@@ -83,18 +84,24 @@ class Guard:
                 await self._app(scope, exchange.receive, exchange.send)
             except Problem as exc:
                 if exchange.status is None:
-                    await problem(scope["path"], exc.status, exc.code, str(exc))(scope, receive, exchange.send)
+                    await problem(scope, exc.status, exc.code, str(exc))(scope, receive, exchange.send)
             except Aborted:
                 pass  # the server closes the connection of an answer that is not complete
         finally:
-            route = getattr(scope.get("route"), "path", "-")
+            route, code, job = getattr(scope.get("route"), "path", "-"), state.get("code"), state.get("job")
             access_log.info(
                 "%s %s %s %.0f ms",
                 scope["method"],
                 route,
-                exchange.status or 499,
+                f"{exchange.status or 499} {code}" if code else exchange.status or 499,
                 1e3 * (time.monotonic() - started),
-                extra={"request_id": request_id, "owner": state.get("owner") or "", "received": exchange.received, "sent": exchange.sent},
+                extra={
+                    "owner": state.get("owner") or "",
+                    "received": exchange.received,
+                    "sent": exchange.sent,
+                    **({"code": code} if code else {}),
+                    **({"job": job} if job else {}),
+                },
             )
 
     def _admit(self, scope: Scope, headers: Headers) -> str:

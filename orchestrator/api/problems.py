@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from orchestrator import errors
 
@@ -111,8 +112,10 @@ def v2_status(status: int) -> int:
     return _V2_STATUS.get(status, status)
 
 
-def problem(path: str, status: int, code: str, detail: str, retryable: bool = False) -> JSONResponse:
-    """Return the response for an error, in the shape of the interface that a path belongs to."""
+def problem(scope: Scope, status: int, code: str, detail: str, retryable: bool = False) -> JSONResponse:
+    """Return the response for an error, in the shape of the interface that the request's path belongs to; its code is noted for the log."""
+    path = scope["path"]
+    scope.setdefault("state", {})["code"] = code
     headers = {"Retry-After": str(RETRY_AFTER_S)} if is_retryable(status, retryable) else None
     if path == "/v2" or path.startswith("/v2/"):
         status = v2_status(status)
@@ -184,19 +187,19 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(errors.RenderError)
     async def render_error(request: Request, exc: errors.RenderError) -> Response:
-        return problem(request.url.path, status_of(exc), exc.code, str(exc), exc.retryable)
+        return problem(request.scope, status_of(exc), exc.code, str(exc), exc.retryable)
 
     @app.exception_handler(Problem)
     async def http_problem(request: Request, exc: Problem) -> Response:
-        return problem(request.url.path, exc.status, exc.code, str(exc))
+        return problem(request.scope, exc.status, exc.code, str(exc))
 
     @app.exception_handler(ClientDisconnect)
     async def client_is_gone(request: Request, exc: ClientDisconnect) -> Response:
-        return problem(request.url.path, 499, errors.RenderCancelled.code, "The client closed the connection.")
+        return problem(request.scope, 499, errors.RenderCancelled.code, "The client closed the connection.")
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, exc: RequestValidationError) -> Response:
-        return problem(request.url.path, 422, "invalid_request", validation_sentence(exc, skip=1))
+        return problem(request.scope, 422, "invalid_request", validation_sentence(exc, skip=1))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, exc: HTTPException) -> Response:
@@ -206,14 +209,14 @@ def add_problem_handlers(app: FastAPI) -> None:
         if exc.status_code == 405:
             headers["Allow"] = ", ".join(_allowed_methods(request))
             detail = f"This path does not take {request.method}; it takes {headers['Allow']}."
-        response = problem(request.url.path, exc.status_code, str(exc.detail).lower().replace(" ", "_"), detail)
+        response = problem(request.scope, exc.status_code, str(exc.detail).lower().replace(" ", "_"), detail)
         response.headers.update(headers)
         return response
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, exc: Exception) -> Response:
         detail = "The service has failed; look in its log for this request's id, and report it."
-        return problem(request.url.path, 500, "internal_error", detail)
+        return problem(request.scope, 500, "internal_error", detail)
 
 
 def _allowed_methods(request: Request) -> list[str]:

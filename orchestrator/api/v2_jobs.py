@@ -236,6 +236,7 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
             lastProblem=None if view.state in FINAL_STATES else view.error,
         ),
         progress_percent=view.percent,
+        notes=(view.report or {}).get("notes", []),
         eventsUrl=context.signed_url(f"{path}/events", path, base_url),
         playlistUrl=context.signed_url(f"{path}/playlist.m3u8", path, base_url) if view.spec.has_playlist else None,
     )

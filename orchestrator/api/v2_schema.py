@@ -223,7 +223,7 @@ class Progress(BaseModel):
     segmentsDone: int
     attempts: int
     lastProblem: str | None = Field(
-        description="Why the last attempt failed, while it is tried again, or that the disk is full; null where nothing was wrong, and at the end."
+        description="Why the last attempt failed, until the job got further, or that the disk is full; null where nothing was wrong, and at the end."
     )
 
 
@@ -251,6 +251,7 @@ class Generation(BaseModel):
     expiresAt: datetime | None = Field(None, description="When the result and inputs are removed.")
     progress: Progress
     progress_percent: int = Field(ge=0, le=100, description="The progress's percent, as sync.so calls it.")
+    notes: list[str] = Field(description="What the report says of the result, in sentences: what was converted, cut, or left alone, and why.")
     eventsUrl: str = Field(description="Server-sent events; the link works without a key.")
     playlistUrl: str | None = Field(description="HLS, while it is rendered; the link works without a key. None for codecs that HLS does not play.")
 

@@ -30,11 +30,12 @@ def percent_of(progress: Progress) -> int:
 class ProgressBoard:
     """The latest progress of one running job, for the thread that writes it down."""
 
-    def __init__(self, percent: int, frames_per_s: float | None) -> None:
-        """Begin at what an earlier attempt reached; `frames_per_s` is the render speed to expect, where one is known."""
+    def __init__(self, percent: int, frames_per_s: float | None, segment_count: int = 0) -> None:
+        """Begin at what earlier attempts reached, `segment_count` before they failed; `frames_per_s` is the render speed to expect, if known."""
         self._lock = threading.Lock()
         self._percent = percent
         self._expected_frames_per_s = frames_per_s
+        self._reached_count = segment_count
         self._latest: Progress | None = None
         self._is_new = False
         self.total_frames = 0
@@ -65,6 +66,8 @@ class ProgressBoard:
             values["faces_found"] = latest.faces_found
         if latest.stage in ("render", "finish"):
             values |= {"passed_through": latest.passed_through, "segments_done": latest.segment_count}
+            if latest.segment_count > self._reached_count:
+                values |= {"error_code": None, "error": None}  # what an earlier attempt failed with is overcome
         return values
 
     def _eta_s(self, progress: Progress) -> float | None:

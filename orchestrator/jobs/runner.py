@@ -16,6 +16,8 @@ from typing import Any
 
 from orchestrator.errors import (
     CrashLoop,
+    FetchFailed,
+    InputError,
     RenderCancelled,
     RenderError,
     RenderInterrupted,
@@ -122,7 +124,7 @@ class Runner:
         if row is None or row["state"] not in ACTIVE_STATES or row["run"] != run:
             return {"kind": "gone"}
         watch = Watch(self._settings.stall_s)
-        board = ProgressBoard(row["percent"], self.frames_per_s)
+        board = ProgressBoard(row["percent"], self.frames_per_s, row["reached"])
         with self._lock:
             if self._is_draining:
                 return {"kind": "interrupted"}
@@ -143,16 +145,16 @@ class Runner:
         except RenderCancelled:
             return {"kind": "gone"}
         except RenderInterrupted:
+            log.info("attempt interrupted, to go on from its last finished segment", extra={"job": job_id})
             return {"kind": "interrupted"}
         except RenderError as exc:
-            return self._failure(exc)
+            return self._failure(job_id, exc)
         except OSError as exc:
-            return self._failure(
-                storage_error(exc, "A file of the job cannot be read or written", "check the disk, its free space and the files' owner")
-            )
+            advice = "check the disk, its free space and the files' owner"
+            return self._failure(job_id, storage_error(exc, "A file of the job cannot be read or written", advice))
         except Exception:  # the job's edge: a mistake in the program ends the job, not the service
             log.exception("attempt ended with a mistake in the program", extra={"job": job_id})
-            return self._failure(RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
+            return self._failure(job_id, RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
         finally:
             with self._lock:
                 del self._running[job_id, run]
@@ -355,11 +357,12 @@ class Runner:
         segment_count = len(finished_segments(self._storage.segments(job_id)))
         failures = row["failures"] + 1 if segment_count <= row["reached"] else 1
         error = {"error_code": outcome["code"], "error": outcome["message"]}
-        log.warning("attempt failed with %s", outcome["code"], extra={"job": job_id, "code": outcome["code"]})
         if outcome["retryable"] and failures < self._settings.max_attempts:
             values = {**queued_again(row), **error, "failures": failures, "reached": segment_count}
             self._ledger.change(job_id, values, states=ACTIVE_STATES, run=run)
-            return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=back_off_s(failures))]
+            delay_s = back_off_s(failures)
+            log.info("tried again in %.0f s, after %d of %d failures in a row", delay_s, failures, self._settings.max_attempts, extra={"job": job_id})
+            return [Next(RENDERS, run + 1, FIRST_IN_LINE, delay_s=delay_s)]
         following = self._end(row, "failed", {**error, "eta_s": None})
         self._storage.remove_job(job_id)
         return following
@@ -372,12 +375,18 @@ class Runner:
             self._storage.remove_job(row["id"])  # cancelled at the last moment
             return []
         self._metrics.ended(state, values.get("error_code"))
-        log.info("job %s", state, extra={"job": row["id"]})
+        came_to = f"{values['done']} frames" if state == "completed" else values["error_code"]
+        since_s = values["finished_at"] - row["created_at"]
+        log.info("job %s: %s, %.1f s after it was accepted", state, came_to, since_s, extra={"job": row["id"]})
         return [Next(DELIVERIES, 1)] if has_webhook else []
 
-    def _failure(self, error: RenderError) -> dict[str, Any]:
+    def _failure(self, job_id: str, error: RenderError) -> dict[str, Any]:
         """Return a failed attempt's outcome. Clients read its message, and need not know where the data folder lies."""
         message = str(error).replace(f"{self._storage.root}{os.sep}", "")
+        is_of_user = isinstance(error, InputError | FetchFailed)  # then the message has the names of his files and hosts, which no log has
+        level = logging.INFO if isinstance(error, InputError) else logging.WARNING
+        cause = error.code if is_of_user else f"{error.code}: {message}"
+        log.log(level, "attempt failed with %s", cause, extra={"job": job_id, "code": error.code})
         return {"kind": "failed", "code": error.code, "message": message, "retryable": error.retryable}
 
     def _pulse_until_closed(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import socket
 import threading
 import time
@@ -36,6 +37,8 @@ from orchestrator.pipeline.plan import check_voices
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.speakers import check_speaker_image
 from orchestrator.settings import Settings
+
+log = logging.getLogger("lipsync.jobs")
 
 PRIORITIES = {"interactive": 10, "batch": 20}
 """DBOS's queue priorities: smaller goes first."""
@@ -131,6 +134,8 @@ class JobService:
         self.storage.check_space()
         priority = PRIORITIES[spec.priority]
         job_id, is_new = self._ledger.insert(str(uuid.uuid4()), spec, priority, idempotency_key, self._settings.max_queued_jobs)
+        if is_new:
+            log.info("job accepted", extra={"job": job_id, "owner": spec.owner})
         if is_new and self._is_running:  # else the next start puts it in line
             self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
         return job_id
@@ -181,6 +186,7 @@ class JobService:
         was_waiting = self._ledger.change(job_id, values, states=("queued",))
         if was_waiting or self._ledger.change(job_id, values, states=ACTIVE_STATES):
             self._metrics.ended("cancelled", None)
+            log.info("job cancelled while it was %s", "waiting" if was_waiting else "running", extra={"job": job_id})
             self._runner.stop(job_id, RenderCancelled("The job was cancelled."))
             self._notify()
             row = self._ledger.row(job_id)

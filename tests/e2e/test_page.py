@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -78,6 +79,18 @@ def test_visitor_renders_and_watches_a_video(browser: Browser, service: Service,
     assert page.evaluate("document.querySelector('#bar').value") == 100
     assert not page.is_visible("#cancel") and page.is_enabled("#send")
     assert httpx.get(service.url + page.get_attribute("#download", "href")).status_code == 200  # type: ignore[operator]
+    assert not complaints
+    page.close()
+
+
+def test_visitor_is_told_why_the_mouth_does_not_move(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
+    page, complaints = open_page(browser, service, "en-GB")
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, clip, write_wav(tmp_path / "silence.wav", np.zeros(SPEECH_RATE_HZ, np.float32), SPEECH_RATE_HZ))
+    page.click("#send")
+    expect(page.locator("#state")).to_contain_text("Done · Nobody speaks on the track, so the mouth stays at rest")
+    assert service.http.get("/v2/generations").json()[0]["notes"][0].startswith("Nobody speaks on the track")
     assert not complaints
     page.close()
 
@@ -199,7 +212,7 @@ def test_visitor_has_speech_in_parts_of_the_video_alone(browser: Browser, servic
             {"start": 0.6, "end": 0.8, "audio_start": 1, "audio_end": 1.5, "sync_mode": "remap"},
         ]
     }
-    expect(page.locator("#state")).to_have_text("Done")
+    expect(page.locator("#state")).to_have_text("Done · The speech of the segment from 0.2 s on is 2.30 s longer than that; it was cut.")
     assert service.job(answer.value.json()["id"])["outputDuration"] == pytest.approx(1.28, abs=0.05)
     page.click("#language")
     assert page.locator(".part legend").all_inner_texts() == ["第 1 段", "第 2 段"] and page.inner_text("#add-part") == "再加一段"

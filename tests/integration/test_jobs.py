@@ -3,6 +3,7 @@
 import errno
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -536,7 +537,7 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
     """Triton is stopped in mid-work, as by a driver that hangs; its supervisor ends it and starts another."""
     monkeypatch.setattr(embedded, "PROBE_S", 0.5)
     monkeypatch.setattr(client_module, "HEALTH_DEADLINE_S", 1.0)
-    wanted = spec(6.0)
+    wanted = spec(15.0)
     reference = expected(wanted, client, tmp_path / "expected.mp4")
     triton = embedded.SupervisedTriton(Settings(device="cpu"))
     with closing(triton), working(options(tmp_path / "data", stall_s=1.0), triton.client) as service:
@@ -549,6 +550,8 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
         assert stalled.error_code == "stalled"
         assert not busy_threads()
         monkeypatch.setattr(embedded, "HUNG_S", 3.0)  # not before: the render, too, is to see that Triton hangs
+        going_on = wait_for(service, job.id, lambda view: view.error_code is None)
+        assert going_on.state == "running", "and no longer says what it has overcome"
         done = wait_for(service, job.id, is_over)
         assert (done.state, done.error_code) == ("completed", None) and done.attempts >= 2, done.error
         assert triton.client.reconnect_count == 1
@@ -599,6 +602,34 @@ def test_job_that_is_cancelled_after_a_failure_is_cancelled_and_nothing_else(
         assert job.error_code == "fetch_failed"
         cancelled = service.cancel(job.id)
     assert (cancelled.state, cancelled.error_code, cancelled.error) == ("cancelled", None, None)
+
+
+def test_log_tells_a_jobs_whole_life_and_why_it_failed_but_no_name_of_its_user(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
+        raise FetchFailed("The host secret.example cannot be found; check the URL, or try again.")
+
+    def life(job: JobView) -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.__dict__.get("job") == job.id]
+
+    caplog.set_level(logging.INFO, "lipsync.jobs")
+    with working(options(tmp_path / "data", max_attempts=1, max_concurrent_renders=1), client, Hooks(fetch=fail)) as service:
+        done = wait_for(service, service.submit(spec(1.0)).id, is_over)
+        unfetched = wait_for(service, service.submit(spec(video="http://secret.example/secret.mp4")).id, is_over)
+        stuck = service.submit(spec(1.0))
+        service.storage.job_folder(stuck.id).mkdir(exist_ok=True)
+        service.storage.segments(stuck.id).touch()
+        wait_for(service, stuck.id, is_over, 60)
+        running, waiting = service.submit(spec(30.0)), service.submit(spec(30.0))
+        wait_for(service, running.id, lambda view: view.stage == "render")
+        for job in (waiting, running):
+            service.cancel(job.id)
+    assert [line.split(",")[0] for line in life(done)] == ["job accepted", "attempt 1 begins", "job completed: 25 frames"]
+    assert life(unfetched)[2] == "attempt failed with fetch_failed" and life(unfetched)[3].startswith("job failed: fetch_failed, ")
+    assert life(stuck)[2].startswith("attempt failed with storage_failed: ") and f"jobs/{stuck.id}/segments" in life(stuck)[2]
+    assert life(running)[-1] == "job cancelled while it was running" and life(waiting)[-1] == "job cancelled while it was waiting"
+    assert not [record for record in caplog.records if "secret" in f"{record.getMessage()} {record.__dict__}"]
 
 
 def test_job_that_is_to_be_tried_again_outlives_a_clock_that_is_set_back(

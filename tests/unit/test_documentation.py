@@ -36,7 +36,7 @@ def test_each_error_code_is_explained_in_both_readmes_and_in_the_tree() -> None:
 
 
 def test_each_code_is_in_the_catalogue_with_its_status_and_explained_in_both_readmes() -> None:
-    refusal = re.compile(r'(?:Problem|problem)\(\s*(?:request\.url\.path, )?(\d{3}), "([a-z_]+)"')
+    refusal = re.compile(r'(?:Problem|problem)\(\s*(?:request\.scope, )?(\d{3}), "([a-z_]+)"')
     refused = {(code, int(status)) for path in (ROOT / "orchestrator" / "api").glob("*.py") for status, code in refusal.findall(path.read_text())}
     assert {"unsupported_media_type", "internal_error", "wrong_origin"} <= {code for code, _ in refused}
     known = {info.code: info.statusCode for info in catalogue()}

@@ -192,3 +192,12 @@ def test_access_log_has_no_user_data(caplog: pytest.LogCaptureFixture) -> None:
     text = f"{record.getMessage()} {record.__dict__}"
     assert "secret-code" not in text and KEY not in text
     assert record.__dict__["owner"] == "anna" and "GET" in record.getMessage()
+
+
+def test_access_log_says_why_a_request_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lipsync.access")
+    ask(guard(f"anna:{KEY}"))
+    ask(guard(f"anna:{KEY}"), headers={"x-api-key": KEY})
+    refused, admitted = caplog.records
+    assert "GET - 401 unauthorized " in refused.getMessage() and refused.__dict__["code"] == "unauthorized"
+    assert "GET - 200 " in admitted.getMessage() and "code" not in admitted.__dict__

@@ -42,6 +42,14 @@ def test_moment_is_written_down_once() -> None:
     assert board.take() is None
 
 
+def test_what_an_attempt_failed_with_is_forgotten_when_the_next_one_gets_further() -> None:
+    board = ProgressBoard(40, None, segment_count=2)
+    for stage, segment_count, is_overcome in (("analyse", 0, False), ("render", 2, False), ("render", 3, True)):
+        board.report(moment(stage, 10, 50, segment_count=segment_count))  # type: ignore[arg-type]
+        values = board.take()
+        assert values is not None and ("error" in values and values["error"] is None) == is_overcome
+
+
 def test_an_earlier_stage_does_not_take_back_what_was_found() -> None:
     board = ProgressBoard(40, None)
     board.report(moment("analyse", 10, 50))

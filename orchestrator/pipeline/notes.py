@@ -1,6 +1,7 @@
 """What a user should know about how the source was treated, in sentences."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def render_notes(prepared: Prepared, analysis: Analysis) -> tuple[str, ...]:
         *_time_notes(analysis, shown),
         *_picture_notes(plan.info),
         *_speaker_notes(plan, models, analysis, shown.source[np.any(prepared.shares > 0, 0)]),
-        *_input_notes([voice.speech.info for voice in plan.voices], analysis),
+        *_input_notes([voice.speech.info for voice in plan.voices], analysis, shown.duration_s),
         *_voice_notes(spans, models.voice_separator is not None),
         *plan.output.notes,
     )
@@ -85,7 +86,7 @@ def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, spoken:
         )
 
 
-def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[str]:
+def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis, shown_s: Fraction) -> Iterator[str]:
     if analysis.damaged_packet_count:
         yield f"The source has {analysis.damaged_packet_count} damaged packets; the frames before them are shown in their place."
     for count in sorted({speech.added_up_count for speech in speeches} - {0}):
@@ -95,8 +96,10 @@ def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis) -> Iterator[
     if damaged := sum(speech.damaged_packet_count for speech in speeches):
         yield f"The speech has {damaged} damaged packets, which are left out."
     for passage in (passage for speech in speeches for passage in speech.passages):
-        if passage.cut_s > LEAST_CUT_S:
-            yield f"The speech of the segment from {float(passage.asked_s):g} s on is {float(passage.cut_s):.2f} s longer than that; it was cut."
+        behind_s = max(Fraction(0), min(passage.said_s, passage.start_s + passage.said_s - shown_s))
+        if (cut_s := passage.cut_s + behind_s) > LEAST_CUT_S:
+            than = "that, which ends with the video" if behind_s else "that"
+            yield f"The speech of the segment from {float(passage.asked_s):g} s on is {float(cut_s):.2f} s longer than {than}; it was cut."
 
 
 def _voice_notes(spans: Sequence[Spans | None], is_separated: bool) -> Iterator[str]:

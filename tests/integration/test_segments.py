@@ -54,6 +54,16 @@ def heard(path: Path) -> NDArray[np.float32]:
     return samples
 
 
+@pytest.mark.parametrize(("said_s", "cut_s"), [(3.0, 1.8), (2.2, 1.0)])
+def test_speech_that_goes_on_behind_the_end_of_the_video_is_told(
+    said_s: float, cut_s: float, film: Path, speech: Path, client: TritonClient, tmp_path: Path
+) -> None:
+    report = rendered(client, film, speech, tmp_path / "out.mkv", {"start": 0.8, "end": 30, "audio_end": said_s})
+    assert report.duration_s == 2.0
+    (note,) = (note for note in report.notes if "segment" in note)
+    assert note == f"The speech of the segment from 0.8 s on is {cut_s:.2f} s longer than that, which ends with the video; it was cut."
+
+
 def test_pictures_and_sound_outside_segments_are_the_sources(film: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
     asked = [{"start": 0.4, "end": 0.8, "audio_start": 0.2}, {"start": 1.2, "end": 1.6, "audio_start": 1, "audio_end": 1.3}]
     report = rendered(client, film, speech, tmp_path / "out.mkv", *asked, codec="ffv1", preset=None)

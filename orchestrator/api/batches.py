@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.api.answers import json_line
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.uploads import StoredFile, parse_body, parse_json
@@ -42,26 +41,22 @@ def read_items(stored: StoredFile | None, context: Context, owner: str) -> list[
         raise Problem(422, "invalid_request", "The form has no input; send a file of JSON lines as the part named input.")
     if stored.size_bytes > MAX_BATCH_BYTES:
         raise Problem(413, "limit_exceeded", f"The file is larger than {MAX_BATCH_BYTES} bytes; split it.")
-    return list(_items(stored.path.read_bytes(), context, owner))
-
-
-def read_rows(rows: list[dict[str, Any]], context: Context, owner: str) -> list[BatchItem]:
-    """Check requests as if each were a line of a file, and return them."""
-    return list(_items("\n".join(json_line(row) for row in rows).encode(), context, owner))
-
-
-def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:
-    """Check a file of JSON lines and yield its requests."""
     try:
-        lines = [(number, line) for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(stored.path.read_bytes().decode("utf-8-sig").split("\n"), 1) if line.strip()]
     except UnicodeDecodeError:
         raise Problem(422, "invalid_request", "The file is not text in UTF-8; encode it so.") from None
     if not 1 <= len(lines) <= MAX_BATCH_REQUESTS:
         raise Problem(422, "invalid_request", f"The file has {len(lines)} requests; send 1 to {MAX_BATCH_REQUESTS} in one batch.")
+    return check_rows(lines, context, owner)
+
+
+def check_rows(rows: Iterable[tuple[int, str | dict[str, Any]]], context: Context, owner: str) -> list[BatchItem]:
+    """Check requests, each with the number of its line and maybe still JSON, and return them."""
+    items: list[BatchItem] = []
     seen: set[str] = set()
-    for number, line in lines:
+    for number, row in rows:
         try:
-            entry = BatchLine.model_validate(parse_json(line))
+            entry = BatchLine.model_validate(parse_json(row) if isinstance(row, str) else row)
         except Problem as exc:
             raise Problem(exc.status, exc.code, f"Line {number}: {exc}") from exc
         except ValidationError as exc:
@@ -73,7 +68,8 @@ def _items(data: bytes, context: Context, owner: str) -> Iterator[BatchItem]:
             build_spec(entry.payload, context, owner, priority="batch")
         except RenderError as exc:
             raise Problem(422, exc.code, f"Line {number}: {exc}") from exc
-        yield BatchItem(request_id=entry.request_id, payload=entry.payload.model_dump(mode="json", exclude_unset=True))
+        items.append(BatchItem(request_id=entry.request_id, payload=entry.payload.model_dump(mode="json", exclude_unset=True)))
+    return items
 
 
 def start_batch(batch: Batch, context: Context) -> Batch:

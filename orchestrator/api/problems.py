@@ -4,7 +4,7 @@
 """
 
 import http
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -95,6 +95,13 @@ class V2Error(BaseModel):
     statusCode: int = Field(description="The HTTP status.")  # noqa: N815 (sync.so's name)
     errorCode: str = Field(description="Stable word for the cause; see Errors in the README.")  # noqa: N815
     error_code: str = Field(description="The same, as sync.so's SDKs call it.")
+
+
+def error_kinds(kind: type[errors.RenderError] = errors.RenderError) -> Iterator[type[errors.RenderError]]:
+    """Yield every class of the error tree, or of a branch."""
+    yield kind
+    for child in kind.__subclasses__():
+        yield from error_kinds(child)
 
 
 def status_of(error: errors.RenderError) -> int:

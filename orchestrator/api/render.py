@@ -15,7 +15,7 @@ from orchestrator.api.answers import PLAYABLE, next_change
 from orchestrator.api.context import Context
 from orchestrator.api.guard import Aborted
 from orchestrator.api.health import Readiness
-from orchestrator.api.problems import Problem, ProblemDetails, error_responses, status_of, validation_sentence
+from orchestrator.api.problems import Problem, ProblemDetails, error_kinds, error_responses, status_of, validation_sentence
 from orchestrator.api.uploads import Form, form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobView, Segment
@@ -210,7 +210,8 @@ class _LiveVideo:
 
     def _failure(self) -> Problem:
         code = self._view.error_code or errors.RenderCancelled.code
-        return Problem(_status_of_code(code), code, self._view.error or "The render was cancelled.")
+        status = next((status_of(kind("")) for kind in error_kinds() if kind.code == code), 500)
+        return Problem(status, code, self._view.error or "The render was cancelled.")
 
 
 class _LiveResponse(StreamingResponse):
@@ -234,13 +235,3 @@ async def _read(path: Path, start: int) -> AsyncIterator[bytes]:
         await file.seek(start)
         while piece := await file.read(READ_BYTES):
             yield piece
-
-
-def _status_of_code(code: str) -> int:
-    """Return the HTTP status of an error that a job ended with."""
-    kinds = [errors.RenderError]
-    for kind in kinds:
-        if kind.code == code:
-            return status_of(kind(""))
-        kinds += kind.__subclasses__()
-    return 500

@@ -33,10 +33,11 @@ WRITE_BYTES = 1 << 18
 """Data that is gathered before a thread writes and hashes it, bytes."""
 
 
-def form_body(required: Collection[str], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the OpenAPI document says of a route that reads a multipart form: its fields, by JSON schema."""
+def form_body(required: Collection[str], properties: Mapping[str, Any], instead: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a route that reads a multipart form: its fields, by JSON schema; or a JSON body `instead`."""
     schema = {"type": "object", "additionalProperties": False, "required": list(required), "properties": dict(properties)}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+    as_json = {} if instead is None else json_body(instead)["requestBody"]["content"]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}, **as_json}}}
 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
@@ -268,6 +269,11 @@ class _FormReader:
 def _other_size(announced_bytes: int, there_bytes: int) -> Problem:
     there = "more" if there_bytes > announced_bytes else f"only {there_bytes}"
     return Problem(422, "invalid_request", f"The upload was announced with {announced_bytes} bytes and has {there}; send it again.")
+
+
+def media_type(request: Request) -> bytes:
+    """Return what a request says its body is, in lower case and without parameters."""
+    return parse_options_header(request.headers.get("content-type", ""))[0]
 
 
 async def read_json(request: Request, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import APIKeyHeader
-from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file, wait_for_end
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
-from orchestrator.api.uploads import idempotency_key, parse_body, parse_json, read_json
+from orchestrator.api.uploads import idempotency_key, media_type, parse_body, parse_json, read_json
 from orchestrator.api.v2_jobs import build_spec, generation
 from orchestrator.api.v2_schema import GenerateRequest, Generation
 from orchestrator.errors import NotReady
@@ -205,12 +204,12 @@ def v2_router(context: Context) -> APIRouter:
 @asynccontextmanager
 async def _spec(request: Request, context: Context, owner: str) -> AsyncIterator[JobSpec]:
     """Read a request in either form."""
-    media_type, _ = parse_options_header(request.headers.get("content-type", ""))
-    if media_type == b"application/json":
+    kind = media_type(request)
+    if kind == b"application/json":
         body = parse_body(GenerateRequest, await read_json(request))
         yield await context.run(build_spec, body, context, owner)
         return
-    if media_type != b"multipart/form-data":
+    if kind != b"multipart/form-data":
         raise Problem(415, "unsupported_media_type", "Send the request as application/json or multipart/form-data.")
     async with context.uploads.form(request, FORM_FILES, (*FORM_FIELDS, *FORM_OPTIONS), FORM_LISTS) as form:
         fields: dict[str, Any] = {**form.fields, "input": []}

@@ -10,13 +10,12 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import Field
-from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import PLAYABLE
 from orchestrator.api.asset_uploads import file_of, own_record
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated, refuse_unsupported
-from orchestrator.api.uploads import StoredFile, json_body, parse_body, read_json
+from orchestrator.api.uploads import StoredFile, form_body, json_body, media_type, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import (
     MAX_ASSET_NAME,
@@ -38,14 +37,9 @@ DISCONNECT_POLL_S = 0.2
 
 AssetId = Annotated[str, Path(description="The asset's id.", max_length=64)]
 
-_FORM: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["file"],
-    "properties": {
-        "file": {"type": "string", "format": "binary"},
-        "name": {"type": "string", "minLength": 1, "maxLength": MAX_ASSET_NAME, "description": "Not the file's."},
-    },
+_FORM = {
+    "file": {"type": "string", "format": "binary"},
+    "name": {"type": "string", "minLength": 1, "maxLength": MAX_ASSET_NAME, "description": "Not the file's."},
 }
 
 _SORT_KEYS: dict[str, Callable[[Asset], Any]] = {
@@ -72,16 +66,11 @@ def assets_router(context: Context) -> APIRouter:
         status_code=201,
         response_model=AssetView,
         responses=error_responses(V2Error, 400, 401, 408, 413, 415, 500, 507),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"multipart/form-data": {"schema": _FORM}, "application/json": {"schema": {"$ref": "#/components/schemas/AssetRequest"}}},
-            }
-        },
+        openapi_extra=form_body(("file",), _FORM, AssetRequest),
     )
     async def create_asset(request: Request) -> AssetView:
         """Upload a video, an image or a sound file; or, with JSON, register one that was uploaded to a link, or that lies at a public URL."""
-        if parse_options_header(request.headers.get("content-type", ""))[0] == b"application/json":
+        if media_type(request) == b"application/json":
             return shown(await _register(request, context), request)
         async with context.uploads.form(request, ("file",), ("name",)) as form:
             name = form.fields.get("name")

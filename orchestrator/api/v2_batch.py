@@ -5,13 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import PlainTextResponse, Response
-from python_multipart.multipart import parse_options_header
 
 from orchestrator.api.answers import json_line
-from orchestrator.api.batches import MAX_BATCH_BYTES, batch_jobs, batch_view, has_ended, outcome, read_items, read_rows, start_batch
+from orchestrator.api.batches import MAX_BATCH_BYTES, batch_jobs, batch_view, check_rows, has_ended, outcome, read_items, start_batch
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, refuse_repeated
-from orchestrator.api.uploads import form_body, json_body, parse_body, read_json
+from orchestrator.api.uploads import form_body, media_type, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_schema import BatchRequest, BatchStatus, BatchView, Moment, Validated
 from orchestrator.errors import NotReady
@@ -29,8 +28,8 @@ _BODY = form_body(
         "webhook_url": {"type": "string", "description": "Called when every request has ended."},
         "dry_run": {"type": "string", "enum": ["true", "false"], "description": "Only check the file."},
     },
+    BatchRequest,
 )
-_BODY["requestBody"]["content"] |= json_body(BatchRequest)["requestBody"]["content"]
 
 BatchId = Annotated[str, Path(description="The batch's id.", max_length=64)]
 
@@ -52,9 +51,9 @@ def batch_router(context: Context) -> APIRouter:
     async def create(request: Request) -> BatchView | Validated:
         """Check every line, or row of JSON, then accept them all, or none."""
         owner = context.owner_name(request)
-        if parse_options_header(request.headers.get("content-type", ""))[0] == b"application/json":
+        if media_type(request) == b"application/json":
             body = parse_body(BatchRequest, await read_json(request, MAX_BATCH_BYTES))
-            items = await context.run(read_rows, body.rows, context, owner)
+            items = await context.run(check_rows, enumerate(body.rows, 1), context, owner)
             dry_run, webhook_url = body.dry_run, body.webhook_url
         else:
             async with context.uploads.form(request, ("input",), ("webhook_url", "dry_run")) as form:

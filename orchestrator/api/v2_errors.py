@@ -1,12 +1,11 @@
 """`/v2/errors`: every code that an error can have, told by the error tree and the HTTP layer's own refusals."""
 
-from collections.abc import Iterator
 from inspect import getdoc
 
 from fastapi import APIRouter
 
 from orchestrator import errors
-from orchestrator.api.problems import REFUSALS, is_retryable, status_of, v2_status
+from orchestrator.api.problems import REFUSALS, error_kinds, is_retryable, status_of, v2_status
 from orchestrator.api.v2_schema import ErrorInfo
 
 FAMILIES = (errors.InputError, errors.InferenceError)
@@ -31,15 +30,9 @@ def errors_router() -> APIRouter:
 
 def catalogue() -> list[ErrorInfo]:
     """Return every error code, by name."""
-    found = [_info(kind.code, status_of(kind("")), getdoc(kind) or "", kind.retryable) for kind in _kinds(errors.RenderError) if kind not in FAMILIES]
+    found = [_info(kind.code, status_of(kind("")), getdoc(kind) or "", kind.retryable) for kind in error_kinds() if kind not in FAMILIES]
     found += [_info(code, status, message, False) for code, (status, message) in REFUSALS.items()]
     return sorted(found, key=lambda info: info.code)
-
-
-def _kinds(kind: type[errors.RenderError]) -> Iterator[type[errors.RenderError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _kinds(child)
 
 
 def _info(code: str, status: int, message: str, retryable: bool) -> ErrorInfo:

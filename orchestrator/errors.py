@@ -38,7 +38,9 @@ The code is the same in the API, the logs and the reports; the message is one se
 `preprocess` or `postprocess` is a programming error and no part of this tree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 
@@ -257,10 +259,17 @@ def complaint(error: Mapping[str, Any]) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def without_trace(error: BaseException) -> BaseException:
-    """Return an error as a future may hold it. The frames in its trace refer to the future: a cycle, in which pictures, decoders with their
-    threads and open files would lie until Python looks for cycles. A mistake in the program keeps its trace."""
-    return error.with_traceback(None) if isinstance(error, RenderError) else error
+@contextmanager
+def passed_to(future: "Future[Any]") -> Iterator[None]:
+    """Have what a block raises raised where a future is waited for: in a callback, and on a thread of its own, nobody else would learn of it.
+
+    The frames in an error's trace refer to the future: a cycle, in which pictures, decoders with their threads and open files would lie until
+    Python looks for cycles. So the future's error has none, unless it is a mistake in the program.
+    """
+    try:
+        yield
+    except BaseException as exc:  # noqa: BLE001
+        future.set_exception(exc.with_traceback(None) if isinstance(exc, RenderError) else exc)
 
 
 _Error = TypeVar("_Error", bound="RenderError")

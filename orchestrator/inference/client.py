@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, triton_to_np_dtype
 
-from orchestrator.errors import ContractMismatch, InferenceRejected, without_trace
+from orchestrator.errors import ContractMismatch, InferenceRejected, passed_to
 from orchestrator.inference.shared_memory import AWAY, Region, SharedMemoryPool
 from orchestrator.inference.translate import held_up, is_held_up, translate_errors, translated
 from orchestrator.settings import Transport
@@ -302,8 +302,7 @@ class TritonClient:
             wanted.set_shared_memory(place.region.name, prod(place.shape) * place.dtype.itemsize, place.used_bytes)
 
         def resolve(result: Any, error: InferenceServerException | None) -> None:
-            # tritonclient swallows what a callback raises, and the waiter would hang: everything must reach the future.
-            try:
+            with passed_to(future):
                 has_answered = connection.has_answered(error)
                 if not has_answered and place is not None and pool is not None:
                     pool.give_up(place.region)
@@ -321,8 +320,6 @@ class TritonClient:
                 if array is None:
                     raise ContractMismatch(f"Model {model} on {connection.address} returned no {output!r}; install a model for this role again.")
                 future.set_result(array)
-            except BaseException as exc:  # noqa: BLE001
-                future.set_exception(without_trace(exc))
             future.is_made_by(None)
 
         with translate_errors(connection.address):

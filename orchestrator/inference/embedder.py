@@ -45,6 +45,6 @@ class FaceEmbedder(CropModel):
         Raises:
             InferenceError: Triton failed.
         """
-        asked = [self._client.infer(FACE_EMBEDDER, {"face": face[None]}, "embedding") for face in faces]
+        asked = [self.ask([face]) for face in faces]
         size = self.description.sizes["D"]
         return np.concatenate([answer.result() for answer in asked]) if asked else np.empty((0, size), np.float32)

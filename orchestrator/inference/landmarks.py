@@ -1,14 +1,13 @@
 """The `face_landmarks` role: dense points on faces, and the five points of detectors that find none themselves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import without_trace
+from orchestrator.errors import passed_to
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS, ModelDescription, describe_model, mismatch
 from orchestrator.inference.requests import Joined
@@ -69,7 +68,7 @@ class LandmarkModel:
         completed.set_running_or_notify_cancel()
 
         def begin(found: Future[Faces]) -> None:
-            with _failing(completed):
+            with passed_to(completed):
                 outline_columns = 2 * len(LOWER_FACE_OF[self.scheme])
                 faces = np.pad(found.result(), ((0, 0), (0, 0), (0, outline_columns)))
                 places = list(zip(*np.nonzero(faces[:, :, 4] > 0), strict=True))
@@ -81,7 +80,7 @@ class LandmarkModel:
                 size = self.description.max_batch_size
 
                 def end(answers: Future[list[NDArray[np.float32]]]) -> None:
-                    with _failing(completed):
+                    with passed_to(completed):
                         found_landmarks = np.concatenate(answers.result())
                         for (index, row), (_, to_crop), landmarks in zip(places, crops, found_landmarks, strict=True):
                             from_crop = invert_affine(to_crop)
@@ -94,12 +93,3 @@ class LandmarkModel:
 
         boxes.add_done_callback(begin)
         return completed
-
-
-@contextmanager
-def _failing(future: Future[Faces]) -> Iterator[None]:
-    """Give a block's exception to a future: it runs on a thread of gRPC, which would swallow it."""
-    try:
-        yield
-    except BaseException as exc:  # noqa: BLE001 (raised again where the future is waited for)
-        future.set_exception(without_trace(exc))

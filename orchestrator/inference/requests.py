@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import TypeVar
 
-from orchestrator.errors import without_trace
+from orchestrator.errors import passed_to
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -47,7 +47,5 @@ class Joined(Future[list[Result]]):
             if self._left:
                 return
         parts, self._parts = self._parts, ()  # which refer to this future: no cycle is left behind
-        try:
+        with passed_to(self):
             self.set_result([part.result() for part in parts])
-        except BaseException as exc:  # noqa: BLE001 (whoever waits for this future has to learn of it)
-            self.set_exception(without_trace(exc))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 
-from orchestrator.errors import RenderError, RenderInterrupted, UrlRefused, without_trace
+from orchestrator.errors import RenderError, RenderInterrupted, UrlRefused, passed_to
 from orchestrator.jobs.engine import DELIVERIES, Next
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import Ledger
@@ -59,10 +59,8 @@ def call_once(post: Callable[[], int], number: int, is_stopping: Callable[[], bo
     answer: Future[int] = Future()
 
     def run() -> None:
-        try:
+        with passed_to(answer):
             answer.set_result(post())
-        except BaseException as exc:  # noqa: BLE001 (raised again where the answer is waited for)
-            answer.set_exception(without_trace(exc))
 
     threading.Thread(target=run, name="webhook", daemon=True).start()
     while not wait([answer], POLL_S).done:

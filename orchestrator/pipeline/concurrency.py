@@ -55,7 +55,7 @@ def prefetch(source: Iterable[Item], max_items: int, name: str, watch: Watch | N
                 except BaseException as exc:  # noqa: BLE001
                     error = error or exc
             _put(items, _End(error), stopped)
-            error = None  # see `without_trace`
+            error = None  # see `passed_to`
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
@@ -71,7 +71,7 @@ def prefetch(source: Iterable[Item], max_items: int, name: str, watch: Watch | N
                     try:
                         raise item.error
                     finally:
-                        del item  # see `without_trace`
+                        del item  # see `passed_to`
                 return
             yield item
     except (KeyboardInterrupt, SystemExit):

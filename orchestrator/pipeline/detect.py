@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import RenderCancelled, without_trace
+from orchestrator.errors import RenderCancelled, passed_to
 from orchestrator.inference.faces import FaceDetector
 from orchestrator.inference.requests import Joined
 from orchestrator.media.probe import VideoInfo
@@ -156,9 +156,8 @@ class _Search(Future[list[Rows]]):
         self._round.add_done_callback(self._go_on)
 
     def _go_on(self, answered: Future[list[NDArray[np.float32]]]) -> None:
-        # Runs on a thread of gRPC, which would swallow an error: it has to reach the future.
         self._round = None  # which refers to this search: no cycle is left behind
-        try:
+        with passed_to(self):
             batches = answered.result()
             self._tick()  # a window takes several rounds; one that failed has finished nothing
             self._window.put([rows[rows[:, 4] > 0] for batch in batches for rows in batch])
@@ -169,8 +168,6 @@ class _Search(Future[list[Rows]]):
             else:
                 self._images.clear()
                 self.set_result(self._window.rows())
-        except BaseException as exc:  # noqa: BLE001
-            self.set_exception(without_trace(exc))
 
 
 def _to_frame(rows: Rows, box: Letterbox) -> Rows:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.inference.enhancer import FaceEnhancer
+from orchestrator.inference.crops import CropModel
 from orchestrator.pipeline.patches import answered, put_patch
 from orchestrator.pipeline.shots import Face, Shown
 from orchestrator.pipeline.watch import Watch
@@ -16,9 +16,9 @@ from preprocess.align import as_3x3, invert_affine, warp
 from preprocess.yuv import ColourMatrix, FaceCrop
 
 
-def enhanced(shown: Generator[Shown], enhancer: FaceEnhancer, colour: ColourMatrix, watch: Watch) -> Generator[Shown]:
+def enhanced(shown: Generator[Shown], enhancer: CropModel, colour: ColourMatrix, watch: Watch) -> Generator[Shown]:
     """Yield the frames with every face enhanced inside its mask, also where the lip model changed nothing: sharpness must not come and go."""
-    with closing(answered(shown, lambda frame: (frame.picture, frame.faces), enhancer, enhancer.enhance, colour, watch)) as results:
+    with closing(answered(shown, lambda frame: (frame.picture, frame.faces), enhancer, colour, watch)) as results:
         for frame, answers in results:
             changed = [_paste(frame, face, crop, patch, colour) for face, (crop, patch) in zip(frame.faces, answers, strict=True)]
             yield replace(frame, is_edited=frame.is_edited or any(changed))

@@ -15,10 +15,9 @@ from orchestrator.inference.contract import (
     VOICE_SEPARATOR,
     ModelDescription,
 )
+from orchestrator.inference.crops import CropModel
 from orchestrator.inference.embedder import FaceEmbedder
-from orchestrator.inference.enhancer import FaceEnhancer
 from orchestrator.inference.faces import FaceDetector, LipModel
-from orchestrator.inference.occluder import FaceOccluder
 from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.pipeline.options import RenderOptions
@@ -37,10 +36,10 @@ class Models:
 
     detector: FaceDetector
     lip_model: LipModel
-    enhancer: FaceEnhancer | None
+    enhancer: CropModel | None
     voice_activity: VoiceActivity | None
     voice_separator: VoiceSeparator | None
-    occluder: FaceOccluder | None
+    occluder: CropModel | None
     embedder: FaceEmbedder | None
 
     @property
@@ -69,10 +68,10 @@ def open_models(client: TritonClient, options: RenderOptions, by_default: frozen
     return Models(
         FaceDetector(client, refine=FACE_LANDMARKS in used),
         LipModel(client),
-        FaceEnhancer(client) if FACE_ENHANCER in used else None,
+        CropModel(client, FACE_ENHANCER) if FACE_ENHANCER in used else None,
         VoiceActivity(client) if VOICE_ACTIVITY in used else None,
         VoiceSeparator(client) if VOICE_SEPARATOR in used else None,
-        FaceOccluder(client) if FACE_OCCLUDER in used else None,
+        CropModel(client, FACE_OCCLUDER) if FACE_OCCLUDER in used else None,
         FaceEmbedder(client) if knows_speaker or (knows_speaker is None and client.is_model_ready(FACE_EMBEDDER)) else None,
     )
 

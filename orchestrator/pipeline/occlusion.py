@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.inference.occluder import FaceOccluder
+from orchestrator.inference.crops import CropModel
 from orchestrator.media.reader import Picture
 from orchestrator.pipeline.patches import answered
 from orchestrator.pipeline.shots import Face, Shot
@@ -18,7 +18,7 @@ from preprocess.align import as_3x3, invert_affine, warp
 from preprocess.yuv import ColourMatrix, FaceCrop
 
 
-def unoccluded(shots: Generator[Shot], occluder: FaceOccluder, size_px: int, group_size: int, colour: ColourMatrix, watch: Watch) -> Generator[Shot]:
+def unoccluded(shots: Generator[Shot], occluder: CropModel, size_px: int, group_size: int, colour: ColourMatrix, watch: Watch) -> Generator[Shot]:
     """Yield the shots, each face with what of it is visible, (S, S) of the lip model's crop of `size_px`.
 
     At most `group_size` frames go to the model together: they are held meanwhile.
@@ -27,7 +27,7 @@ def unoccluded(shots: Generator[Shot], occluder: FaceOccluder, size_px: int, gro
     def faces_of(shot: Shot) -> tuple[Picture, list[Face]]:
         return shot.frame.picture, [one.face for one in shot.speaking]
 
-    with closing(answered(shots, faces_of, occluder, occluder.find, colour, watch, group_size)) as results:
+    with closing(answered(shots, faces_of, occluder, colour, watch, group_size)) as results:
         for shot, answers in results:
             speaking = tuple(
                 replace(one, face=replace(one.face, visible=_in_lip_crop(mask, crop, one.face, size_px)))

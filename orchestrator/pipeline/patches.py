@@ -37,7 +37,6 @@ def answered(
     frames: Generator[Item],
     faces_of: Callable[[Item], tuple[Picture, Iterable[Face]]],
     model: CropModel,
-    ask: Callable[[Sequence[Images]], Future[NDArray[Any]]],
     colour: ColourMatrix,
     watch: Watch,
     group_size: int | None = None,
@@ -55,7 +54,7 @@ def answered(
                 yield frame, [crop_face(plane_views(picture, colour), to_crop, model.size_px) for to_crop in to_crops]
 
     def request(group: list[tuple[Item, list[FaceCrop]]]) -> Future[list[NDArray[Any]]]:
-        return ask_for_patches([crop.image for _, crops in group for crop in crops], ask, model.batch_size)
+        return ask_for_patches([crop.image for _, crops in group for crop in crops], model.ask, model.batch_size)
 
     groups = batched(cropped(), lambda one: len(one[1]), min(group_size or model.batch_size, model.batch_size))
     with closing(groups), closing(in_flight(request, groups, REQUESTS_IN_FLIGHT, watch)) as results:

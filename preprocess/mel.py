@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.filterbank import Filterbank
+from preprocess.filterbank import Filterbank, slaney_filters
 
 SAMPLE_RATE_HZ = 16_000
 """Sample rate the features are computed at."""
@@ -47,33 +47,6 @@ MIN_AMPLITUDE = 1e-7
 
 _BLOCK_COLUMNS = 1024
 _BLOCK_SAMPLES = (_BLOCK_COLUMNS - 1) * HOP + N_FFT
-
-
-@cache
-def mel_filterbank() -> NDArray[np.float32]:
-    """Return the (80, 401) float32 Slaney mel filters, area-normalised, as librosa's `filters.mel` makes them."""
-    low_mel, high_mel = _hz_to_mel(np.array([MEL_LOW_HZ, MEL_HIGH_HZ]))
-    edges_hz = _mel_to_hz(np.linspace(low_mel, high_mel, N_MELS + 2))
-    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2, N_FFT // 2 + 1)
-    widths = np.diff(edges_hz)
-    ramps = edges_hz[:, None] - bins_hz[None, :]
-    rising = -ramps[:-2] / widths[:-1, None]
-    falling = ramps[2:] / widths[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return np.asarray(triangles * (2.0 / (edges_hz[2:] - edges_hz[:-2]))[:, None], np.float32)
-
-
-def _hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Slaney's scale: linear below 1 kHz (200/3 Hz a mel), then 27 mels to a factor of 6.4.
-    linear = hz / (200.0 / 3.0)
-    log = 15.0 + np.log(np.maximum(hz, 1e-9) / 1000.0) * (27.0 / np.log(6.4))
-    return np.where(hz < 1000.0, linear, log)
-
-
-def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    linear = mel * (200.0 / 3.0)
-    exponential = 1000.0 * np.exp((mel - 15.0) * (np.log(6.4) / 27.0))
-    return np.where(mel < 15.0, linear, exponential)
 
 
 class MelStream:
@@ -126,7 +99,7 @@ def _hann() -> NDArray[np.float32]:
 
 @cache
 def _filterbank() -> Filterbank:
-    return Filterbank(mel_filterbank())
+    return Filterbank(slaney_filters(MEL_LOW_HZ, MEL_HIGH_HZ, N_MELS, N_FFT, SAMPLE_RATE_HZ))
 
 
 def _columns(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.filterbank import Filterbank
+from preprocess.filterbank import Filterbank, slaney_filters
 
 SAMPLE_RATE_HZ = 16_000
 """Sample rate the features are computed at."""
@@ -61,15 +61,7 @@ def kaldi_fbank(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @cache
 def _whisper_filters() -> Filterbank:
-    """Return the (80, 201) Slaney mel filters from 0 to 8 kHz, area-normalised."""
-    step = np.log(6.4) / 27.0
-    mels = np.linspace(0.0, 15.0 + np.log(8.0) / step, N_MELS + 2)
-    edges = np.where(mels < 15.0, mels * 200 / 3, 1000.0 * np.exp((mels - 15.0) * step))
-    bins = np.linspace(0.0, SAMPLE_RATE_HZ / 2, _WHISPER_N_FFT // 2 + 1)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return Filterbank(np.asarray(triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None], np.float32))
+    return Filterbank(slaney_filters(0.0, SAMPLE_RATE_HZ / 2, N_MELS, _WHISPER_N_FFT, SAMPLE_RATE_HZ))
 
 
 @cache

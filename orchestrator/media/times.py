@@ -175,6 +175,11 @@ def exact_rate(rate: Fraction) -> Fraction:
     return next((standard for standard in STANDARD_RATES if standard.denominator > 1 and abs(standard - rate) <= _DIGITS_HZ), rate)
 
 
+def exact_s(time_s: float) -> Fraction:
+    """Return the time that a decimal number of seconds stands for, to the microsecond."""
+    return Fraction(time_s).limit_denominator(1_000_000)
+
+
 def _clean(pts: NDArray[np.int64], clock: FrameClock, may_jump: bool) -> NDArray[np.int64] | None:
     """Return the ticks of stamps that need no repair, None where they do."""
     if len(pts) and pts.min() == MISSING_PTS:

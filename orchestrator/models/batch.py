@@ -326,11 +326,16 @@ def _concat(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis | No
     if len(found) != 1 or next(iter(found)).index == _attribute(node, "axis", 0) % rank:
         raise NotBatchable("it joins items")
     axis = found.pop()
+    _repeat_constants(graph, node, axes, axis)
+    return [axis]
+
+
+def _repeat_constants(graph: _Graph, node: onnx.NodeProto, axes: _Axes, axis: _Axis) -> None:
+    """Give a node's constants as many items as its other inputs have."""
     like = next(name for name, own in zip(node.input, axes, strict=True) if own)
     for index, own in enumerate(axes):
         if own is None:
             node.input[index] = _repeated(graph, node.input[index], like, axis)
-    return [axis]
 
 
 def _repeated(graph: _Graph, name: str, like: str, axis: _Axis) -> str:
@@ -535,10 +540,7 @@ def _grid_sample(graph: _Graph, node: onnx.NodeProto, axes: _Axes) -> list[_Axis
     axis = found.pop()
     if found or axis != _Axis(0, 1, 1):
         raise NotBatchable("the batch is not the first axis")
-    like = next(name for name, own in zip(node.input, axes, strict=True) if own)
-    for index, own in enumerate(axes):
-        if own is None:
-            node.input[index] = _repeated(graph, node.input[index], like, axis)
+    _repeat_constants(graph, node, axes, axis)
     return [axis]
 
 

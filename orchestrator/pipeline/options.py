@@ -10,7 +10,7 @@ from orchestrator.errors import InvalidOption
 from orchestrator.inference.contract import FACE_ENHANCER, FACE_LANDMARKS, FACE_OCCLUDER, VOICE_ACTIVITY, VOICE_SEPARATOR
 from orchestrator.media.encoding import MAX_BITRATE, MIN_BITRATE, Encoding
 from orchestrator.media.formats import AlphaChoice, CodecName, ContainerName, EncoderChoice
-from orchestrator.media.times import exact_rate
+from orchestrator.media.times import exact_rate, exact_s
 from orchestrator.pipeline.passages import Segments
 from orchestrator.pipeline.speakers import Boxes, Speaker
 from orchestrator.pipeline.timeline import RateChoice, SyncMode
@@ -178,12 +178,12 @@ class RenderOptions(BaseModel):
     @property
     def audio_offset_s(self) -> Fraction:
         """By how much the speech begins later, to the microsecond."""
-        return Fraction(self.audio_offset).limit_denominator(1_000_000)
+        return exact_s(self.audio_offset)
 
     @property
     def loop_crossfade_s(self) -> Fraction:
         """How long a loop's end fades into its beginning, to the microsecond."""
-        return Fraction(self.loop_crossfade).limit_denominator(1_000_000)
+        return exact_s(self.loop_crossfade)
 
     @property
     def optional_roles(self) -> dict[str, bool | None]:

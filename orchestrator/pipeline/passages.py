@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from orchestrator.errors import InvalidOption
 from orchestrator.media.audio import AudioInfo, Passage
+from orchestrator.media.times import exact_s
 from orchestrator.pipeline.speakers import from_json
 from orchestrator.pipeline.timeline import Stretch, SyncMode, Timeline, lasting_s
 
@@ -114,7 +115,7 @@ def said_in(segments: Sequence[Segment], tracks: Sequence[AudioInfo], about_s: F
     """
     lengths_s = []
     for segment in segments:
-        track, from_s = tracks[segment.audio - 1], _exact(segment.audio_start)
+        track, from_s = tracks[segment.audio - 1], exact_s(segment.audio_start)
         if about_s is not None and segment.start >= about_s * HEADERS_ERR_BY + 1:
             check_begins_in(segment, about_s)
         if from_s >= track.duration_s:
@@ -122,7 +123,7 @@ def said_in(segments: Sequence[Segment], tracks: Sequence[AudioInfo], about_s: F
                 f"The segment from {segment.start:g} s takes its audio from {segment.audio_start:g} s on, and {track.path.name} has "
                 f"{float(track.duration_s):.2f} s; begin earlier."
             )
-        lengths_s.append((track.duration_s if segment.audio_end is None else min(_exact(segment.audio_end), track.duration_s)) - from_s)
+        lengths_s.append((track.duration_s if segment.audio_end is None else min(exact_s(segment.audio_end), track.duration_s)) - from_s)
     return lengths_s
 
 
@@ -133,13 +134,13 @@ def placed(
     passages: list[list[Passage]] = [[] for _ in range(max(voice_of) + 1)]
     later_s = Fraction(0)
     for segment, asked_s in zip(segments, said_s, strict=True):
-        start_s, end_s = _exact(segment.start), _exact(segment.end)
+        start_s, end_s = exact_s(segment.start), exact_s(segment.end)
         if about_s is not None:
             end_s = min(end_s, about_s * HEADERS_ERR_BY + 1)
         lasts_s = own_s = end_s - start_s
         if segment.sync_mode is not None:
             lasts_s = lasting_s(segment.sync_mode, own_s, asked_s)
-        heard_s, from_s = min(asked_s, lasts_s), _exact(segment.audio_start)
+        heard_s, from_s = min(asked_s, lasts_s), exact_s(segment.audio_start)
         place_s = start_s + later_s
         passages[voice_of[segment.audio - 1]].append(
             Passage(tracks[segment.audio - 1], place_s, place_s + lasts_s, from_s, heard_s, asked_s - heard_s, start_s)
@@ -161,9 +162,9 @@ def stretches_of(segments: Sequence[Segment], said_s: Sequence[Fraction], video_
 
     for segment, asked_s in zip(segments, said_s, strict=True):
         if segment.sync_mode is not None:
-            start_s = _exact(segment.start)
+            start_s = exact_s(segment.start)
             keep(start_s)
-            reached_s = min(_exact(segment.end), video_s)
+            reached_s = min(exact_s(segment.end), video_s)
             own_s = reached_s - start_s
             stretches.append(Stretch(start_s, own_s, lasting_s(segment.sync_mode, own_s, asked_s), segment.sync_mode))
     keep(video_s)
@@ -172,12 +173,7 @@ def stretches_of(segments: Sequence[Segment], said_s: Sequence[Fraction], video_
 
 def until_last(segments: Sequence[Segment]) -> Fraction:
     """Return when the last segment ends, s: so long a picture is shown for them."""
-    return _exact(max(segment.end for segment in segments))
-
-
-def _exact(time_s: float) -> Fraction:
-    """Return a time to the microsecond."""
-    return Fraction(time_s).limit_denominator(1_000_000)
+    return exact_s(max(segment.end for segment in segments))
 
 
 def speaking_shares(speech: AudioInfo, shown: Timeline) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.signal import get_window
 
+from preprocess.filterbank import slaney_filters
 from preprocess.mel import (
     MAX_GAIN_DB,
     MelStream,
@@ -18,7 +19,6 @@ from preprocess.mel import (
     clipped,
     levels_db,
     loud_gain_db,
-    mel_filterbank,
     with_gain,
     with_level,
     with_temperature,
@@ -40,9 +40,10 @@ def with_loud_level(mel: Mel, loud_level_db: float) -> Mel:
     return with_level(mel, loud_gain_db(levels_db(mel), loud_level_db))
 
 
-def test_filters_are_librosas() -> None:
-    expected = librosa.filters.mel(sr=16_000, n_fft=800, n_mels=80, fmin=55, fmax=7600)
-    np.testing.assert_allclose(mel_filterbank(), expected, atol=1e-7)
+@pytest.mark.parametrize(("n_fft", "low_hz", "high_hz"), [(800, 55.0, 7600.0), (400, 0.0, 8000.0)], ids=["Wav2Lip", "Whisper"])
+def test_filters_are_librosas(n_fft: int, low_hz: float, high_hz: float) -> None:
+    expected = librosa.filters.mel(sr=16_000, n_fft=n_fft, n_mels=80, fmin=low_hz, fmax=high_hz)
+    np.testing.assert_allclose(slaney_filters(low_hz, high_hz, 80, n_fft, 16_000), expected, atol=1e-7)
 
 
 def test_features_are_what_librosa_gives_with_wav2lips_parameters() -> None:

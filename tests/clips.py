@@ -5,7 +5,7 @@ moves with the number (lower half, so that two pictures are never the same).
 """
 
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -103,6 +103,52 @@ def pictures_in(path: Path) -> NDArray[np.uint8]:
     """Return all frames of a file as I420 arrays, (N, h * 3 / 2, w)."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+
+
+def frames_of(path: Path) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a file."""
+    with av.open(str(path)) as container:
+        yield from container.decode(video=0)
+
+
+def write_video(
+    path: Path,
+    pictures: Iterable[av.VideoFrame | NDArray[np.uint8]],
+    options: Mapping[str, str] = LOSSLESS_X264,
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    set_up: Callable[[VideoStream], object] = lambda stream: None,
+) -> Path:
+    """Write pictures, arrays being (h, w, 3) RGB, at 25 a second, and return the path. Which were key frames before does not count.
+
+    `set_up` says more of the stream before anything is encoded.
+    """
+    with av.open(str(path), "w") as container:
+        stream: VideoStream | None = None
+        for number, given in enumerate(pictures):
+            picture = av.VideoFrame.from_ndarray(given, format="rgb24") if isinstance(given, np.ndarray) else given
+            if stream is None:
+                added = container.add_stream(codec, rate=25, options=dict(options))
+                assert isinstance(added, VideoStream)
+                stream = added
+                stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, pix_fmt
+                set_up(stream)
+            picture.pts, picture.time_base, picture.pict_type = number, Fraction(1, 25), PictureType.NONE
+            container.mux(stream.encode(picture))
+        assert stream is not None
+        container.mux(stream.encode(None))
+    return path
+
+
+def in_colour(colour: tuple[int, int, int, int]) -> Callable[[VideoStream], None]:
+    """Return what gives a stream its range, primaries, transfer and matrix, FFmpeg's numbers."""
+
+    def set_up(stream: VideoStream) -> None:
+        context = stream.codec_context
+        context.color_range, context.color_primaries, context.color_trc, context.colorspace = colour
+
+    return set_up
 
 
 def numbered_picture(number: int, clip: Clip) -> av.VideoFrame:

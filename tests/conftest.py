@@ -12,13 +12,14 @@ import numpy as np
 import psutil
 import pytest
 from hypothesis import settings as hypothesis_settings
+from numpy.typing import NDArray
 
 from deploy.demo.clip import make_clip
 from deploy.local.server import LocalTriton
 from orchestrator.embedded import start_embedded
 from orchestrator.inference.client import TritonClient
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
 
 # A machine that other work keeps busy makes no property false.
 hypothesis_settings.register_profile("busy machine", deadline=None)
@@ -79,16 +80,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The clip's person on the left, and mirrored and a little smaller on the right, 512 x 256, 25 frames."""
     path = tmp_path_factory.mktemp("pair") / "pair.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 512, 256, "yuv420p"
-        for frame in source.decode(video=0):
-            both = np.full((256, 512, 3), 90, np.uint8)
-            both[:, :256] = frame.reformat(256, 256, format="rgb24").to_ndarray()
-            both[16:240, 272:496] = frame.reformat(224, 224, format="rgb24").to_ndarray()[:, ::-1]
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(both, format="rgb24")))
-        target.mux(stream.encode(None))
-    return path
+
+    def both(frame: av.VideoFrame) -> NDArray[np.uint8]:
+        picture = np.full((256, 512, 3), 90, np.uint8)
+        picture[:, :256] = frame.reformat(256, 256, format="rgb24").to_ndarray()
+        picture[16:240, 272:496] = frame.reformat(224, 224, format="rgb24").to_ndarray()[:, ::-1]
+        return picture
+
+    return write_video(path, map(both, frames_of(clip)))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from tests.debian import install
 from tests.leash import leashed
+from tests.programs import free_port
 
 
 def _programs() -> Path | None:
@@ -44,9 +44,7 @@ def running_postgres() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="lipsync-postgres-"))
     if user:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     try:
         subprocess.run(
             [programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tests", "-E", "UTF8", "--no-sync"],

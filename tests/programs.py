@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,12 @@ LIPSYNC = str(Path(sys.executable).with_name("lipsync"))
 
 def lipsync(*arguments: str | Path, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([LIPSYNC, *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def abandoned_memory(family: str = "lipsync_") -> set[str]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from orchestrator.errors import FetchFailed, LimitExceeded, MissingFile, RenderCancelled, UrlRefused
 from orchestrator.media.fetch import fetch, post
 from orchestrator.media.reach import FetchPolicy, check_url, may_reach
+from tests.web import web_server
 
 LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 OPEN = FetchPolicy(networks=LOOPBACK, max_bytes=10_000, connect_s=5, first_byte_s=5, stall_s=5)
@@ -69,24 +70,11 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-class QuietServer(ThreadingHTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that close the connection."""
-
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    server = QuietServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with web_server(Server) as url:
+        yield url
 
 
 def fetched(url: str, policy: FetchPolicy = OPEN) -> tuple[bytes, str]:

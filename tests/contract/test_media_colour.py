@@ -12,7 +12,7 @@ from orchestrator.media.output import choose_output
 from orchestrator.media.planes import sample_views
 from orchestrator.media.probe import ColourTags, probe_video
 from orchestrator.media.reader import VideoReader, plane_views, stream_colour
-from tests.clips import Clip, make_clip
+from tests.clips import Clip, in_colour, make_clip, write_video
 
 RGB = np.array([[200, 40, 60], [30, 160, 90], [50, 70, 210], [128, 128, 128]], np.uint8)
 
@@ -49,18 +49,10 @@ def test_more_than_eight_bits_stay_ten(pix_fmt: str, working: str, tmp_path: Pat
     """A ramp finer than 8 bits, in HDR10's tags."""
     path, shift = tmp_path / "ramp.mkv", 2 if "12" in pix_fmt else 0
     ramp = np.tile(np.linspace(200, 800, 192).astype(np.uint16), (64, 1))
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 192, 64, pix_fmt
-        context = stream.codec_context
-        context.color_range, context.color_primaries, context.color_trc, context.colorspace = 1, 9, 16, 9
-        picture = av.VideoFrame(192, 64, pix_fmt)
-        for view, samples in zip(sample_views(picture), (ramp, None, None), strict=True):
-            view[:] = (512 if samples is None else samples) << shift
-        for number in range(2):
-            picture.pts = number
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+    picture = av.VideoFrame(192, 64, pix_fmt)
+    for view, samples in zip(sample_views(picture), (ramp, None, None), strict=True):
+        view[:] = (512 if samples is None else samples) << shift
+    write_video(path, [picture] * 2, {}, codec="ffv1", pix_fmt=pix_fmt, set_up=in_colour((1, 9, 16, 9)))
     info = probe_video(path)
     assert (info.pix_fmt, info.working_pix_fmt, info.hdr) == (pix_fmt, working, "pq")
     assert (info.colour.range, info.colour.primaries, info.colour.transfer, info.colour.matrix) == (1, 9, 16, 9)

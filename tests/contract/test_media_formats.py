@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from deploy.demo.clip import make_clip
 from orchestrator.errors import InvalidOption
@@ -28,7 +29,7 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch
 from preprocess.orientation import Orientation
-from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, planes_of, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, in_colour, number_of, numbered_planes, picture_of, planes_of, speech_like, write_video, write_wav
 from tests.contract.test_media_writer import decoded, decoded_sound, info_of
 
 RATE = Fraction(4)
@@ -212,15 +213,13 @@ def still_person(tmp_path_factory: pytest.TempPathFactory) -> list[av.VideoFrame
     with av.open(str(path / "clip.mp4")) as source:
         first = cv2.bilateralFilter(next(source.decode(video=0)).to_ndarray(format="rgb24"), 9, 30, 5)
     face = np.s_[160:480, 160:480]
-    with av.open(str(path / "still.mp4"), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = 640, 640, "yuv420p"
-        for number in range(250):
-            picture, moved = np.array(first, np.uint8), np.array([[1.0, 0, 3 * np.sin(number / 12)], [0, 1.0, 2 * np.sin(number / 17)]])
-            picture[face] = cv2.warpAffine(first, moved, (640, 640), borderMode=cv2.BORDER_REFLECT)[face]
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        target.mux(stream.encode(None))
-    return decoded(path / "still.mp4")
+
+    def moved(number: int) -> NDArray[np.uint8]:
+        picture, matrix = np.array(first, np.uint8), np.array([[1.0, 0, 3 * np.sin(number / 12)], [0, 1.0, 2 * np.sin(number / 17)]])
+        picture[face] = cv2.warpAffine(first, matrix, (640, 640), borderMode=cv2.BORDER_REFLECT)[face]
+        return picture
+
+    return decoded(write_video(path / "still.mp4", map(moved, range(250)), {"crf": "23", "preset": "veryfast"}))
 
 
 @pytest.mark.parametrize(
@@ -312,17 +311,9 @@ GRADED = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)
 def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """HDR10, as x265's own tool describes it: a P3 display of 0.005 to 1000 cd/m2, light up to 1000 and 400."""
     path = tmp_path_factory.mktemp("graded") / "graded.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=RATE, options={"x265-params": f"log-level=error:lossless=1:{GRADED}"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p10le"
-        context = stream.codec_context
-        context.color_range, context.color_primaries, context.color_trc, context.colorspace = 1, 9, 16, 9
-        for number in range(9):
-            picture = picture_of(numbered_planes(number, (96, 64)), "yuv420p").reformat(format="yuv420p10le")
-            picture.pts = number
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
+    pictures = (picture_of(numbered_planes(number, (96, 64)), "yuv420p").reformat(format="yuv420p10le") for number in range(9))
+    options = {"x265-params": f"log-level=error:lossless=1:{GRADED}"}
+    return write_video(path, pictures, options, codec="libx265", pix_fmt="yuv420p10le", set_up=in_colour((1, 9, 16, 9)))
 
 
 @pytest.mark.parametrize(("codec", "container"), [("hevc", "mp4"), ("hevc", "mkv"), ("h264", "mov"), ("av1", "webm"), ("ffv1", "mkv")])

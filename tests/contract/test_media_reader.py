@@ -32,6 +32,7 @@ from tests.clips import (
     numbered_planes,
     picture_of,
     planes_of,
+    write_video,
 )
 
 B_FRAMES = {"preset": "veryfast", "qp": "0", "x264-params": "b-adapt=0:scenecut=0"}
@@ -246,16 +247,15 @@ def test_runs_forwards_and_backwards_give_the_same_pixels_as_the_first_pass(made
 def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
     """Two fields of an object that moves between them, as a television camera sees it: combs in the source, none in what is read."""
     path, bar = tmp_path / "fields.mp4", 24
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "qp": "0", "flags": "+ildct+ilme"})
-        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
-        for number in range(12):
-            luma = np.full((128, 192), 40, np.uint8)
-            for field in (1, 0):  # FFmpeg's encoder marks the lower field as the first
-                left = 10 + 12 * number + 6 * (1 - field)
-                luma[field::2, left : left + bar] = 200
-            container.mux(stream.encode(picture_of((luma, *[np.full((64, 96), 128, np.uint8)] * 2))))
-        container.mux(stream.encode(None))
+
+    def fields(number: int) -> av.VideoFrame:
+        luma = np.full((128, 192), 40, np.uint8)
+        for field in (1, 0):  # FFmpeg's encoder marks the lower field as the first
+            left = 10 + 12 * number + 6 * (1 - field)
+            luma[field::2, left : left + bar] = 200
+        return picture_of((luma, *[np.full((64, 96), 128, np.uint8)] * 2))
+
+    write_video(path, map(fields, range(12)), {"preset": "veryfast", "qp": "0", "flags": "+ildct+ilme"})
     info = probe_video(path)
     assert info.is_interlaced and not probe_video(make_clip(tmp_path / "clip.mp4", Clip())).is_interlaced
 
@@ -430,15 +430,9 @@ def test_pictures_that_are_only_looked_at_differ_a_little_where_no_other_refers_
     """Every second one of noise that moves, coded coarsely: without the loop filter its blocks show."""
     options = {"preset": "veryfast", f"{codec[3:]}-params": "bframes=1:b-adapt=0:scenecut=0:qp=36"}
     noise = np.random.default_rng(1).normal(128, 30, (300, 300))
-    with av.open(str(tmp_path / "moving.mp4"), "w") as target:
-        stream = target.add_stream(codec, rate=25, options=options)
-        assert isinstance(stream, VideoStream)
-        stream.width = stream.height = 192
-        stream.pix_fmt = "yuv420p"
-        for number in range(15):
-            luma = np.clip(noise[2 * number :, 3 * number :][:192, :192], 0, 255).astype(np.uint8)
-            target.mux(stream.encode(picture_of((luma, *(np.full((96, 96), 128, np.uint8),) * 2))))
-        target.mux(stream.encode(None))
+    lumas = (np.clip(noise[2 * number :, 3 * number :][:192, :192], 0, 255).astype(np.uint8) for number in range(15))
+    pictures = (picture_of((luma, *(np.full((96, 96), 128, np.uint8),) * 2)) for luma in lumas)
+    write_video(tmp_path / "moving.mp4", pictures, options, codec=codec)
     seen = []
     for is_for_looking in (False, True):
         with VideoReader(probe_video(tmp_path / "moving.mp4"), is_for_looking=is_for_looking) as reader:

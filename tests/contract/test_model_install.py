@@ -4,10 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +37,7 @@ from tests.networks import (
     save_wav2lip,
     save_xseg,
 )
+from tests.web import sharing
 
 HOME = Settings().triton_home
 
@@ -187,28 +186,13 @@ def test_verify_tells_a_sound_model_from_a_changed_one(repository: Path, tmp_pat
 
 def test_file_comes_from_a_url_with_its_digest(repository: Path, tmp_path: Path) -> None:
     small_wav2lip(tmp_path / "w.onnx")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(tmp_path))  # type: ignore[arg-type]
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        try:
-            version = install("wav2lip", repository, f"{address}w.onnx")
-            with pytest.raises(errors.UnreadableModel, match="sha256"):
-                install("wav2lip", repository, f"{address}w.onnx", digest="0" * 64)
-            with pytest.raises(errors.StorageError, match="404"):
-                install("wav2lip", repository, f"{address}other.onnx")
-        finally:
-            server.shutdown()
-            thread.join()
-    assert version.card["from"] == f"{address}w.onnx"
+    with sharing(tmp_path) as site:
+        version = install("wav2lip", repository, f"{site}/w.onnx")
+        with pytest.raises(errors.UnreadableModel, match="sha256"):
+            install("wav2lip", repository, f"{site}/w.onnx", digest="0" * 64)
+        with pytest.raises(errors.StorageError, match="404"):
+            install("wav2lip", repository, f"{site}/other.onnx")
+    assert version.card["from"] == f"{site}/w.onnx"
     with pytest.raises(errors.InvalidOption, match="not ftp"):
         install("wav2lip", repository, "ftp://127.0.0.1/w.onnx")
 

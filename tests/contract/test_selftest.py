@@ -1,10 +1,9 @@
 """The self-test on the real Triton, what it refuses, and what it makes of GPUs that only a stand-in's metrics show."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from orchestrator.inference.placement import UNKNOWN
 from orchestrator.inference.selftest import check_proof, self_test, watch_gpus
 from orchestrator.models.config import ModelConfig, Tensor
 from orchestrator.settings import Device, Settings
+from tests.web import web_server
 
 
 @contextmanager
@@ -42,17 +42,8 @@ def metrics_with_gpu(utilisation: list[float]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(Handler) as url:
+        yield url.removeprefix("http://")
 
 
 def test_each_role_tells_pack_licence_device_provider_and_speed(triton: LocalTriton) -> None:

@@ -1,16 +1,13 @@
-"""The service as a process of its own, files served to it over HTTP, and a receiver of webhooks."""
+"""The service as a process of its own, and a receiver of webhooks."""
 
 import io
 import os
 import signal
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,8 @@ import httpx
 from sync import Sync
 
 from tests.leash import leashed
-from tests.programs import LIPSYNC, wait_until
+from tests.programs import LIPSYNC, free_port, wait_until
+from tests.web import web_server
 
 KEY, OTHER_KEY = "key-of-anna-0123456789", "key-of-bob-0123456789"
 
@@ -58,10 +56,7 @@ class Service:
 @contextmanager
 def serving(triton_address: str, folder: Path, key: str = KEY, **settings: str) -> Iterator[Service]:
     """Run the service on a free port until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data, easy_data = folder / "data", folder / "easy"
+    port, data, easy_data = free_port(), folder / "data", folder / "easy"
     easy_data.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LIPSYNC_")} | {
         "LIPSYNC_DATA": str(data),
@@ -114,11 +109,6 @@ def frame_count(data: bytes) -> int:
         return len(list(container.decode(video=0)))
 
 
-class _Quiet(ThreadingHTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that close the connection."""
-
-
 @contextmanager
 def receiving(port: int = 0, status: int = 200) -> Iterator[Receiver]:
     """Run a receiver of webhooks."""
@@ -132,33 +122,6 @@ def receiving(port: int = 0, status: int = 200) -> Iterator[Receiver]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _running(_Quiet(("127.0.0.1", port), Handler)) as url:
+    with web_server(Handler, port) as url:
         receiver.url = url
         yield receiver
-
-
-@contextmanager
-def sharing(folder: Path) -> Iterator[str]:
-    """Serve a folder's files and yield its URL."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _running(_Quiet(("127.0.0.1", 0), partial(Handler, directory=str(folder)))) as url:
-        yield url
-
-
-@contextmanager
-def _running(server: ThreadingHTTPServer) -> Iterator[str]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

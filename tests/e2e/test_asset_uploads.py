@@ -20,8 +20,9 @@ from deploy.local.server import LocalTriton
 from orchestrator.api.keys import LinkSigner
 from orchestrator.jobs.records import Records, Upload
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.e2e.service import KEY, OTHER_KEY, Service, serving, sharing
+from tests.e2e.service import KEY, OTHER_KEY, Service, serving
 from tests.programs import wait_until
+from tests.web import sharing
 
 
 @pytest.fixture(scope="module")

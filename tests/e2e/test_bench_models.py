@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import tritonclient.grpc
@@ -13,6 +12,7 @@ import tritonclient.grpc
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from tests.clips import write_video
 from tests.programs import abandoned_memory, lipsync, wait_until
 
 
@@ -79,13 +79,7 @@ def test_wrong_option_is_refused_before_triton_is_asked(arguments: list[str], me
 
 
 def test_video_without_a_face_is_refused(triton: LocalTriton, tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "blank.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 128
-        stream.pix_fmt = "yuv420p"
-        for _ in range(5):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((128, 128, 3), 90, np.uint8), format="rgb24")))
-        container.mux(stream.encode(None))
+    write_video(tmp_path / "blank.mp4", [np.full((128, 128, 3), 90, np.uint8)] * 5)
     done = lipsync("bench", "models", "lip_sync", "--video", tmp_path / "blank.mp4", "--triton", triton.grpc_address)
     assert done.returncode == 1
     assert "no_face_found: The first frames of blank.mp4 show no face" in done.stderr

@@ -11,9 +11,9 @@ import pytest
 
 from deploy.local.server import LocalTriton
 from orchestrator.pipeline.options import RenderOptions
-from tests.clips import write_wav
-from tests.e2e.service import sharing
+from tests.clips import write_video, write_wav
 from tests.programs import descendants, lipsync, running, wait_until
+from tests.web import sharing
 
 
 def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path) -> None:
@@ -69,13 +69,7 @@ def bad_inputs(folder: Path, clip: Path) -> dict[str, Path]:
     files["truncated.mp4"].write_bytes(whole[: len(whole) // 2])
     files["empty.wav"].touch()
     write_wav(files["silentless.wav"], np.zeros(0, np.float32), 16_000)
-    with av.open(str(files["blank.mp4"]), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width = stream.height = 128
-        stream.pix_fmt = "yuv420p"
-        for _ in range(5):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((128, 128, 3), 90, np.uint8), format="rgb24")))
-        container.mux(stream.encode(None))
+    write_video(files["blank.mp4"], [np.full((128, 128, 3), 90, np.uint8)] * 5)
     files["folder"].mkdir()
     files["missing.mp4"] = folder / "missing.mp4"
     return files

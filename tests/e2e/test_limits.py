@@ -16,8 +16,9 @@ import pytest
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, Clip, make_clip, speech_like, write_wav
-from tests.e2e.service import Service, serving, sharing
+from tests.e2e.service import Service, serving
 from tests.programs import wait_until
+from tests.web import sharing
 
 MAX_BYTES = 1 << 20
 

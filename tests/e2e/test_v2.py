@@ -19,8 +19,9 @@ from sync.common.errors import BadRequestError, NotFoundError, UnauthorizedError
 
 from deploy.local.server import LocalTriton
 from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
-from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, receiving, serving, sharing
+from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, receiving, serving
 from tests.programs import wait_until
+from tests.web import sharing
 
 SECRET = "whsec_test"
 

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import pytest
 
 from deploy.local.home import DEFAULT_HOME
 from deploy.local.install import install
 from orchestrator.jobs.model import JobSpec
 from orchestrator.pipeline.options import RenderOptions
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
 from tests.postgres import running_postgres
 
 FAST = RenderOptions(preset="ultrafast", crf=30)
@@ -45,16 +44,7 @@ def database_url(request: pytest.FixtureRequest) -> str | None:
 def small_clip(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The clip at 256 x 256, so that tests of the jobs do not wait for pixels."""
     path = tmp_path_factory.mktemp("small") / "clip.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"crf": "16", "preset": "veryfast"})
-        stream.width = stream.height = 256
-        stream.pix_fmt = "yuv420p"
-        for frame in source.decode(video=0):
-            picture = frame.reformat(256, 256, format="yuv420p")
-            picture.pict_type = av.video.frame.PictureType.NONE
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
-    return path
+    return write_video(path, (frame.reformat(256, 256, format="yuv420p") for frame in frames_of(clip)), {"crf": "16", "preset": "veryfast"})
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.models.config import CONFIG_FILES
 from orchestrator.settings import Settings
 from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
-from tests.programs import wait_until
+from tests.programs import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
@@ -221,12 +220,6 @@ def test_model_set_up_command_builds_every_model_on_a_read_only_root(container: 
     for role in ("face_detector", "lip_sync"):
         for part in ("1/model.onnx", "config.pbtxt", "configs/cpu.pbtxt", "configs/tensorrt.pbtxt"):
             assert (tmp_path / "models" / role / part).is_file()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def serve_on(port: int, profile: str, triton: LocalTriton, folder: Path) -> tuple[dict[str, Any], list[str], dict[str, str]]:

@@ -14,7 +14,7 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from preprocess.hdr import sdr_curve
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, in_colour, speech_like, write_video, write_wav
 
 HLG = (1, 9, 18, 9)
 
@@ -33,24 +33,19 @@ def hdr(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The clip as an HLG camera would have it: its light on HLG's curve, with noise in the bits that 8 do not hold."""
     path = tmp_path_factory.mktemp("hdr") / "hdr.mp4"
     to_hlg, noise = sdr_curve("hlg").from_sdr(np.arange(256, dtype=np.float32)), np.random.default_rng(2)
-    with av.open(str(small_clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p10le"
-        context = stream.codec_context
-        context.color_range, context.color_primaries, context.color_trc, context.colorspace = HLG
-        for number, frame in enumerate(source.decode(video=0)):
-            rgb = to_hlg[frame.to_ndarray(format="rgb24")] / 255
-            luma = rgb @ np.array([0.2627, 0.678, 0.0593])
-            planes = luma, (rgb[:, :, 2] - luma) / 1.8814, (rgb[:, :, 0] - luma) / 1.4746
-            picture = av.VideoFrame(256, 256, "yuv420p10le")
-            for view, plane, scale, offset in zip(sample_views(picture), planes, (876, 896, 896), (64, 512, 512), strict=True):
-                step = 256 // view.shape[0]
-                view[:] = np.rint(plane.reshape(view.shape[0], step, view.shape[1], step).mean((1, 3)) * scale + offset)
-            sample_views(picture)[0][:] += noise.integers(0, 3, (256, 256), np.uint16)
-            picture.pts = number
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
-    return path
+
+    def as_hlg(frame: av.VideoFrame) -> av.VideoFrame:
+        rgb = to_hlg[frame.to_ndarray(format="rgb24")] / 255
+        luma = rgb @ np.array([0.2627, 0.678, 0.0593])
+        planes = luma, (rgb[:, :, 2] - luma) / 1.8814, (rgb[:, :, 0] - luma) / 1.4746
+        picture = av.VideoFrame(256, 256, "yuv420p10le")
+        for view, plane, scale, offset in zip(sample_views(picture), planes, (876, 896, 896), (64, 512, 512), strict=True):
+            step = 256 // view.shape[0]
+            view[:] = np.rint(plane.reshape(view.shape[0], step, view.shape[1], step).mean((1, 3)) * scale + offset)
+        sample_views(picture)[0][:] += noise.integers(0, 3, (256, 256), np.uint16)
+        return picture
+
+    return write_video(path, map(as_hlg, frames_of(small_clip)), pix_fmt="yuv420p10le", set_up=in_colour(HLG))
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])

@@ -20,6 +20,7 @@ from orchestrator.jobs import caretaker
 from orchestrator.jobs.model import JobSpec
 from orchestrator.media.planes import sample_views
 from orchestrator.pipeline.options import RenderOptions
+from tests.clips import frames_of, write_video
 from tests.jobs import Worker, expected, is_over, only_job, options, wait_for, worker, working
 from tests.programs import abandoned_memory, wait_until
 
@@ -27,17 +28,13 @@ from tests.programs import abandoned_memory, wait_until
 def noisy(clip: Path, path: Path) -> Path:
     """Write a clip with the noise of a sensor in the dark over it, which an edit smooths away and `match_grain` puts back."""
     noise = np.random.default_rng(1)
-    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"qp": "10", "preset": "ultrafast"})
-        shown = source.streams.video[0]
-        stream.width, stream.height, stream.pix_fmt = shown.width, shown.height, "yuv420p"
-        for picture in source.decode(video=0):
-            luma = sample_views(picture)[0]
-            luma[:] = np.clip(luma + noise.normal(0, 12, luma.shape), 0, 255)
-            picture.pict_type = av.video.frame.PictureType.NONE
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
+
+    def noisy_one(picture: av.VideoFrame) -> av.VideoFrame:
+        luma = sample_views(picture)[0]
+        luma[:] = np.clip(luma + noise.normal(0, 12, luma.shape), 0, 255)
+        return picture
+
+    return write_video(path, map(noisy_one, frames_of(clip)), {"qp": "10", "preset": "ultrafast"})
 
 
 def test_job_killed_in_the_middle_goes_on_from_its_last_segment_to_the_same_bits(

@@ -157,14 +157,8 @@ def test_exception_in_the_block_stops_the_server(home: Path, repository: Path) -
     assert (family.alive(), family.regions(), server.poll()) == ([], [], 0)
 
 
+@pytest.mark.parametrize("owner", [(), ("fork",)], indirect=True, ids=["alone", "whose fork holds the pipe"])
 def test_killed_owner_leaves_nothing(owner: tuple[subprocess.Popen[str], Family]) -> None:
-    process, family = owner
-    process.kill()
-    family.wait_until_gone()
-
-
-@pytest.mark.parametrize("owner", [("fork",)], indirect=True)
-def test_killed_owner_whose_fork_holds_the_pipe_leaves_nothing(owner: tuple[subprocess.Popen[str], Family]) -> None:
     process, family = owner
     process.kill()
     family.wait_until_gone()

@@ -1,6 +1,7 @@
 """Landmarks, enhancer, embedder and voice separator in whole renders on the real Triton: used when there and asked for, and only then."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -30,7 +31,7 @@ from orchestrator.pipeline.speech import heard_speech
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, pictures_in, speech_like, write_video, write_wav
 from tests.jobs import is_over, wait_for, working
 from tests.jobs import options as job_settings
 from tests.networks import save_embedder, save_enhancer, save_mdx
@@ -156,18 +157,15 @@ def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_s
 
 def test_shot_or_video_without_the_person_in_the_picture_is_told_as_such(full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
     """Five frames of the left one, then five of the right one."""
-    with av.open(str(pair)) as container:
-        both = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:5]
+    both = [frame.to_ndarray(format="rgb24") for frame in islice(frames_of(pair), 5)]
+
+    def alone(picture: NDArray[np.uint8], first: int) -> NDArray[np.uint8]:
+        shown = np.full_like(picture, 90)
+        shown[:, first : first + 256] = picture[:, first : first + 256]
+        return shown
+
     for name, shots in {"two.mp4": (0, 256), "right.mp4": (256, 256)}.items():
-        with av.open(str(tmp_path / name), "w") as target:
-            stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-            stream.width, stream.height, stream.pix_fmt = 512, 256, "yuv420p"
-            for first in shots:
-                for picture in both:
-                    alone = np.full_like(picture, 90)
-                    alone[:, first : first + 256] = picture[:, first : first + 256]
-                    target.mux(stream.encode(av.VideoFrame.from_ndarray(alone, format="rgb24")))
-            target.mux(stream.encode(None))
+        write_video(tmp_path / name, [alone(np.asarray(picture, np.uint8), first) for first in shots for picture in both])
     Image.fromarray(np.ascontiguousarray(both[0][:, :256])).save(tmp_path / "left.png")
     report = render(plan_render(tmp_path / "two.mp4", short_speech, tmp_path / "out.mp4", PLAIN, speaker_image=tmp_path / "left.png"), full)
     assert report.cuts == (5,) and report.passed_through_because["not_the_speaker"] == ((5, 10),)
@@ -181,16 +179,9 @@ def test_face_chosen_by_a_point_is_known_in_other_shots(
     full: TritonClient, client: TritonClient, pair: Path, tmp_path: Path, short_speech: Path
 ) -> None:
     """Shots of four frames: the left one, the right one at the same place, the left one again. By its place the right one's face would be his."""
-    with av.open(str(pair)) as container:
-        both = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][:4]
-    with av.open(str(tmp_path / "shots.mp4"), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
-        for first in (0, 256, 0):
-            for picture in both:
-                alone = np.ascontiguousarray(picture[:, first : first + 256], np.uint8)
-                target.mux(stream.encode(av.VideoFrame.from_ndarray(alone, format="rgb24")))
-        target.mux(stream.encode(None))
+    both = [frame.to_ndarray(format="rgb24") for frame in islice(frames_of(pair), 4)]
+    shots = [np.ascontiguousarray(picture[:, first : first + 256], np.uint8) for first in (0, 256, 0) for picture in both]
+    write_video(tmp_path / "shots.mp4", shots)
     tracks = TrackCache(tmp_path / "tracks", 1 << 20)
     by_point = PLAIN.model_copy(update={"speaker": "128,110,9", "voice_activity": False})
 

@@ -1,7 +1,7 @@
 """Whole renders into other formats and with other sound than usual."""
 
 from dataclasses import replace
-from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -16,7 +16,7 @@ from orchestrator.media.reader import VideoReader
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, Sound, pictures_in, planes_of, speech_like, with_sound, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, frames_of, pictures_in, planes_of, speech_like, with_sound, write_video, write_wav
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,17 @@ def test_keyed_presenter_keeps_the_alpha_to_the_bit(small_clip: Path, short_spee
     """A disc of the clip, soft at its edge; 15 frames, of which the source has 10."""
     distance = np.hypot(*(np.mgrid[:256, :256] - 128.0))
     alpha = np.clip(255 * (125 - distance) / 20, 0, 255).astype(np.uint8)
-    with av.open(str(small_clip)) as source, av.open(str(tmp_path / "keyed.webm"), "w") as target:
-        stream = target.add_stream("libvpx-vp9", rate=25, options={"lossless": "1", "auto-alt-ref": "0", "cpu-used": "8", "deadline": "realtime"})
-        stream.width = stream.height = 256
-        stream.pix_fmt = "yuva420p"
-        stream.metadata["alpha_mode"] = "1"
-        for number, frame in zip(range(10), source.decode(video=0), strict=False):
-            keyed = frame.reformat(format="yuva420p")
-            plane_view(keyed.planes[3])[:] = np.roll(alpha, number, 1)
-            keyed.pts, keyed.time_base = number, Fraction(1, 25)
-            target.mux(stream.encode(keyed))
-        target.mux(stream.encode(None))
+    keyed = [frame.reformat(format="yuva420p") for frame in islice(frames_of(small_clip), 10)]
+    for number, picture in enumerate(keyed):
+        plane_view(picture.planes[3])[:] = np.roll(alpha, number, 1)
+    write_video(
+        tmp_path / "keyed.webm",
+        keyed,
+        {"lossless": "1", "auto-alt-ref": "0", "cpu-used": "8", "deadline": "realtime"},
+        codec="libvpx-vp9",
+        pix_fmt="yuva420p",
+        set_up=lambda stream: stream.metadata.update(alpha_mode="1"),
+    )
     options = RenderOptions(lossless=True, preset="ultrafast", alpha="keep")
     report = render(plan_render(tmp_path / "keyed.webm", short_speech, tmp_path / "out.webm", options), client)
     assert report.frame_count == 15 and "yuva420p" in report.encoding
@@ -76,14 +76,7 @@ def test_keyed_presenter_keeps_the_alpha_to_the_bit(small_clip: Path, short_spee
 
 def test_what_nobody_says_anything_in_is_copied(small_clip: Path, short_speech: Path, client: TritonClient, tmp_path: Path) -> None:
     """The speech ends with frame 15, and the source has a key frame every 8."""
-    with av.open(str(small_clip)) as source, av.open(str(tmp_path / "clip.mp4"), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"preset": "fast", "x264-params": "keyint=8:min-keyint=8:scenecut=0"})
-        stream.width = stream.height = 256
-        stream.pix_fmt = "yuv420p"
-        for frame in source.decode(video=0):
-            frame.pict_type = av.video.frame.PictureType.NONE
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
+    write_video(tmp_path / "clip.mp4", frames_of(small_clip), {"preset": "fast", "x264-params": "keyint=8:min-keyint=8:scenecut=0"})
     reports = {}
     for smart in (True, False):
         out = tmp_path / f"{smart}.mp4"

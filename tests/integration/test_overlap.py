@@ -1,7 +1,6 @@
 """Rendering begins while the analysis is still under way, and makes the same bits as when the analysis had ended before."""
 
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,14 @@ from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, speech_like, write_video, write_wav
 
 SIDE_PX = 192
 FACELESS, WITH_FACE = 20, 100
 FAST = RenderOptions(preset="ultrafast")
 
 
-def write_clip(path: Path, pictures: list[Any]) -> Path:
-    """Write (h, w, 3) RGB pictures as H.264 with B-frames, 25 a second."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "16", "preset": "veryfast", "bf": "3"})
-        stream.width = stream.height = SIDE_PX
-        stream.pix_fmt = "yuv420p"
-        for index, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+B_FRAMES = {"crf": "16", "preset": "veryfast", "bf": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +51,7 @@ def film(faceless: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_clip(folder / "large.mp4", WITH_FACE // 25)
     with av.open(str(folder / "large.mp4")) as source:
         pictures = [frame.reformat(SIDE_PX, SIDE_PX, format="rgb24").to_ndarray() for frame in source.decode(video=0)]
-    return write_clip(folder / "film.mp4", faceless + pictures)
+    return write_video(folder / "film.mp4", faceless + pictures, B_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +125,7 @@ def test_frames_of_somebody_else_are_told_from_those_of_nobody_either_way(
     for frame in range(80):
         pictures.append(both.copy())
         pictures[-1][:, : min(max(frame - 30, 0) * 4, 112)] = 60
-    film, tracks = write_clip(tmp_path / "film.mp4", pictures), TrackCache(tmp_path / "tracks", 1 << 30)
+    film, tracks = write_video(tmp_path / "film.mp4", pictures, B_FRAMES), TrackCache(tmp_path / "tracks", 1 << 30)
     plan = plan_render(film, words, tmp_path / "out.mp4", RenderOptions(preset="ultrafast", sync_mode="cut_off"))
     new, known = (render(plan, client, tracks=tracks) for _ in range(2))
     assert begun == [True]
@@ -193,7 +181,7 @@ def test_render_that_was_ended_goes_on_from_its_segments_with_an_analysis_of_its
 def test_video_without_a_face_is_refused_before_any_lip_sync_call(
     faceless: list[Any], words: Path, client: TritonClient, tmp_path: Path, begun: list[bool]
 ) -> None:
-    video = write_clip(tmp_path / "nobody.mp4", 6 * faceless)
+    video = write_video(tmp_path / "nobody.mp4", 6 * faceless, B_FRAMES)
     before = model_use(client, "lip_sync").inference_count
     with pytest.raises(NoFaceFound):
         render(plan_render(video, words, tmp_path / "out.mp4", FAST), client)

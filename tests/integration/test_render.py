@@ -22,7 +22,7 @@ from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.timeline import SyncMode
-from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, pictures_in, speech_like, write_video, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 
@@ -120,18 +120,8 @@ def test_still_image_lasts_as_long_as_the_speech(mode: SyncMode, clip: Path, spe
 
 def blank_in_the_middle(clip: Path, path: Path, blank: range) -> None:
     """Copy a clip, losslessly, with grey in place of some frames."""
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width = stream.height = 640
-        stream.pix_fmt = "yuv420p"
-        for index, frame in enumerate(source.decode(video=0)):
-            pixels = frame.to_ndarray()
-            if index in blank:
-                pixels[:] = 128
-            picture = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
-            picture.pts, picture.time_base = index, Fraction(1, 25)
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
+    grey = av.VideoFrame.from_ndarray(np.full((960, 640), 128, np.uint8), format="yuv420p")
+    write_video(path, (grey if index in blank else frame for index, frame in enumerate(frames_of(clip))))
 
 
 def test_frames_without_a_face_pass_through_untouched(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
@@ -160,18 +150,13 @@ def test_video_without_a_face_fails_before_any_lip_sync_call(
 def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(
     clip: Path, speech: Path, client: TritonClient, tmp_path: Path
 ) -> None:
-    turned = tmp_path / "turned.mp4"
-    with av.open(str(clip)) as source, av.open(str(turned), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.width = stream.height = 640
-        stream.pix_fmt = "yuv444p"
-        stream.set_display_rotation(90)
-        for index, frame in enumerate(source.decode(video=0)):
-            pixels = np.asarray(np.rot90(frame.to_ndarray(format="yuv444p"), -1, axes=(1, 2)), np.uint8)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="yuv444p", channel_last=False)
-            picture.pts, picture.time_base = index, Fraction(1, 25)
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
+
+    def turned_one(frame: av.VideoFrame) -> av.VideoFrame:
+        pixels = np.asarray(np.rot90(frame.to_ndarray(format="yuv444p"), -1, axes=(1, 2)), np.uint8)
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="yuv444p", channel_last=False)
+
+    pictures = map(turned_one, frames_of(clip))
+    turned = write_video(tmp_path / "turned.mp4", pictures, pix_fmt="yuv444p", set_up=lambda stream: stream.set_display_rotation(90))
     report = render(plan_render(turned, speech, tmp_path / "out.mp4", LOSSLESS), client)
     assert report.face_frame_count == 25
     with av.open(str(tmp_path / "out.mp4")) as container:

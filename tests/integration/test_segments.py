@@ -4,7 +4,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
-from tests.clips import SPEECH_RATE_HZ, Sound, pictures_in, speech_like, with_sound, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, frames_of, pictures_in, speech_like, with_sound, write_video, write_wav
 
 RATE_HZ = 48_000
 
@@ -31,16 +30,8 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def film(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of the clip, there and back, with a tone of its own."""
     folder = tmp_path_factory.mktemp("film")
-    with av.open(str(small_clip)) as source:
-        pictures = [frame.reformat(format="yuv420p") for frame in source.decode(video=0)]
-    with av.open(str(folder / "silent.mp4"), "w") as target:
-        video = target.add_stream("libx264", rate=25, options={"crf": "10", "preset": "veryfast"})
-        video.width = video.height = 256
-        video.pix_fmt = "yuv420p"
-        for number, picture in enumerate([*pictures, *pictures[::-1]]):
-            picture.pts, picture.time_base, picture.pict_type = number, Fraction(1, 25), av.video.frame.PictureType.NONE
-            target.mux(video.encode(picture))
-        target.mux(video.encode(None))
+    pictures = list(frames_of(small_clip))
+    write_video(folder / "silent.mp4", [*pictures, *pictures[::-1]], {"crf": "10", "preset": "veryfast"})
     return with_sound(folder / "film.mov", folder / "silent.mp4", Sound(sample_rate_hz=RATE_HZ, duration_s=Fraction(2)))
 
 
@@ -120,14 +111,8 @@ def test_segment_becomes_as_long_as_its_speech(
 
 
 def test_groups_outside_segments_are_copied_when_that_is_asked_for(film: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
-    with av.open(str(film)) as source, av.open(str(tmp_path / "film.mp4"), "w") as target:
-        stream = target.add_stream("libx264", rate=25, options={"preset": "fast", "x264-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0"})
-        stream.width = stream.height = 256
-        stream.pix_fmt = "yuv420p"
-        for frame in source.decode(video=0):
-            frame.pict_type = av.video.frame.PictureType.NONE
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
+    every_ten = {"preset": "fast", "x264-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0"}
+    write_video(tmp_path / "film.mp4", frames_of(film), every_ten)
     report = rendered(client, tmp_path / "film.mp4", speech, tmp_path / "out.mp4", {"start": 0.8, "end": 1.2}, lossless=False, smart=True)
     assert report.copied == ((0, 20), (30, 50))
 

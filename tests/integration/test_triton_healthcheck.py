@@ -1,7 +1,6 @@
 """The health check of Triton's container, on the Triton of the pip wheel: it kills the one that only a restart helps, and no other."""
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deploy.local.home import open_home
-from tests.programs import wait_until
+from tests.programs import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,12 +88,6 @@ class Server:
         """End it; its stubs see that and end, too."""
         self.process.kill()
         self.process.wait(timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 ENVIRONMENT := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format clean
+.PHONY: help setup demo test check containers bench format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,9 @@ check: setup ## ruff, mypy --strict, import-linter, then the tests
 format: $(ENVIRONMENT) ## bring the code into its standard format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+containers: setup ## build the images, start the CPU profile with Docker, and test it; pulls the two images they come from, if they are not there yet
+	@$(BIN)/pytest tests/containers
 
 bench: setup ## measure speed and memory (15 minutes, nothing beside it) and record it; QUICK=1 or FIGURES="a h" for a look
 	@$(BIN)/python -m tests.bench $(FIGURES) --effort $(if $(QUICK),quick,normal)

@@ -1,6 +1,7 @@
 """DBOS: when a job runs, and that it runs again after a crash. The only module that knows it."""
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
+from sqlalchemy import event
 
 from orchestrator.errors import StorageError
 from orchestrator.jobs.ledger import sqlite_url
@@ -28,6 +31,9 @@ SETTLE_S = 3
 
 MAX_DELIVERIES = 16
 """Webhooks under way at a time."""
+
+SUBSEC_SINCE = (3, 42)
+"""SQLite from which `unixepoch('subsec')`, which DBOS has its tables take in a Python from 3.12, is the time. Before, as in Debian 12, it is NULL."""
 
 _FORGOTTEN_AT_ONCE = 500
 
@@ -76,6 +82,8 @@ class Engine:
         self._under_way: set[str] = set()
         self._instance: DBOS | None = None
         self._workflows: dict[str, Callable[[str, int], None]] = {}
+        if sqlite3.sqlite_version_info < SUBSEC_SINCE:
+            event.listen(sa.Engine, "connect", teach_subsec)
 
     def launch(self) -> None:
         """Begin: what this host was at when it died first, then what waits.
@@ -190,3 +198,15 @@ def _log_as_the_service_does() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     logger.propagate = True
+
+
+def teach_subsec(connection: Any, _: object) -> None:
+    """Give a new connection to an older SQLite `unixepoch('subsec')`: the Unix time, s, to the millisecond. One to PostgreSQL stays as it is."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.create_function("unixepoch", 1, _unixepoch)
+
+
+def _unixepoch(value: str) -> float:
+    if value != "subsec":
+        raise ValueError("only unixepoch('subsec') is made up for")
+    return round(time.time(), 3)

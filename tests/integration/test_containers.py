@@ -1,4 +1,7 @@
-"""The containers, as far as they can be checked without Docker: schema, rules, and every command, path and variable run as a plain process."""
+"""The containers, as far as they can be checked without Docker: schema, rules, and every command, path and variable run as a plain process.
+
+With Docker: `tests/containers`.
+"""
 
 import os
 import re
@@ -92,7 +95,7 @@ def test_nothing_is_privileged_and_everything_runs_as_a_user_without_capabilitie
         assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert not {"privileged", "network_mode", "pid", "userns_mode", "devices"} & set(service)
-        assert not any("docker.sock" in volume for volume in service.get("volumes", ()))
+        assert not any("docker.sock" in str(volume) for volume in service.get("volumes", ()))
         if not service["image"].startswith("nvcr.io"):
             assert service["read_only"] is True and service["tmpfs"] == ["/tmp:size=64m,mode=1777"]
     assert "USER 1000:1000" in DOCKERFILE and "tini" in DOCKERFILE
@@ -131,10 +134,15 @@ def test_models_are_read_only_for_triton_and_every_path_of_a_volume_exists_in_th
         for volume in service.get("volumes", ()):
             if volume == SHARED_MEMORY:
                 continue
-            source, target, *mode = volume.split(":")
+            if isinstance(volume, dict):
+                source, target, is_read_only = volume["source"], volume["target"], volume.get("read_only", False)
+            else:
+                (source, target), is_read_only = volume.split(":"), False
             assert source in compose()["volumes"]
             assert target in folders, f"{name}: a new volume takes its owner from the image's folder"
-            assert (mode == ["ro"]) == (source == "models" and "triton" in name)
+            assert is_read_only == (source == "models" and "triton" in name)
+            takes_owner = not (isinstance(volume, dict) and volume["volume"]["nocopy"])
+            assert takes_owner != ("triton" in name), f"{name}: Triton's image has none of these folders, and Docker would make root's"
     assert services("gpu")["triton"]["working_dir"] == "/var/cache/lipsync"
 
 

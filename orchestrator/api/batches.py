@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, validation_sentence
 from orchestrator.api.uploads import StoredFile, parse_body, parse_json
+from orchestrator.api.v2_codes import sync_code
 from orchestrator.api.v2_jobs import build_spec, compact_json, generation
 from orchestrator.api.v2_schema import BatchLine, BatchMetrics, BatchStatus, BatchView, GenerateRequest
 from orchestrator.errors import QueueFull, RenderError, RenderInterrupted, UnknownJob
@@ -138,8 +139,8 @@ def batch_view(batch: Batch, context: Context, base_url: str) -> BatchView:
 
 def outcome(item: BatchItem, view: JobView | None, context: Context, base_url: str) -> dict[str, Any]:
     if view is None:
-        error_code, error = item.error_code or UnknownJob.code, item.error or "The job was deleted."
-        return {"id": item.job_id, "status": "FAILED", "error": error, "error_code": error_code}
+        code, error = item.error_code or UnknownJob.code, item.error or "The job was deleted."
+        return {"id": item.job_id, "status": "FAILED", "error": error, "code": code, "error_code": sync_code(code)}
     return generation(view, context, base_url).model_dump(mode="json")
 
 

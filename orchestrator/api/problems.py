@@ -19,6 +19,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from orchestrator import errors
+from orchestrator.api.v2_codes import sync_code
 
 STATUS: Mapping[type[errors.RenderError], int] = MappingProxyType(
     {
@@ -89,11 +90,12 @@ class ProblemDetails(BaseModel):
 
 
 class V2Error(BaseModel):
-    """An error in sync.so's shape, with our stable code besides."""
+    """An error in sync.so's shape and words, with our code besides."""
 
     message: str = Field(description="One sentence that says what to do.")
     statusCode: int = Field(description="The HTTP status.")  # noqa: N815 (sync.so's name)
-    errorCode: str = Field(description="Stable word for the cause; see Errors in the README.")  # noqa: N815
+    code: str = Field(description="Stable word for the cause; see Errors in the README.")
+    errorCode: str = Field(description="sync.so's word for it, where it has one.")  # noqa: N815
     error_code: str = Field(description="The same, as sync.so's SDKs call it.")
 
 
@@ -126,7 +128,9 @@ def problem(scope: Scope, status: int, code: str, detail: str, retryable: bool =
     headers = {"Retry-After": str(RETRY_AFTER_S)} if is_retryable(status, retryable) else None
     if path == "/v2" or path.startswith("/v2/"):
         status = v2_status(status)
-        return JSONResponse(V2Error(message=detail, statusCode=status, errorCode=code, error_code=code).model_dump(), status, headers)
+        theirs = sync_code(code)
+        body = V2Error(message=detail, statusCode=status, code=code, errorCode=theirs, error_code=theirs)
+        return JSONResponse(body.model_dump(), status, headers)
     if path.startswith("/easy/"):
         return JSONResponse({"code": 10002 if status < 500 else 9999, "data": {}, "msg": detail, "success": False}, status, headers)
     details = ProblemDetails(title=code.replace("_", " "), status=status, code=code, detail=detail)

@@ -1,4 +1,4 @@
-"""`/v2/errors`: every code that an error can have, told by the error tree and the HTTP layer's own refusals."""
+"""`/v2/errors`: every code that an error can have, told by the error tree and the HTTP layer's own refusals; ours, and sync.so's."""
 
 from inspect import getdoc
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from orchestrator import errors
 from orchestrator.api.problems import REFUSALS, error_kinds, is_retryable, status_of, v2_status
+from orchestrator.api.v2_codes import MEANINGS, sync_code
 from orchestrator.api.v2_schema import ErrorInfo
 
 FAMILIES = (errors.InputError, errors.InferenceError)
@@ -32,6 +33,9 @@ def catalogue() -> list[ErrorInfo]:
     """Return every error code, by name."""
     found = [_info(kind.code, status_of(kind("")), getdoc(kind) or "", kind.retryable) for kind in error_kinds() if kind not in FAMILIES]
     found += [_info(code, status, message, False) for code, (status, message) in REFUSALS.items()]
+    for code, meaning in MEANINGS.items():
+        alike = [info for info in found if sync_code(info.code) == code]
+        found.append(max(alike, key=lambda info: info.retryable).model_copy(update={"code": code, "message": meaning}))
     return sorted(found, key=lambda info: info.code)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.api.asset_uploads import file_of, own_record
 from orchestrator.api.context import Context
+from orchestrator.api.v2_codes import sync_code
 from orchestrator.api.v2_options import checked, chosen_speaker, render_options
 from orchestrator.api.v2_schema import (
     AudioInput,
@@ -197,7 +198,8 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
     """Return a job as sync.so shows it."""
     path = f"/v2/generate/{view.id}"
     has_failed = view.state in ("failed", "cancelled")
-    error_code = (view.error_code or "cancelled") if has_failed else None
+    code = (view.error_code or "cancelled") if has_failed else None
+    theirs = None if code is None else sync_code(code)
     duration_s = (view.report or {}).get("duration_s")
     output_url = context.signed_url(f"{path}/result", path, base_url) if view.has_result else None
     return Generation(
@@ -213,8 +215,9 @@ def generation(view: JobView, context: Context, base_url: str) -> Generation:
         outputDuration=round(duration_s, 3) if duration_s is not None else None,
         webhookUrl=view.spec.webhook_url,
         error=(view.error or "The job was cancelled.") if has_failed else None,
-        errorCode=error_code,
-        error_code=error_code,
+        code=code,
+        errorCode=theirs,
+        error_code=theirs,
         outputFileName=view.spec.output_name,
         externalId=view.spec.client_code,
         startedAt=view.started_at,

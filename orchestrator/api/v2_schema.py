@@ -232,7 +232,7 @@ class Generation(BaseModel):
 
     id: str
     createdAt: datetime
-    status: GenerationStatus = Field(description="A cancelled job is REJECTED, with error_code cancelled.")
+    status: GenerationStatus = Field(description="A cancelled job is REJECTED, with the code cancelled.")
     model: str
     input: list[dict[str, Any]]
     options: dict[str, Any] | None = None
@@ -242,7 +242,8 @@ class Generation(BaseModel):
     outputDuration: float | None = Field(None, description="s")
     webhookUrl: str | None = None
     error: str | None = None
-    errorCode: str | None = None
+    code: str | None = Field(None, description="Stable word for the error; see Errors in the README.")
+    errorCode: str | None = Field(None, description="sync.so's word for it, where it has one.")
     error_code: str | None = Field(None, description="The same, as sync.so's SDKs call it.")
     outputFileName: str | None = None
     externalId: str | None = None
@@ -380,7 +381,7 @@ class BatchRequest(_Request):
 class ErrorInfo(BaseModel):
     """An error code."""
 
-    code: str = Field(description="As in errorCode.")
+    code: str = Field(description="As in code, or in errorCode.")
     message: str = Field(description="What it means; an error's own message says more.")
     suggestion: str = Field(description="What to do.")
     statusCode: int = Field(description="The HTTP status, where a request is answered with it.")

@@ -67,7 +67,7 @@ def test_file_that_is_sent_in_three_steps_becomes_an_asset(service: Service, cli
     job = service.ended(service.http.post("/v2/generate", json={"model": "lipsync-2", "input": given}).json()["id"])
     assert job["status"] == "COMPLETED"
     late = put(voice, speech)
-    assert (late.status_code, late.json()["errorCode"]) == (409, "idempotency_conflict")
+    assert (late.status_code, late.json()["code"]) == (409, "idempotency_conflict")
 
 
 def test_upload_can_be_an_input_before_it_is_an_asset(service: Service, clip: Path, speech: bytes) -> None:
@@ -75,7 +75,7 @@ def test_upload_can_be_an_input_before_it_is_an_asset(service: Service, clip: Pa
     put(film, clip.read_bytes(), "video/mp4")
     asked = {"model": "lipsync-2", "input": [{"type": "video", "url": film["url"]}, {"type": "audio", "url": voice["url"]}]}
     early = service.http.post("/v2/generate", json=asked)
-    assert (early.status_code, early.json()["errorCode"]) == (409, "not_ready")
+    assert (early.status_code, early.json()["code"]) == (409, "not_ready")
     put(voice, speech)
     job = service.ended(service.http.post("/v2/generate", json=asked).json()["id"])
     assert job["status"] == "COMPLETED"
@@ -104,15 +104,15 @@ def test_file_that_is_not_the_announced_one_is_refused_and_may_be_sent_again(ser
         (speech, "audio/mpeg", "announced as audio/wav"),
     ):
         answer = put(link, content, content_type)
-        assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_request") and complaint in answer.json()["message"]
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request") and complaint in answer.json()["message"]
     early = register(service, link)
-    assert (early.status_code, early.json()["errorCode"], "PUT the file" in early.json()["message"]) == (409, "not_ready", True)
+    assert (early.status_code, early.json()["code"], "PUT the file" in early.json()["message"]) == (409, "not_ready", True)
     assert put(link, bytes(len(speech))).status_code == put(link, speech).status_code == 200, "until it is registered, the last one counts"
     assert register(service, link).json()["type"] == "AUDIO"
     nonsense = announced(service, 9)
     assert put(nonsense, b"no media!").status_code == 200
     refused = register(service, nonsense)
-    assert (refused.status_code, refused.json()["errorCode"]) == (400, "unreadable_media")
+    assert (refused.status_code, refused.json()["code"]) == (400, "unreadable_media")
 
 
 def test_link_lets_nobody_do_anything_else(service: Service, speech: bytes) -> None:
@@ -122,7 +122,7 @@ def test_link_lets_nobody_do_anything_else(service: Service, speech: bytes) -> N
     old = f"{service.url}{path}?{LinkSigner.load(service.data).query(path, -10)}"
     for url in (link["url"], link["uploadUrl"] + "0", other["uploadUrl"].replace(urlsplit(other["uploadUrl"]).path, path), old):
         answer = put({"uploadUrl": url}, speech)
-        assert (answer.status_code, answer.json()["errorCode"]) == (401, "unauthorized")
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert "expired" in put({"uploadUrl": old}, speech).json()["message"]
     assert httpx.delete(link["uploadUrl"]).status_code == 401
     put(link, speech)
@@ -192,7 +192,7 @@ def test_public_url_becomes_an_asset(service: Service, clip: Path, speech: bytes
         assert (answer.status_code, answer.json()["name"], answer.json()["type"]) == (201, "speech.wav", "AUDIO")
         for url, code in ((f"{site}/none.wav", "missing_file"), ("ftp://host/a.wav", "url_refused"), ("http://10.0.0.1/a.wav", "url_refused")):
             refused = service.http.post("/v2/assets", json={"url": url})
-            assert (refused.status_code, refused.json()["errorCode"]) == (400, code)
+            assert (refused.status_code, refused.json()["code"]) == (400, code)
     project = service.http.post("/v2/assets", json={"url": "https://example.org/a.wav", "projectId": "1"})
     assert project.status_code == 400 and "projectId" in project.json()["message"]
 
@@ -204,7 +204,7 @@ def test_asset_is_registered_with_all_that_syncso_documents(service: Service, cl
     put(voice, speech)
     for link, wrong, lacking in ((film, "AUDIO", "no sound"), (voice, "VIDEO", "no picture"), (voice, "IMAGE", "no picture")):
         refused = register(service, link, type=wrong)
-        assert (refused.status_code, refused.json()["errorCode"]) == (400, "missing_stream") and lacking in refused.json()["message"]
+        assert (refused.status_code, refused.json()["code"]) == (400, "missing_stream") and lacking in refused.json()["message"]
     asset = register(service, film, type="VIDEO", name="me", visibility="USER").json()
     assert (asset["type"], asset["name"], asset["inputType"]) == ("VIDEO", "me", "UPLOAD")
     (tmp_path / "speech.wav").write_bytes(speech)

@@ -47,7 +47,7 @@ def test_media_beyond_a_limit_are_refused_with_what_is_allowed(narrow: Service, 
     large = make_clip(tmp_path / "large.mp4", Clip(size_wh=(642, 642), frame_count=3))
     for path, part in ((long, "at most 3 s"), (many, "at most 60"), (large, "at most 409600 pixels")):
         answer = upload(narrow, path)
-        assert (answer.status_code, answer.json()["error_code"]) == (413, "limit_exceeded")
+        assert (answer.status_code, answer.json()["code"]) == (413, "limit_exceeded")
         assert part in answer.json()["message"]
     # 2.5 s of speech at 25 frames a second would be 63 frames.
     speech = write_wav(tmp_path / "speech.wav", speech_like(2.5), SPEECH_RATE_HZ)
@@ -64,16 +64,16 @@ def test_limits_hold_for_what_is_fetched_too(narrow: Service, clip: Path, tmp_pa
         for name, code in (("long.wav", "limit_exceeded"), ("huge.wav", "limit_exceeded"), ("list.wav", "unreadable_media")):
             body = {"model": "lipsync-2", "input": [{"type": "video", "assetId": video}, {"type": "audio", "url": f"{site}/{name}"}]}
             job = narrow.ended(narrow.http.post("/v2/generate", json=body).json()["id"])
-            assert (job["status"], job["error_code"]) == ("FAILED", code)
+            assert (job["status"], job["code"]) == ("FAILED", code)
         body["input"] = [{"type": "video", "assetId": video}, {"type": "audio", "url": site.replace("127.0.0.1", "localhost")}]
         refused = narrow.http.post("/v2/generate", json=body)
-        assert (refused.status_code, refused.json()["error_code"]) == (400, "url_refused")
+        assert (refused.status_code, refused.json()["code"]) == (400, "url_refused")
 
 
 def test_upload_that_is_too_large_is_refused_and_the_client_sees_why(narrow: Service, tmp_path: Path) -> None:
     (tmp_path / "huge.bin").write_bytes(bytes(MAX_BYTES + 1))
     answer = upload(narrow, tmp_path / "huge.bin")
-    assert (answer.status_code, answer.json()["error_code"]) == (413, "limit_exceeded")
+    assert (answer.status_code, answer.json()["code"]) == (413, "limit_exceeded")
     assert not list((narrow.data / "incoming").iterdir())
 
 

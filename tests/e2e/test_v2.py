@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,7 +209,9 @@ def test_job_whose_url_cannot_be_fetched_fails_with_the_cause(service: Service, 
         model="lipsync-2", input=[Video(asset_id=assets["clip.mp4"]), Audio(url=f"{site}/nowhere.wav?token=secret")]
     )
     job = service.ended(generation.id)
-    assert (job["status"], job["error_code"]) == ("FAILED", "missing_file")
+    assert (job["status"], job["code"]) == ("FAILED", "missing_file")
+    told = service.sdk().generations.get(generation.id)
+    assert told.error_code == job["errorCode"] == "generation_input_validation_failed", "which clients of sync.so do not try again"
     assert f"{site}/nowhere.wav answered 404" in job["error"] and "secret" not in job["error"]
 
 
@@ -391,7 +394,7 @@ def test_clients_of_todays_documents_find_their_names_and_paths(service: Service
         (service.http.delete(f"/v2/generations/{waiting}"), "not_ready"),
         (httpx.get(f"{service.url}/v2/generations/{finished}", headers={"x-api-key": OTHER_KEY}), "unknown_job"),
     ):
-        assert (answer.status_code, answer.json()["errorCode"]) == (404 if code == "unknown_job" else 409, code)
+        assert (answer.status_code, answer.json()["code"]) == (404 if code == "unknown_job" else 409, code)
     service.http.post(f"/v2/generate/{waiting}/cancel")
     gone = service.http.delete(f"/v2/generations/{waiting}")
     assert (gone.status_code, gone.json()["id"], gone.json()["status"], gone.json()["outputMediaUrl"]) == (200, waiting, "REJECTED", None)
@@ -436,7 +439,7 @@ def test_list_is_paged_by_the_last_id_and_counted(service: Service, assets: dict
     assert service.http.get("/v2/generations/count", params={"status": "COMPLETED,FAILED"}).json()["count"] >= 1
     assert httpx.get(f"{service.url}/v2/generations/count", headers={"x-api-key": OTHER_KEY}).json() == {"count": 0}
     unknown = service.http.get("/v2/generations", params={"cursor": "6533643b-aceb-4c40-967e-d9ba9baac39e"})
-    assert (unknown.status_code, unknown.json()["errorCode"]) == (404, "unknown_job")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_job")
     for name in ("projectId", "source"):
         refused = service.http.get("/v2/generations", params={name: "x"})
         assert (refused.status_code, f"{name} is not supported" in refused.json()["message"]) == (400, True)
@@ -450,27 +453,34 @@ def test_error_codes_are_told_to_anybody(service: Service) -> None:
     assert answer.status_code == 200 and {"no_face_found", "storage_failed", "unauthorized"} <= set(told)
     assert (told["no_face_found"]["statusCode"], told["no_face_found"]["retryable"]) == (400, False)
     assert told["queue_full"]["retryable"] and all(error["message"] and error["suggestion"] for error in told.values())
-    assert httpx.get(f"{service.url}/v2/models").json()["errorCode"] in told
+    refused = httpx.get(f"{service.url}/v2/models").json()
+    assert refused["code"] == refused["errorCode"] in told
+    unknown = service.http.get(f"/v2/generate/{uuid.uuid4()}").json()
+    assert (unknown["code"], unknown["errorCode"]) == ("unknown_job", "generation_not_found") and {unknown["code"], unknown["errorCode"]} <= set(told)
 
 
 def test_assets_are_found_by_many_ids_and_by_their_content(service: Service, media: Path) -> None:
-    def upload(name: str) -> dict[str, object]:
-        asset: dict[str, object] = service.http.post("/v2/assets", files={"file": (name, (media / name).read_bytes())}).json()
-        return asset
+    def upload(name: str) -> str:
+        return str(service.http.post("/v2/assets", files={"file": (name, (media / name).read_bytes())}).json()["id"])
 
     def of_content(content: bytes, kind: str, key: str = KEY) -> object:
         query = {"contentSha256": hashlib.sha256(content).hexdigest(), "type": kind}
-        return httpx.get(f"{service.url}/v2/assets/uploaded", params=query, headers={"x-api-key": key}).raise_for_status().json()["asset"]
+        asset = httpx.get(f"{service.url}/v2/assets/uploaded", params=query, headers={"x-api-key": key}).raise_for_status().json()["asset"]
+        return asset and asset["id"]
+
+    def of_ids(ids: object, key: str = KEY) -> list[tuple[str, str]]:
+        answer = httpx.post(f"{service.url}/v2/assets/batch", json={"ids": ids}, headers={"x-api-key": key}).raise_for_status()
+        return [(asset["id"], asset["name"]) for asset in answer.json()]
 
     film, older, newer = upload("clip.mp4"), upload("speech.wav"), upload("speech.wav")
-    ids = [newer["id"], film["id"], "6533643b-aceb-4c40-967e-d9ba9baac39e", film["id"], "no id"]
-    assert service.http.post("/v2/assets/batch", json={"ids": ids}).raise_for_status().json() == [newer, film]
-    assert service.http.post("/v2/assets/batch", json={"ids": older["id"]}).json() == [older]
-    assert httpx.post(f"{service.url}/v2/assets/batch", json={"ids": ids}, headers={"x-api-key": OTHER_KEY}).json() == []
+    ids = [newer, film, "6533643b-aceb-4c40-967e-d9ba9baac39e", film, "no id"]
+    assert of_ids(ids) == [(newer, "speech.wav"), (film, "clip.mp4")]
+    assert of_ids(older) == [(older, "speech.wav")]
+    assert of_ids(ids, OTHER_KEY) == []
     speech = (media / "speech.wav").read_bytes()
     assert of_content(speech, "AUDIO") == newer
     assert of_content(speech, "VIDEO") is of_content(speech, "AUDIO", OTHER_KEY) is of_content(b"never sent", "AUDIO") is None
-    service.http.delete(f"/v2/assets/{newer['id']}")
+    service.http.delete(f"/v2/assets/{newer}")
     assert of_content(speech, "AUDIO") == older
     wrong: list[dict[str, object]] = [{"ids": []}, {"ids": ["x"] * 101}, {}, {"ids": 3}]
     for body in wrong:
@@ -478,7 +488,7 @@ def test_assets_are_found_by_many_ids_and_by_their_content(service: Service, med
     for query in ({"contentSha256": "A" * 64, "type": "AUDIO"}, {"contentSha256": "a" * 64, "type": "FILM"}, {"type": "AUDIO"}):
         assert service.http.get("/v2/assets/uploaded", params=query).status_code == 400
     for asset in (film, older):
-        service.http.delete(f"/v2/assets/{asset['id']}")
+        service.http.delete(f"/v2/assets/{asset}")
 
 
 def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[str, str], media: Path) -> None:
@@ -518,7 +528,7 @@ def test_same_idempotency_key_is_the_same_job(service: Service, assets: dict[str
     assert first.status_code == again.status_code == 201
     assert first.json()["id"] == again.json()["id"]
     conflict = post("order-1", options={"crf": 30})
-    assert (conflict.status_code, conflict.json()["error_code"]) == (409, "idempotency_conflict")
+    assert (conflict.status_code, conflict.json()["code"]) == (409, "idempotency_conflict")
     assert post("not a key").status_code == 400
     service.http.delete(f"/v2/generate/{first.json()['id']}")
 
@@ -558,7 +568,7 @@ def test_cancelled_job_stops_and_says_so(service: Service, assets: dict[str, str
     assert service.http.get(f"/v2/generate/{generation.id}/result").status_code == 409
     assert service.http.post(f"/v2/generate/{generation.id}/cancel").status_code == 200
     job = service.ended(generation.id, timeout_s=20)
-    assert (job["status"], job["error_code"], job["outputUrl"]) == ("REJECTED", "cancelled", None)
+    assert (job["status"], job["code"], job["outputUrl"]) == ("REJECTED", "cancelled", None)
     assert service.http.post(f"/v2/generate/{generation.id}/cancel").json()["status"] == "REJECTED"
     assert generation.id in [found.id for found in sdk.generations.list(status=["REJECTED"])]
     assert service.http.delete(f"/v2/generate/{generation.id}").status_code == 204

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -175,7 +176,8 @@ def _progress_bar() -> Iterator[OnProgress]:
 
 def _print_report(report: RenderReport) -> None:
     width, height = report.size_wh
-    print(f"{report.output}: {report.frame_count} frames, {width}x{height}, {report.frame_rate} frames/s, {report.duration_s:.2f} s")
+    rate = f"{float(Fraction(report.frame_rate)):.6g}"
+    print(f"{report.output}: {report.frame_count} frames, {width}x{height}, {rate} frames/s, {report.duration_s:.2f} s")
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_s.items())
     print(f"  {stages}, {report.frames_per_s:.1f} frames/s rendered")
     for role, use in report.models.items():

@@ -94,8 +94,10 @@ def models_card(
     if as_json:
         print(json.dumps(dict(version.card), indent=1, ensure_ascii=False))
         return
+    width = max(map(len, version.card))
     for name, value in version.card.items():
-        print(f"{name:16}{_text(value)}{_on_cpu(version) if name == 'max_batch_size' else ''}")
+        if shown := _text(value):
+            print(f"{name:{width}}  {shown}{_on_cpu(version) if name == 'max_batch_size' else ''}")
 
 
 @models.command("use")
@@ -141,7 +143,7 @@ def _notes(card: Mapping[str, Any]) -> list[str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {shown}" for key, item in value.items() if (shown := _text(item)))
     if isinstance(value, list):
         return (
             ", ".join(_text(item) for item in value) if all(isinstance(item, (str, int, float)) for item in value) else "; ".join(map(_text, value))

@@ -70,9 +70,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = given[0] if len(given) == 1 else field.annotation
     dashed = f"--{name.replace('_', '-')}"
     names = f"{dashed}/--no-{dashed[2:]}" if kind is bool and field.default is not False else dashed
-    is_literal = bool(get_args(kind)) and all(isinstance(value, str) for value in get_args(kind))
+    literals = get_args(kind) if all(isinstance(value, str) for value in get_args(kind)) else ()
     shown = None if field.default is None or kind is bool else str(field.default)
-    option = typer.Option(names, help=field.description, show_default=shown or False)
-    given_as: Any = kind if kind in _PLAIN or is_literal else str
+    option = typer.Option(names, help=field.description, show_default=shown or False, metavar=f"<{'|'.join(literals)}>" if literals else None)
+    given_as: Any = kind if kind in _PLAIN else str
     annotation = Annotated[given_as | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -136,7 +136,7 @@ class Ledger:
                     return str(known.id), False
             waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
             if waiting >= max_queued:
-                raise QueueFull(f"{waiting} jobs wait already, which is as many as this service lets wait; try again later.")
+                raise QueueFull(f"As many jobs wait already as this service lets wait ({waiting}); try again later.")
             now = round(time.time(), 6)  # as exact as a datetime is, which clients page by
             connection.execute(
                 sa.insert(JOBS).values(

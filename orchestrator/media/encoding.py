@@ -107,7 +107,7 @@ class Encoding:
         codec, software = self.video_codec, self.video_codec.software
         if self.container is not None and self.container not in codec.containers:
             raise InvalidOption(
-                f"{codec.label} does not go into {self.container}; it goes into {' and '.join(codec.containers)}, "
+                f"{codec.label} does not go into {self.container}; it goes into {', '.join(codec.containers)}, "
                 f"and {self.container} takes {codecs_for(self.container)}."
             )
         if self.encoder == "nvenc" and codec.nvenc is None:

@@ -123,6 +123,11 @@ class VideoInfo:
         return self.container in MAY_JUMP
 
     @property
+    def shown_wh(self) -> tuple[int, int]:
+        """Size of an output's pictures as players show them, px."""
+        return self.orientation.shown_wh(self.working_size_wh)
+
+    @property
     def is_rgb(self) -> bool:
         """Whether the source is RGB, which is converted to `BT709`."""
         return _is_rgb(self.pix_fmt)

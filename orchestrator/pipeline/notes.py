@@ -1,6 +1,6 @@
 """What a user should know about how the source was treated, in sentences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -22,13 +22,22 @@ LEAST_CUT_S = 0.05
 """Less than this is not worth a note, s."""
 
 
-def render_notes(prepared: Prepared, analysis: Analysis) -> tuple[str, ...]:
-    """Return the notes of a render."""
+_LEFT_ALONE = {
+    Presence.NO_FACE.name.lower(): "no face is seen",
+    Presence.PROFILE.name.lower(): "the face is turned too far to a side",
+    Presence.TOO_SMALL.name.lower(): "the face is too small",
+}
+"""Why a face's lips stay as they are, by the report's reasons."""
+
+
+def render_notes(prepared: Prepared, analysis: Analysis, because: Mapping[str, Sequence[tuple[int, int]]]) -> tuple[str, ...]:
+    """Return the notes of a render; `because` are the output frames that are the source's own, see `RenderReport.passed_through_because`."""
     plan, models, shown, spans = prepared.plan, prepared.models, prepared.shown, prepared.spans
     return (
         *_time_notes(analysis, shown),
         *_picture_notes(plan.info),
         *_speaker_notes(plan, models, analysis, shown.source[np.any(prepared.shares > 0, 0)]),
+        *_face_notes(because),
         *_input_notes([voice.speech.info for voice in plan.voices], analysis, shown.duration_s),
         *_voice_notes(spans, models.voice_separator is not None),
         *plan.output.notes,
@@ -84,6 +93,12 @@ def _speaker_notes(plan: RenderPlan, models: Models, analysis: Analysis, spoken:
             f"In {count} frames {who} seen, though other faces are, and nobody's lips move; should one of them be his, "
             f"give {other}, or speaker_boxes."
         )
+
+
+def _face_notes(because: Mapping[str, Sequence[tuple[int, int]]]) -> Iterator[str]:
+    counts = {why: sum(stop - first for first, stop in because.get(reason, ())) for reason, why in _LEFT_ALONE.items()}
+    if found := ", or ".join(f"where {why} ({count} frames)" for why, count in counts.items() if count):
+        yield f"The speaker's lips stay as they are {found}."
 
 
 def _input_notes(speeches: Sequence[AudioInfo], analysis: Analysis, shown_s: Fraction) -> Iterator[str]:

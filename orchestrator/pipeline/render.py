@@ -104,20 +104,19 @@ def render(
         with placed_when_complete(plan.out) as partial:
             assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick, _tags(prepared, analysis))
         finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
+    because = reasons_of(folder.edited(), shown.source, prepared.shares > 0, analysis.tracks, is_cut_up=options.segments is not None)
     return RenderReport(
         output=str(plan.out),
         frame_count=frame_count,
         frame_rate=str(shown.clock.frame_rate),
-        size_wh=info.working_size_wh,
+        size_wh=info.shown_wh,
         duration_s=float(shown.duration_s),
         audio_duration_s=float(speech_s if options.segments is None else min(speech_s, shown.duration_s)),
         source_frame_count=len(analysis.index),
         face_frame_count=faces_found,
         passed_through=frame_ranges(~folder.edited()),
         copied=folder.copied(),
-        passed_through_because=reasons_of(
-            folder.edited(), shown.source, prepared.shares > 0, analysis.tracks, is_cut_up=options.segments is not None
-        ),
+        passed_through_because=because,
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
         stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
@@ -125,7 +124,7 @@ def render(
         encoding=plan.output.description,
         models={role: model_use(client, role).since(before) for role, before in use_before.items()},
         speech_s=_spoken_s(plan.voices, prepared.spans),
-        notes=render_notes(prepared, analysis),
+        notes=render_notes(prepared, analysis, because),
     )
 
 

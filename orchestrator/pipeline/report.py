@@ -20,6 +20,7 @@ class RenderReport:
     frame_rate: str
     """Exact, as a fraction of Hz."""
     size_wh: tuple[int, int]
+    """As players show it, px."""
     duration_s: float
     audio_duration_s: float
     source_frame_count: int

@@ -119,7 +119,7 @@ def speaker_choice(speaker: str, boxes: Sequence[Box | None] | None, info: Video
     if found is None:
         raise ValueError(f"expected a speaker that was checked, got {speaker!r}")
     x, y, frame = float(found[1]), float(found[2]), int(found[3] or 0)
-    width, height = _shown_wh(info)
+    width, height = info.shown_wh
     if x >= width or y >= height:
         raise InvalidOption(
             f"The speaker's point {found[1]},{found[2]} lies outside the picture of {width}x{height}; give px of the picture as shown."
@@ -134,12 +134,8 @@ def describe(choice: FaceAt, info: VideoInfo) -> str:
     return f"{x:.0f},{y:.0f} in frame {choice.frame}"
 
 
-def _shown_wh(info: VideoInfo) -> tuple[int, int]:
-    return info.orientation.shown_wh(info.working_size_wh)
-
-
 def _to_coded(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:
-    return info.orientation.to_coded(points, _shown_wh(info))
+    return info.orientation.to_coded(points, info.shown_wh)
 
 
 def _to_shown(points: NDArray[np.float32], info: VideoInfo) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -209,7 +210,8 @@ def test_commands_list_show_and_verify(repository: Path, tmp_path: Path, monkeyp
     assert (card["pack"], card["file"], card["parameters"]["crop_template"]) == ("wav2lip", "w.onnx", "wav2lip_box")
     shown = run.invoke(app, ["models", "card", "wav2lip/1"]).stdout
     assert card["sha256"] in shown and card["licence"] in shown
-    assert card["max_batch_size"] == 32 and "max_batch_size  32 (on a CPU 8)\n" in shown
+    assert card["max_batch_size"] == 32 and re.search(r"^max_batch_size +32 \(on a CPU 8\)$", shown, re.MULTILINE)
+    assert all(re.match(r"\w+ {2,}\S", line) for line in shown.splitlines()), "each value stands apart from its name"
     assert "lip_sync: wav2lip/1 is sound" in run.invoke(app, ["models", "verify"]).stdout
     served = served_version(repository, "lip_sync")
     assert served is not None and served.number == 1

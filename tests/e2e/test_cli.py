@@ -11,7 +11,7 @@ import pytest
 
 from deploy.local.server import LocalTriton
 from orchestrator.pipeline.options import RenderOptions
-from tests.clips import write_video, write_wav
+from tests.clips import frames_of, write_video, write_wav
 from tests.programs import descendants, lipsync, running, wait_until
 from tests.web import sharing
 
@@ -25,6 +25,14 @@ def test_render_prints_its_report_as_json(clip: Path, speech: Path, triton: Loca
     assert report["models"]["lip_sync"]["execution_count"] < report["models"]["lip_sync"]["inference_count"] == 62
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 62
+
+
+def test_render_tells_people_the_size_as_shown_and_the_rate_as_a_number(clip: Path, speech: Path, triton: LocalTriton, tmp_path: Path) -> None:
+    lying = (np.rot90(frame.to_ndarray(format="rgb24")[:, 80:560], -1) for frame in frames_of(clip))
+    phone = write_video(tmp_path / "phone.mp4", map(np.ascontiguousarray, lying), set_up=lambda stream: stream.set_display_rotation(90))
+    given = ("--video", phone, "--audio", speech, "-o", tmp_path / "out.mp4", "--frame-rate", "30000/1001")
+    done = lipsync("render", *given, "--triton", triton.grpc_address)
+    assert (done.returncode, "480x640, 29.97 frames/s, " in done.stdout.splitlines()[0]) == (0, True), done.stderr
 
 
 def test_inputs_are_fetched_by_the_rules_of_the_service(
@@ -148,6 +156,7 @@ def test_port_that_there_is_not_is_refused(arguments: tuple[str, ...]) -> None:
         (("--speaker-audio", "{speech}@390,110"), "chosen by a point"),
         (("--speaker", "128,110", "--speaker-audio", "{speech}@here"), "chosen by a point"),
         (("--speaker", "left"), "--speaker: must be "),
+        (("--sync-mode", "back"), "--sync-mode: Input should be 'bounce', 'loop', "),
         (("--segments", '[{"start": 0.2}]'), "--segments: 0.end: "),
         (("--segments", '[{"start": 0, "end": 1}]', "--speaker-audio", "{speech}"), "Audio 2 is in no segment"),
         (("--segments", '[{"start": 5, "end": 6}]'), "the video ends at 1.00 s"),

@@ -132,6 +132,8 @@ def test_frames_without_a_face_pass_through_untouched(clip: Path, speech: Path, 
     result = pictures_in(tmp_path / "out.mp4")
     assert (result[blank.start : blank.stop] == 128).all()
     assert any(first <= blank.start and stop >= blank.stop for first, stop in report.passed_through)
+    left_alone = sum(stop - first for first, stop in report.passed_through_because["no_face"])
+    assert f"The speaker's lips stay as they are where no face is seen ({left_alone} frames)." in report.notes
     assert (result[:7] != pictures_in(tmp_path / "gap.mp4")[:7]).any(), "the frames with a face are rendered"
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, contract_of, describe_model
-from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.golden import check_golden, golden_inputs
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.inference.metrics import Metrics, read_metrics
 from orchestrator.inference.placement import UNKNOWN, Placement, ensemble_members, placement_of
 from orchestrator.inference.usage import model_use

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import EmptyStream, InvalidOption, NoFaceFound, SpeakerNotFound, UnreadableMedia
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import FrameIndex, VideoReader
 from orchestrator.media.times import FrameClock, SourceTimes, source_times

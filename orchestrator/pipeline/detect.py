@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import RenderCancelled, passed_to
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.requests import Joined
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import VideoReader

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.media.reader import VideoReader, stream_colour
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch

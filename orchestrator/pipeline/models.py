@@ -16,8 +16,9 @@ from orchestrator.inference.contract import (
     ModelDescription,
 )
 from orchestrator.inference.crops import CropModel
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.embedder import FaceEmbedder
-from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.pipeline.options import RenderOptions

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, NoFaceFound, SpeakerNotFound
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.embedder import FaceEmbedder
-from orchestrator.inference.faces import FaceDetector
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.media.reader import FrameIndex, VideoReader, plane_views, stream_colour
 from orchestrator.pipeline.tracks import Detections

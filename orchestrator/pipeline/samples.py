@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import NoFaceFound
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import ModelDescription
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader

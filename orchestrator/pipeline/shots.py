@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.media.reader import DecodedFrame, Picture, VideoReader, plane_views, stream_colour
 from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.prepare import Prepared

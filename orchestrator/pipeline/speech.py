@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.voice import VoiceActivity
 from orchestrator.media.audio import Speech, mel_blocks, read_speech, speech_samples

@@ -8,10 +8,10 @@ from typing import Self
 import numpy as np
 
 from orchestrator.errors import RenderCancelled
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
+from orchestrator.media.foreseen import foresee_frames
 from orchestrator.media.probe import VideoInfo
 from orchestrator.media.reader import FrameIndex
-from orchestrator.media.scan import foresee_frames
 from orchestrator.pipeline.analyse import Analysis, Enough, Extent, KnownFaces, conclude, detect, times_of
 from orchestrator.pipeline.concurrency import JOIN_S
 from orchestrator.pipeline.detect import WINDOWS_IN_FLIGHT, FoundFrame

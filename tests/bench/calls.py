@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.cores import available_cores
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.pipeline.concurrency import in_flight
 from orchestrator.pipeline.frames import REQUESTS_IN_FLIGHT
 

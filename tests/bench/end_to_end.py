@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.pipeline.options import RenderOptions
 from tests.bench.calls import call_for
 from tests.bench.floor import decode_encode

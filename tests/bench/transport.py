@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.models.config import ModelConfig, Tensor
 from tests.bench.calls import call_for, in_process
 from tests.bench.scores import Figure

@@ -20,7 +20,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.embedded import device_config
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_LANDMARKS
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.media.probe import VideoInfo, probe_video
 from orchestrator.models.install import install_pack
 from orchestrator.models.packs import find_pack

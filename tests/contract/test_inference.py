@@ -18,8 +18,9 @@ from orchestrator import errors
 from orchestrator.api.metrics import TritonCollector
 from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.golden import LANDMARKS5, POINT_TOLERANCE, golden_inputs
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.inference.selftest import self_test
 from orchestrator.inference.translate import translate_errors
 from orchestrator.settings import Settings

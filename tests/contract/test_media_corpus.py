@@ -16,11 +16,11 @@ from PIL import Image
 from orchestrator.errors import EmptyStream, InputError, LimitExceeded, UnreadableMedia
 from orchestrator.media import limits
 from orchestrator.media.audio import read_samples, read_speech, speech_samples
+from orchestrator.media.foreseen import foresee_frames
 from orchestrator.media.limits import summarise
 from orchestrator.media.mix import Background, SoundPiece, mixed
 from orchestrator.media.probe import probe_video
 from orchestrator.media.reader import VideoReader
-from orchestrator.media.scan import foresee_frames
 from orchestrator.media.webp import MAX_BYTES, Animation
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render

@@ -15,10 +15,10 @@ from PIL import Image, ImageOps
 
 from orchestrator.errors import UnreadableMedia
 from orchestrator.media import reader as reader_module
+from orchestrator.media.foreseen import foresee_frames
 from orchestrator.media.planes import plane_view, sample_views
 from orchestrator.media.probe import ColourTags, VideoInfo, probe_video
 from orchestrator.media.reader import DecodedFrame, FrameIndex, VideoReader
-from orchestrator.media.scan import foresee_frames
 from orchestrator.media.times import MISSING_PTS
 from preprocess.letterbox import Letterbox
 from preprocess.orientation import UPRIGHT, Orientation

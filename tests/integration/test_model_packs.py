@@ -19,8 +19,9 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import ContractMismatch, InvalidOption, UnsuitableModel
 from orchestrator.inference.audio import AudioEncoder
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.faces import FaceDetector, LipModel
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.landmarks import LandmarkModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.inference.selftest import self_test
 from orchestrator.media.audio import read_speech
 from orchestrator.models.install import install_pack, use_installed

@@ -14,7 +14,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import InvalidOption, NoFaceFound, SpeakerNotFound
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import VOICE_ACTIVITY, VOICE_SEPARATOR
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.separator import VoiceSeparator
 from orchestrator.inference.usage import model_use
 from orchestrator.jobs.model import JobSpec

@@ -12,10 +12,10 @@ import pytest
 from deploy.demo.clip import make_clip
 from orchestrator.errors import NoFaceFound, RenderCancelled, RenderInterrupted
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.usage import model_use
+from orchestrator.media.foreseen import ForeseenFrames, foresee_frames
 from orchestrator.media.probe import probe_video
-from orchestrator.media.scan import ForeseenFrames, foresee_frames
 from orchestrator.pipeline import underway
 from orchestrator.pipeline.analyse import Extent, KnownFaces, analyse
 from orchestrator.pipeline.options import RenderOptions

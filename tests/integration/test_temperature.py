@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.faces import LipModel
 from orchestrator.inference.golden import golden_crop
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.media.audio import read_speech
 from orchestrator.pipeline.speech import speech_windows
 

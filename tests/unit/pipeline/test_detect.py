@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from orchestrator.errors import InferenceTimeout
-from orchestrator.inference.faces import FaceDetector
+from orchestrator.inference.detector import FaceDetector
 from orchestrator.pipeline.detect import _Picture, _Search, _Window
 from preprocess.cuts import thumbnail
 

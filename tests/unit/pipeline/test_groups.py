@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.inference.faces import LipModel
+from orchestrator.inference.lip_model import LipModel
 from orchestrator.pipeline.frames import CPU_FRAMES_BYTES, GROUPS_UNDER_WAY, frames_in_group
 
 

@@ -15,11 +15,11 @@ from orchestrator.cores import available_cores
 from orchestrator.embedded import open_triton
 from orchestrator.errors import InvalidOption
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, ModelDescription, describe_model, output_of
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, LoadResult, run_load
 from orchestrator.inference.metrics import read_metrics
-from orchestrator.inference.selftest import output_of, role_placement, served_roles
+from orchestrator.inference.selftest import role_placement, served_roles
 from orchestrator.pipeline.samples import video_samples
 
 SAMPLE_COUNT = 32

@@ -17,7 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Write a file in one step: until then it is what it was. It is on disk when this returns.
+    """Write a file in one step: until then it is what it was, and one that is linked elsewhere stays so there. It is on disk when this returns.
 
     Raises:
         OSError: it cannot be written. Nothing is left of it.

@@ -26,10 +26,9 @@ from orchestrator.embedded import check_repository, device_config, open_triton
 from orchestrator.errors import GpuUnavailable, InferenceUnavailable, StorageError
 from orchestrator.files import write_whole
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model
+from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model, output_of
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.loadtest import Load, run_load
-from orchestrator.inference.selftest import output_of
 from orchestrator.jobs.capacity import LEAST_RENDERS, available_bytes, job_bytes, within_memory
 from orchestrator.media.encoding import Encoding
 from orchestrator.media.nvdec import nvdec_problem

@@ -141,6 +141,11 @@ def contract_of(role: str) -> RoleContract:
     return CONTRACTS[role] if role in CONTRACTS else OPTIONAL_CONTRACTS[role]
 
 
+def output_of(role: str) -> str:
+    """Return the name of a role's output."""
+    return contract_of(role).outputs[0].name
+
+
 def describe_model(client: TritonClient, role: str) -> ModelDescription:
     """Read a role's model from Triton and check it.
 
@@ -183,6 +188,12 @@ def describe_model(client: TritonClient, role: str) -> ModelDescription:
 def mismatch(role: str, expected: str, found: str) -> ContractMismatch:
     """Return the error of a role's model that says of itself what cannot be used."""
     return ContractMismatch(f"Model {role} does not fit its role: expected {expected}, found {found}. Install a model for this role again.")
+
+
+def whole_numbers(description: ModelDescription, *names: str) -> list[int]:
+    """Return what a model says in some of its parameters; 0 where that is no whole number."""
+    texts = (description.parameters[name] for name in names)
+    return [int(text) if text.isdecimal() else 0 for text in texts]
 
 
 def instance_kinds(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import ModelDescription, contract_of, describe_model, mismatch
+from orchestrator.inference.contract import ModelDescription, describe_model, mismatch, output_of
 from preprocess.align import CROP_STRETCH, CROP_TEMPLATES, crop_template
 
 
@@ -39,4 +39,4 @@ class CropModel:
             Future (n, ...) of the role's output: of a `face_enhancer` (S, S, 3) uint8 RGB with finer detail; of a `face_occluder` (S, S) float32,
             1 for what is face, 0 for what is not or lies before it, such as a hand; of a `face_embedder` see `FaceEmbedder`.
         """
-        return self._client.infer(self.description.role, {"face": faces}, contract_of(self.description.role).outputs[0].name)
+        return self._client.infer(self.description.role, {"face": faces}, output_of(self.description.role))

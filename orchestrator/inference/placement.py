@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.inference.contract import instance_kinds
 from orchestrator.inference.metrics import Metrics
 
 UNKNOWN = "unknown"
@@ -34,8 +35,7 @@ def placement_of(model: str, config: Mapping[str, Any], metrics: Metrics | None,
     """
     if members:
         return _together([placement_of(name, member, metrics) for name, member in members.items()])
-    groups = config.get("instance_group", ())
-    kinds = {str(group.get("kind", "KIND_AUTO")) for group in groups}
+    groups, kinds = config.get("instance_group", ()), set(instance_kinds(config))
     device = {frozenset({"KIND_GPU"}): "GPU", frozenset({"KIND_CPU"}): "CPU"}.get(frozenset(kinds), "MIXED" if len(kinds) > 1 else "AUTO")
     count = sum(int(group.get("count", 1)) * max(1, len(group.get("gpus", ()))) for group in groups)
     operators = dict(metrics.operators.get(model, {})) if metrics else {}

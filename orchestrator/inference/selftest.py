@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ContractMismatch, GpuUnavailable, InferenceUnavailable
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, contract_of, describe_model
+from orchestrator.inference.contract import CONTRACTS, OPTIONAL_CONTRACTS, describe_model, output_of
 from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.golden import check_golden, golden_inputs
 from orchestrator.inference.lip_model import LipModel
@@ -146,11 +146,6 @@ def role_placement(client: TritonClient, role: str, metrics: Metrics | None) -> 
     """Find out where a role's model runs; if it is an ensemble, where its members do."""
     config = client.config(role)
     return placement_of(role, config, metrics, {name: client.config(name) for name in ensemble_members(config)})
-
-
-def output_of(role: str) -> str:
-    """Return the name of a role's output."""
-    return contract_of(role).outputs[0].name
 
 
 def check_devices(client: TritonClient, wanted: Device) -> None:

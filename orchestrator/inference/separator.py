@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model, mismatch
+from orchestrator.inference.contract import VOICE_SEPARATOR, ModelDescription, describe_model, mismatch, whole_numbers
 from orchestrator.inference.requests import sent_ahead
 from orchestrator.inference.windows import Counted, Samples, cut_windows
 
@@ -24,11 +24,10 @@ class VoiceSeparator:
         self._client = client
         self.description: ModelDescription = describe_model(client, VOICE_SEPARATOR)
         names = ("sample_rate_hz", "context_samples")
-        texts = [self.description.parameters[name] for name in names]
-        self.sample_rate_hz, self._context = (int(text) if text.isdecimal() else 0 for text in texts)
+        self.sample_rate_hz, self._context = whole_numbers(self.description, *names)
         self._heard, self._answered = self.description.sizes["A"], self.description.sizes["V"]
         if self.sample_rate_hz <= 0 or self._heard != self._answered + 2 * self._context:
-            found = ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+            found = ", ".join(f"{name} {self.description.parameters[name]}" for name in names)
             raise mismatch(VOICE_SEPARATOR, f"{self._answered} + 2 * context_samples = {self._heard} and a rate", found)
 
     def separate(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Iterator[Samples]:

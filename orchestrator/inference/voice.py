@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model, mismatch
+from orchestrator.inference.contract import VOICE_ACTIVITY, ModelDescription, describe_model, mismatch, whole_numbers
 from orchestrator.inference.requests import sent_ahead
 from orchestrator.inference.windows import Counted, Samples, cut_windows
 
@@ -30,14 +30,13 @@ class VoiceActivity:
         self._client = client
         self.description: ModelDescription = describe_model(client, VOICE_ACTIVITY)
         names = ("sample_rate_hz", "chunk_samples", "context_samples", "warm_up_chunks")
-        texts = [self.description.parameters[name] for name in names]
-        self.sample_rate_hz, self.chunk_samples, self._context_samples, self._warm_up = (int(text) if text.isdecimal() else 0 for text in texts)
+        self.sample_rate_hz, self.chunk_samples, self._context_samples, self._warm_up = whole_numbers(self.description, *names)
         self._chunks = self.description.sizes["T"]
         self._window_samples = self.description.sizes["A"]
         fits = self._window_samples == self._chunks * self.chunk_samples + self._context_samples and self.sample_rate_hz > 0
         if not fits or not 0 <= self._warm_up < self._chunks:
             wanted = f"{self._chunks} * chunk_samples + context_samples = {self._window_samples} and warm_up_chunks below {self._chunks}"
-            found = ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+            found = ", ".join(f"{name} {self.description.parameters[name]}" for name in names)
             raise mismatch(VOICE_ACTIVITY, wanted, found)
 
     def listen(self, pieces: Iterable[Samples], wait: Callable[[Future[Samples]], Samples] = Future.result) -> Samples:

@@ -19,10 +19,9 @@ from deploy.local.server import LocalTriton
 from orchestrator.errors import InferenceRejected
 from orchestrator.inference import shared_memory
 from orchestrator.inference.client import BATCH, INTERACTIVE, TritonClient
-from orchestrator.inference.contract import describe_model
+from orchestrator.inference.contract import describe_model, output_of
 from orchestrator.inference.golden import golden_inputs
 from orchestrator.inference.lip_model import LipModel
-from orchestrator.inference.selftest import output_of
 from orchestrator.inference.shared_memory import SharedMemoryPool
 from orchestrator.settings import Settings
 

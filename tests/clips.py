@@ -4,9 +4,10 @@ A picture is a barcode of its number (upper half, black and white, so that any c
 moves with the number (lower half, so that two pictures are never the same).
 """
 
+import struct
 import wave
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from orchestrator.media.encoders import open_encoder
+from orchestrator.media.probe import ColourTags, VideoInfo
 from preprocess.mel import MelStream, clipped
 from preprocess.orientation import UPRIGHT, Orientation
 
@@ -109,6 +111,49 @@ def frames_of(path: Path) -> Iterator[av.VideoFrame]:
     """Yield the frames of a file."""
     with av.open(str(path)) as container:
         yield from container.decode(video=0)
+
+
+def decoded(path: Path) -> list[av.VideoFrame]:
+    """Return the frames of a file."""
+    return list(frames_of(path))
+
+
+def decoded_sound(path: Path) -> tuple[NDArray[np.float32], Fraction]:
+    """Return the first channel of a file's sound as a player hears it, and the time of its first sample."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    first = frames[0]
+    assert first.pts is not None and first.time_base is not None
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames]), first.pts * Fraction(first.time_base)
+
+
+def boxes(path: Path) -> list[str]:
+    """Return the names of an MP4's top-level boxes, in order."""
+    data, position, names = path.read_bytes(), 0, []
+    while position < len(data):
+        size, name = struct.unpack(">I4s", data[position : position + 8])
+        names.append(name.decode())
+        position += size if size != 1 else struct.unpack(">Q", data[position + 8 : position + 16])[0]
+    return names
+
+
+def info_of(**changes: object) -> VideoInfo:
+    """Return what the header of a small clip says, with some changes."""
+    info = VideoInfo(
+        path=Path("source.mp4"),
+        size_wh=(96, 64),
+        frame_rate=Fraction(25),
+        time_base=Fraction(1, 12800),
+        expected_frame_count=0,
+        pix_fmt="yuv420p",
+        codec="h264",
+        colour=ColourTags(1, 1, 1, 1),
+        sample_aspect_ratio=Fraction(1),
+        is_still=False,
+        container="mov,mp4,m4a,3gp,3g2,mj2",
+        is_interlaced=False,
+    )
+    return replace(info, **changes)  # type: ignore[arg-type]
 
 
 def write_video(

@@ -29,8 +29,21 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch
 from preprocess.orientation import Orientation
-from tests.clips import SPEECH_RATE_HZ, in_colour, number_of, numbered_planes, picture_of, planes_of, speech_like, write_video, write_wav
-from tests.contract.test_media_writer import decoded, decoded_sound, info_of
+from tests.clips import (
+    SPEECH_RATE_HZ,
+    decoded,
+    decoded_sound,
+    frames_of,
+    in_colour,
+    info_of,
+    number_of,
+    numbered_planes,
+    picture_of,
+    planes_of,
+    speech_like,
+    write_video,
+    write_wav,
+)
 
 RATE = Fraction(4)
 """At which a segment has 8 pictures, the fewest there are."""
@@ -210,8 +223,7 @@ def still_person(tmp_path_factory: pytest.TempPathFactory) -> list[av.VideoFrame
     """10 s of a face that moves a little before a background that stands still to the sample, as decoded video has it."""
     path = tmp_path_factory.mktemp("still")
     make_clip(path / "clip.mp4", 1)
-    with av.open(str(path / "clip.mp4")) as source:
-        first = cv2.bilateralFilter(next(source.decode(video=0)).to_ndarray(format="rgb24"), 9, 30, 5)
+    first = cv2.bilateralFilter(next(frames_of(path / "clip.mp4")).to_ndarray(format="rgb24"), 9, 30, 5)
     face = np.s_[160:480, 160:480]
 
     def moved(number: int) -> NDArray[np.uint8]:
@@ -322,8 +334,7 @@ def test_mastering_display_and_light_level_are_in_every_segment_or_said_to_be_lo
 ) -> None:
     info, encoding = probe_video(graded), Encoding(codec=codec, container=container, thread_count=2)
     is_told = any("mastering display and light level are left out" in note for note in choose_output(encoding, info).notes)
-    with av.open(str(graded)) as file:
-        pictures = list(file.decode(video=0))
+    pictures = decoded(graded)
     segments = write_pictures(tmp_path / "out", info, speech, encoding, pictures)
     files = [movie(segments, info, encoding), segments.finished[0].file.path]
     for light in (Light.of(decoded(path)[0]) for path in files):

@@ -26,6 +26,7 @@ from tests.clips import (
     FRONT_CAMERA_MATRIX,
     PORTRAIT_PHONE_MATRIX,
     Clip,
+    frames_of,
     make_clip,
     number_of,
     numbered_picture,
@@ -262,8 +263,7 @@ def test_interlaced_frames_are_made_whole(tmp_path: Path) -> None:
     def comb(luma: NDArray[np.uint8]) -> float:
         return float(np.abs(luma[1:-1].astype(float) - (luma[:-2].astype(float) + luma[2:]) / 2).mean())
 
-    with av.open(str(path)) as source:
-        raw = [planes_of(frame)[0] for frame in source.decode(video=0)]
+    raw = [planes_of(frame)[0] for frame in frames_of(path)]
     with VideoReader(info) as reader:
         whole = [planes_of(frame.picture)[0] for frame in reader.decode_from_start()]
     assert len(whole) == len(raw) == 12

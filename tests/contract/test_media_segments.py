@@ -23,8 +23,7 @@ from orchestrator.media.planes import plane_view
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, number_of, numbered_planes, picture_of, speech_like, write_wav
-from tests.contract.test_media_writer import decoded, decoded_sound, info_of
+from tests.clips import SPEECH_RATE_HZ, decoded, decoded_sound, info_of, number_of, numbered_planes, picture_of, speech_like, write_wav
 
 PAL = OutputClock.constant(Fraction(25))
 

@@ -22,8 +22,7 @@ from orchestrator.media.sound import SpeechEncoder
 from orchestrator.pipeline.parts import Part, copies_in, parts_of
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch
-from tests.clips import Clip, Sound, make_clip, make_sound, number_of, numbered_planes, picture_of, planes_of
-from tests.contract.test_media_writer import boxes, decoded, decoded_sound, info_of
+from tests.clips import Clip, Sound, boxes, decoded, decoded_sound, info_of, make_clip, make_sound, number_of, numbered_planes, picture_of, planes_of
 
 FRAMES = 63
 GOP = 12

@@ -1,6 +1,5 @@
 """The MP4 that comes out: exact frames, clock, colour and sound, complete or not there at all."""
 
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -9,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from orchestrator.errors import EncodeError, InvalidOption, StorageFull
 from orchestrator.media.assembly import assemble
@@ -25,30 +23,12 @@ from orchestrator.media.sound import SpeechEncoder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
 from preprocess.orientation import Orientation
-from tests.clips import Sound, make_sound, number_of, numbered_planes, picture_of, planes_of, write_wav
+from tests.clips import Sound, boxes, decoded, decoded_sound, info_of, make_sound, number_of, numbered_planes, picture_of, planes_of, write_wav
 
 FAST = Encoding(preset="ultrafast")
 LOSSLESS = Encoding(preset="ultrafast", lossless=True)
 
 RATES = [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(12), Fraction(30000, 1121)]
-
-
-def info_of(**changes: object) -> VideoInfo:
-    info = VideoInfo(
-        path=Path("source.mp4"),
-        size_wh=(96, 64),
-        frame_rate=Fraction(25),
-        time_base=Fraction(1, 12800),
-        expected_frame_count=0,
-        pix_fmt="yuv420p",
-        codec="h264",
-        colour=ColourTags(1, 1, 1, 1),
-        sample_aspect_ratio=Fraction(1),
-        is_still=False,
-        container="mov,mp4,m4a,3gp,3g2,mj2",
-        is_interlaced=False,
-    )
-    return replace(info, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -72,30 +52,6 @@ def write_movie(
             writer.write(picture, is_edited=False)
     assemble([segment.file for segment in folder.finished], path, info, clock, output)
     return path
-
-
-def decoded(path: Path) -> list[av.VideoFrame]:
-    with av.open(str(path)) as container:
-        return list(container.decode(video=0))
-
-
-def decoded_sound(path: Path) -> tuple[NDArray[np.float32], Fraction]:
-    """Return the first channel of a file's sound as a player hears it, and the time of its first sample."""
-    with av.open(str(path)) as container:
-        frames = list(container.decode(audio=0))
-    first = frames[0]
-    assert first.pts is not None and first.time_base is not None
-    return np.concatenate([frame.to_ndarray()[0] for frame in frames]), first.pts * Fraction(first.time_base)
-
-
-def boxes(path: Path) -> list[str]:
-    """Return the names of an MP4's top-level boxes, in order."""
-    data, position, names = path.read_bytes(), 0, []
-    while position < len(data):
-        size, name = struct.unpack(">I4s", data[position : position + 8])
-        names.append(name.decode())
-        position += size if size != 1 else struct.unpack(">Q", data[position + 8 : position + 16])[0]
-    return names
 
 
 @pytest.mark.parametrize("frame_rate", RATES)

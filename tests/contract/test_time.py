@@ -27,7 +27,7 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.timeline import SyncMode, Timeline, lay_out
 from orchestrator.pipeline.watch import Watch
-from tests.clips import Clip, Sound, make_clip, make_sound, number_of, planes_of
+from tests.clips import Clip, Sound, frames_of, make_clip, make_sound, number_of, planes_of
 from tests.contract.test_media_audio import onsets_s
 from tests.contract.test_media_reader import index_of
 
@@ -118,8 +118,7 @@ def output(video: Path, speech: AudioInfo, options: RenderOptions, out: Path) ->
 
 def seen(path: Path) -> list[tuple[Fraction, int]]:
     """Return when each frame of a file begins, and its number, in order of presentation."""
-    with av.open(str(path)) as container:
-        stamped = [(Fraction(frame.pts or 0) * Fraction(frame.time_base or 0), number_of(planes_of(frame)[0])) for frame in container.decode(video=0)]
+    stamped = [(Fraction(frame.pts or 0) * Fraction(frame.time_base or 0), number_of(planes_of(frame)[0])) for frame in frames_of(path)]
     assert stamped == sorted(stamped, key=lambda frame: frame[0])
     return stamped
 

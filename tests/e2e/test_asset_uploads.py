@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import av
 import httpx
 import pytest
 from PIL import Image
@@ -19,7 +18,7 @@ from PIL import Image
 from deploy.local.server import LocalTriton
 from orchestrator.api.keys import LinkSigner
 from orchestrator.jobs.records import Records, Upload
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_wav
 from tests.e2e.service import KEY, OTHER_KEY, Service, serving
 from tests.programs import wait_until
 from tests.web import sharing
@@ -251,8 +250,7 @@ def test_fetching_an_asset_ends_with_the_connection(service: Service) -> None:
 
 def test_image_is_an_input_of_its_own_type(service: Service, clip: Path, speech: bytes) -> None:
     buffer = io.BytesIO()
-    with av.open(str(clip)) as source:
-        Image.fromarray(next(source.decode(video=0)).to_ndarray(format="rgb24")).save(buffer, "png")
+    Image.fromarray(next(frames_of(clip)).to_ndarray(format="rgb24")).save(buffer, "png")
     picture = buffer.getvalue()
     link = announced(service, len(picture), "face.png", "image/png")
     put(link, picture, "image/png")

@@ -20,8 +20,7 @@ HLG = (1, 9, 18, 9)
 
 
 def luma_of(path: Path) -> NDArray[np.uint16]:
-    with av.open(str(path)) as container:
-        return np.stack([sample_views(frame)[0].astype(np.uint16) for frame in container.decode(video=0)])
+    return np.stack([sample_views(frame)[0].astype(np.uint16) for frame in frames_of(path)])
 
 
 def levels(luma: NDArray[np.uint16]) -> NDArray[np.float32]:

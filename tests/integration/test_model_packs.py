@@ -39,7 +39,7 @@ from preprocess.landmarks import five_points
 from preprocess.letterbox import Letterbox
 from preprocess.orientation import UPRIGHT
 from preprocess.speech_features import kaldi_fbank
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_wav
 from tests.networks import FACEFUSION_NAMES, WAV2LIP_NAMES, save_dinet, save_musetalk, save_wav2lip
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -70,8 +70,7 @@ def serving(repository: Path) -> Iterator[TritonClient]:
 
 def letterboxed(video: str, size_px: int, count: int = 4) -> tuple[NDArray[np.uint8], Letterbox]:
     """Return (count, S, S, 3) RGB pictures spread over a presenter's video, and how they sit in their squares."""
-    with av.open(str(MEDIA / video)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    frames = [frame.to_ndarray(format="rgb24") for frame in frames_of(MEDIA / video)]
     box = Letterbox.fit((frames[0].shape[1], frames[0].shape[0]), UPRIGHT, size_px)
     chosen = [frames[index] for index in np.linspace(0, len(frames) - 1, count).astype(int)]
     return np.stack([box.place(np.asarray(cv2.resize(frame, box.scaled_wh, interpolation=cv2.INTER_AREA), np.uint8)) for frame in chosen]), box

@@ -128,8 +128,7 @@ def test_asking_for_a_role_that_no_model_fills_is_refused(client: TritonClient, 
 
 def test_speaker_is_known_by_his_picture(full: TritonClient, pair: Path, short_speech: Path, tmp_path: Path) -> None:
     """The network is a stand-in that keeps what a picture looks like: the mirrored person on the right is another one to it."""
-    with av.open(str(pair)) as container:
-        both = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    both = next(frames_of(pair)).to_ndarray(format="rgb24")
     for side, kept in (("left", both[:, :256]), ("right", both[:, 256:])):
         Image.fromarray(np.ascontiguousarray(kept)).save(tmp_path / f"{side}.png")
     Image.fromarray(both).save(tmp_path / "both.png")

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_video, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
 
 SIDE_PX = 192
 FACELESS, WITH_FACE = 20, 100
@@ -49,8 +48,7 @@ def film(faceless: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Somebody who comes into sight with a cut, and is seen for four seconds."""
     folder = tmp_path_factory.mktemp("film")
     make_clip(folder / "large.mp4", WITH_FACE // 25)
-    with av.open(str(folder / "large.mp4")) as source:
-        pictures = [frame.reformat(SIDE_PX, SIDE_PX, format="rgb24").to_ndarray() for frame in source.decode(video=0)]
+    pictures = [frame.reformat(SIDE_PX, SIDE_PX, format="rgb24").to_ndarray() for frame in frames_of(folder / "large.mp4")]
     return write_video(folder / "film.mp4", faceless + pictures, B_FRAMES)
 
 
@@ -117,8 +115,7 @@ def test_frames_of_somebody_else_are_told_from_those_of_nobody_either_way(
 ) -> None:
     """A curtain is drawn before the speaker; a smaller face stays in sight."""
     make_clip(tmp_path / "one.mp4", 1)
-    with av.open(str(tmp_path / "one.mp4")) as source:
-        face = next(source.decode(video=0)).reformat(112, 112, format="rgb24").to_ndarray()
+    face = next(frames_of(tmp_path / "one.mp4")).reformat(112, 112, format="rgb24").to_ndarray()
     both = np.full((SIDE_PX, SIDE_PX, 3), 90, np.uint8)
     both[40:152, :112], both[60:132, 116:188] = face, cv2.resize(face, (72, 72), interpolation=cv2.INTER_AREA)
     pictures = []

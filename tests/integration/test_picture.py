@@ -6,7 +6,6 @@ The networks are stand-ins of published shapes; only what is done to their answe
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -42,8 +41,7 @@ def dull(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonClient]:
 
 def pictures(path: Path) -> NDArray[np.float32]:
     """Return (n, h, w, 3) YUV, each plane at full size."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.reformat(format="yuv444p").to_ndarray().transpose(1, 2, 0) for frame in container.decode(video=0)]).astype(np.float32)
+    return np.stack([frame.reformat(format="yuv444p").to_ndarray().transpose(1, 2, 0) for frame in frames_of(path)]).astype(np.float32)
 
 
 def rendered(client: TritonClient, video: Path, out: Path, **options: bool) -> NDArray[np.float32]:

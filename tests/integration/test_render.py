@@ -22,7 +22,7 @@ from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.timeline import SyncMode
-from tests.clips import SPEECH_RATE_HZ, frames_of, pictures_in, speech_like, write_video, write_wav
+from tests.clips import SPEECH_RATE_HZ, decoded, frames_of, pictures_in, speech_like, write_video, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 
@@ -99,8 +99,7 @@ def test_two_renders_are_equal_to_the_last_bit(
 
 
 def test_still_image_speaks(clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
-    with av.open(str(clip)) as container:
-        next(container.decode(video=0)).save(str(tmp_path / "face.png"))
+    next(frames_of(clip)).save(str(tmp_path / "face.png"))
     report = render(plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4", LOSSLESS), client)
     result = pictures_in(tmp_path / "out.mp4")
     assert len(result) == report.frame_count == 62
@@ -112,8 +111,7 @@ def test_still_image_speaks(clip: Path, speech: Path, client: TritonClient, tmp_
 @pytest.mark.parametrize("mode", get_args(SyncMode))
 def test_still_image_lasts_as_long_as_the_speech(mode: SyncMode, clip: Path, speech: Path, client: TritonClient, tmp_path: Path) -> None:
     """It has no length that could differ from the speech's."""
-    with av.open(str(clip)) as container:
-        next(container.decode(video=0)).save(str(tmp_path / "face.png"))
+    next(frames_of(clip)).save(str(tmp_path / "face.png"))
     plan = plan_render(tmp_path / "face.png", speech, tmp_path / "out.mp4", RenderOptions(sync_mode=mode, preset="ultrafast"))
     assert plan.expected_frame_count == render(plan, client).frame_count == 62
 
@@ -161,8 +159,7 @@ def test_turned_video_is_rendered_as_the_upright_one_and_keeps_its_rotation_tag(
     turned = write_video(tmp_path / "turned.mp4", pictures, pix_fmt="yuv444p", set_up=lambda stream: stream.set_display_rotation(90))
     report = render(plan_render(turned, speech, tmp_path / "out.mp4", LOSSLESS), client)
     assert report.face_frame_count == 25
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        frames = list(container.decode(video=0))
+    frames = decoded(tmp_path / "out.mp4")
     assert frames[0].rotation == 90
     upright = np.stack([np.rot90(frame.to_ndarray()[0], 1) for frame in frames])
     assert_within_lower_face(upright != bounced(pictures_in(clip)[:, :640], len(upright)))

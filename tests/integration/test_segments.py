@@ -16,7 +16,7 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
-from tests.clips import SPEECH_RATE_HZ, Sound, frames_of, pictures_in, speech_like, with_sound, write_video, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, decoded, frames_of, pictures_in, speech_like, with_sound, write_video, write_wav
 
 RATE_HZ = 48_000
 
@@ -30,7 +30,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def film(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of the clip, there and back, with a tone of its own."""
     folder = tmp_path_factory.mktemp("film")
-    pictures = list(frames_of(small_clip))
+    pictures = decoded(small_clip)
     write_video(folder / "silent.mp4", [*pictures, *pictures[::-1]], {"crf": "10", "preset": "veryfast"})
     return with_sound(folder / "film.mov", folder / "silent.mp4", Sound(sample_rate_hz=RATE_HZ, duration_s=Fraction(2)))
 

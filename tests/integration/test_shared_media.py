@@ -7,10 +7,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_wav
 from tests.integration.test_voice_activity import music
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -61,9 +60,8 @@ EYES_AND_BROWS = ((272, 354), (320, 358), (381, 357), (428, 354), (351, 362), (2
 
 
 def grey(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
-    with av.open(str(path)) as container:
-        for _, frame in zip(range(count), container.decode(video=0), strict=False):
-            yield np.asarray(frame.to_ndarray(format="gray8"), np.uint8)
+    for frame in islice(frames_of(path), count):
+        yield np.asarray(frame.to_ndarray(format="gray8"), np.uint8)
 
 
 def movement(path: Path, count: int) -> NDArray[np.float32]:
@@ -86,8 +84,7 @@ def test_what_is_not_a_presenters_mouth_is_the_sources_to_the_bit(client: Triton
     source, audio = SHARED / "media" / "presenter_man_idle.mp4", write_wav(tmp_path / "speech.wav", speech_like(0.48), SPEECH_RATE_HZ)
     render(plan_render(source, audio, tmp_path / "out.mkv", RenderOptions(codec="ffv1")), client)
     changed = np.zeros((1080 * 3 // 2, 720), np.bool_)
-    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mkv")) as after:
-        frames = list(zip(after.decode(video=0), before.decode(video=0), strict=False))
+    frames = list(zip(frames_of(tmp_path / "out.mkv"), frames_of(source), strict=False))
     for edited, untouched in frames:
         changed |= edited.to_ndarray() != untouched.to_ndarray()
     assert len(frames) == 12

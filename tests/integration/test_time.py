@@ -18,7 +18,7 @@ from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, decoded, speech_like, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 LENGTHS_MS = [20, 20, 80, 40, 40, 40, 10, 30, 120, 40, 40, 40] * 2
@@ -30,8 +30,7 @@ HEADROOM = slice(0, 60)
 
 
 def frames_of(path: Path) -> tuple[NDArray[np.uint8], list[Fraction]]:
-    with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
+    frames = decoded(path)
     return np.stack([frame.to_ndarray() for frame in frames]), [(frame.pts or 0) * Fraction(frame.time_base or 0) for frame in frames]
 
 

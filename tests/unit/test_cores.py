@@ -8,7 +8,7 @@ import pytest
 from orchestrator.cores import available_cores
 from orchestrator.media.encoding import Encoding
 from orchestrator.media.output import choose_output
-from tests.contract.test_media_writer import info_of
+from tests.clips import info_of
 
 QUOTAS = [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("1600000 100000", 8), ("-1 100000", 8), ("", 8)]
 """What a container may use, us of time in us, and how many of eight cores that leaves."""

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.pipeline.analyse import Extent
 from orchestrator.pipeline.tracks import Detections, TrackCache
 from preprocess.cuts import REACH
-from tests.contract.test_media_writer import info_of
+from tests.clips import info_of
 
 
 def detections(frame_count: int, seed: int = 0, is_whole: bool = True) -> Detections:

@@ -74,11 +74,15 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _one_ref_id(value: Any) -> Any:
-    """Take ref_id, as it is called in sync.so's Python SDK and by clients that have it from there, for refId."""
-    if not isinstance(value, dict) or "ref_id" not in value or value.get("refId", value["ref_id"]) != value["ref_id"]:
-        return value
-    return {name: given for name, given in value.items() if name != "ref_id"} | {"refId": value["ref_id"]}
+def _named_here(theirs: str, ours: str) -> Any:
+    """Return a validator that takes one name, which clients have from sync.so's Python SDK, for another; both may be given, alike."""
+
+    def rename(value: Any) -> Any:
+        if not isinstance(value, dict) or theirs not in value or value.get(ours, value[theirs]) != value[theirs]:
+            return value
+        return {name: given for name, given in value.items() if name != theirs} | {ours: value[theirs]}
+
+    return model_validator(mode="before")(rename)
 
 
 class VideoInput(_Request):
@@ -89,7 +93,7 @@ class VideoInput(_Request):
     assetId: str | None = Field(None, min_length=1, max_length=64)
     refId: str | None = Field(None, max_length=255, description="Nothing here names a video.")
 
-    _ref_id = model_validator(mode="before")(_one_ref_id)
+    _ref_id = _named_here("ref_id", "refId")
 
 
 class AudioInput(_Request):
@@ -103,7 +107,7 @@ class AudioInput(_Request):
         None, description="X,Y or X,Y,FRAME: a point on the face of whoever says this; needed where there are several speeches. Not in sync.so."
     )
 
-    _ref_id = model_validator(mode="before")(_one_ref_id)
+    _ref_id = _named_here("ref_id", "refId")
 
 
 class SpeakerImageInput(_Request):
@@ -175,7 +179,7 @@ class SegmentAudio(_Request):
     startTime: float | None = Field(None, ge=0, description="Where in it this begins, s; together with endTime.")
     endTime: float | None = Field(None, ge=0, description="And where it ends, s.")
 
-    _ref_id = model_validator(mode="before")(_one_ref_id)
+    _ref_id = _named_here("ref_id", "refId")
 
 
 class GenerationSegment(_Request):
@@ -203,6 +207,8 @@ class GenerateRequest(_Request):
     outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")
     externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")
     projectId: str | None = Field(None, description="Not supported.")
+
+    _webhook_url = _named_here("webhook_url", "webhookUrl")
 
 
 class Progress(BaseModel):

@@ -369,6 +369,8 @@ def test_requests_that_cannot_be_rendered_are_refused_with_a_sentence(service: S
         (named | {"segments": [SEGMENT | {"optionsOverride": {"sync_mode": "stretch"}}]}, 400, "sync_mode"),
         (named | {"segments": [SEGMENT], "options": {"sync_mode": "remap", "frame_rate": "keep"}}, 400, "leave one of them out"),
         (good | {"webhookUrl": "http://169.254.169.254/"}, 400, "public"),
+        (good | {"webhook_url": "http://169.254.169.254/"}, 400, "public"),
+        (good | {"webhook_url": "http://127.0.0.1:1/a", "webhookUrl": "http://127.0.0.1:1/b"}, 400, "webhook_url"),
         (good | {"outputFileName": "../x"}, 400, "outputFileName"),
         (good | {"projectId": "p"}, 400, "no projects"),
         (named | {"input": [video, audio | {"refId": "a", "ref_id": "b"}]}, 400, "ref_id"),

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.api.v2_options import render_options
-from orchestrator.api.v2_schema import Options
+from orchestrator.api.v2_schema import AudioInput, GenerateRequest, Options
 from orchestrator.errors import InvalidOption
 
 BOX = [1.0, 2.0, 30.0, 40.0]
@@ -57,3 +58,14 @@ def test_options_of_sync_so_are_the_pipelines(given: dict[str, Any], expected: d
 def test_combination_that_means_two_things_is_refused(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidOption, match=sentence):
         render_options(Options.model_validate(given))
+
+
+@pytest.mark.parametrize("names", [["webhookUrl"], ["webhook_url"], ["webhookUrl", "webhook_url"]])
+def test_webhook_may_have_either_name_or_both(names: list[str]) -> None:
+    """Clients that are not sure send both; sync.so ignores the one it does not know."""
+    body = {"model": "m", "input": [{"type": "audio", "url": "https://a.test/b", "ref_id": "x", "refId": "x"}]}
+    request = GenerateRequest.model_validate(body | dict.fromkeys(names, "https://a.test/hook"))
+    assert (request.webhookUrl, request.input) == ("https://a.test/hook", [AudioInput(type="audio", url="https://a.test/b", refId="x")])
+    for one, other in (("webhookUrl", "webhook_url"), ("webhook_url", "webhookUrl")):
+        with pytest.raises(ValidationError, match="webhook_url"):
+            GenerateRequest.model_validate(body | {one: "https://a.test/hook", other: "https://b.test/hook"})

@@ -164,8 +164,10 @@ def open_triton(settings: Settings) -> Iterator[TritonClient]:
         with TritonClient(settings.triton, settings.request_deadline_s, metrics, settings.transport) as client:
             yield client
         return
+    log.info("Triton is loading the models of %s", settings.model_repository)
     triton = SupervisedTriton(settings)
     try:
+        log.info("Triton is ready: gRPC %s, metrics %s", triton.client.address, triton.client.metrics_address)
         yield triton.client
     finally:
         triton.close()

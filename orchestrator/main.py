@@ -203,9 +203,11 @@ def _working(context: Context, settings: Settings) -> Iterator[None]:
         announcer.start()
         yield
     finally:
+        log.info("stopping; what runs finishes its segment, and goes on at the next start")
         context.stopping.set()
         announcer.close()
         service.close(SHUTDOWN_GRACE_S)
+        log.info("stopped")
 
 
 def _host_names(public_url: str | None) -> frozenset[str]:

@@ -259,6 +259,8 @@ def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path,
             assert (answer.status_code, answer.json()["code"]) == (503, "inference_unavailable")
             assert answer.headers["retry-after"]
         assert "lipsync_triton_up 0.0" in service.http.get("/metrics").text
+    first, *_, last = (tmp_path / "service.log").read_text().rpartition("lipsync.service: stopping; ")
+    assert "lipsync.service: listening on " in first and last.endswith("lipsync.service: stopped\n")
 
 
 def serve_refused(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -97,6 +97,7 @@ def test_killed_triton_is_started_again_and_its_jobs_are_retried(spec: Callable[
             assert service.view.result(job_id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
             service.view.delete(job_id)
         assert service.log().count("starting it again") == 2
+        assert service.log().index("Triton is loading the models of ") < service.log().index("Triton is ready: gRPC 127.0.0.1:")
         assert service.kill(signal.SIGTERM) == 0
 
 

@@ -75,16 +75,10 @@ def render(
         extent = Extent(None if shows_whole_source(options.mode) else speech_s, plan.limits.max_frames + 1)
         known = KnownFaces(info, models.detector, tracks, watch)
         clock = StageClock("analyse", 0, None)
-        under_way = None
+        analysis, render_s = None, None
         # Which groups of pictures can be copied, and who speaks where it has to be looked for, is known at the end of an analysis only.
-        if choices == [LargestFace()] and recogniser is None and not options.smart and known.load(extent) is None:
-            under_way = UnderWay.begin(info, models.detector, extent, known, watch)
-        if under_way is None:
-            analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
-            prepared = prepare(plan, analysis, models, path, watch)
-            analyse_s = clock.elapsed_s
-            render_s = _render_prepared(prepared, analysis, on_progress, lambda: analysis.faces_found)
-        else:
+        may_overlap = choices == [LargestFace()] and recogniser is None and not options.smart and known.load(extent) is None
+        if may_overlap and (under_way := UnderWay.begin(info, models.detector, extent, known, watch)) is not None:
             with under_way:
                 try:
                     prepared = prepare(plan, under_way.foreseen, models, path, watch)
@@ -93,12 +87,15 @@ def render(
                     render_s = _render_prepared(prepared, begun, on_progress, lambda: under_way.faces_found)
                     analysis = under_way.confirm()
                 except Unforeseen:
-                    analysis = under_way.whole()
-                    prepared = prepare(plan, analysis, models, path, watch)
-                    analyse_s = clock.elapsed_s
-                    render_s = _render_prepared(prepared, analysis, on_progress, lambda: analysis.faces_found)
-        shown, folder, frame_count = prepared.shown, prepared.folder, prepared.shown.frame_count
+                    analysis, render_s = under_way.whole(), None
+        if analysis is None:
+            analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
         faces_found = analysis.faces_found
+        if render_s is None:
+            prepared = prepare(plan, analysis, models, path, watch)
+            analyse_s = clock.elapsed_s
+            render_s = _render_prepared(prepared, analysis, on_progress, lambda: faces_found)
+        shown, folder, frame_count = prepared.shown, prepared.folder, prepared.shown.frame_count
 
         finish_clock = StageClock("finish", frame_count, on_progress, faces_found=lambda: faces_found)
         with placed_when_complete(plan.out) as partial:

@@ -50,7 +50,9 @@ clean: ## remove everything that was installed or built
 
 $(ENVIRONMENT): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -m venv .venv || { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; else \
+	  $(PYTHON) -m pip install --quiet --target .venv/virtualenv virtualenv && PYTHONPATH=.venv/virtualenv $(PYTHON) -m virtualenv --quiet .venv \
+	  && $(BIN)/python -m pip install --quiet virtualenv; fi # Debian and Ubuntu keep ensurepip in python3-venv, and let pip install nowhere else
 	@echo "Installing the Python packages into .venv ..."
 	@$(BIN)/python -m pip install --quiet --editable '.[dev,demo]'
 	@touch $@

@@ -148,6 +148,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(tmp_path: Path, speech: Aud
 
 
 LOSSLESS: list[tuple[CodecName, str]] = [
+    *(("h264", pix_fmt) for pix_fmt in ("yuv420p", "yuvj420p", "yuv422p", "yuv444p")),
     *(("hevc", pix_fmt) for pix_fmt in ("yuv420p", "yuvj420p", "yuv444p")),
     ("av1", "yuv420p"),
     ("av1", "yuvj420p"),
@@ -277,7 +278,8 @@ def refused() -> Iterator[tuple[dict[str, object], str]]:
     yield {"codec": "ffv1", "bitrate": 1_000_000}, "no bit rate"
     yield {"codec": "prores", "lossless": True}, "cannot be lossless; give h264"
     yield {"codec": "prores", "preset": "fast"}, "no presets"
-    yield {"codec": "h264", "crf": 60}, "0 .best. to 51"
+    yield {"codec": "h264", "crf": 52}, "0 .best. to 51"
+    yield {"codec": "h264", "crf": -1}, "0 .best. to 51"
     yield {"codec": "av1", "crf": 64}, "0 .best. to 63"
     yield {"codec": "vp9", "encoder": "nvenc"}, "give h264, hevc, av1"
     yield {"crf": 20, "bitrate": 1_000_000}, "exclude each other"

@@ -1,7 +1,6 @@
 """The MP4 that comes out: exact frames, clock, colour and sound, complete or not there at all."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from orchestrator.errors import EncodeError, InvalidOption, StorageFull
+from orchestrator.errors import EncodeError, StorageFull
 from orchestrator.media.assembly import assemble
 from orchestrator.media.audio import AudioInfo, read_speech
 from orchestrator.media.clock import OutputClock
@@ -23,12 +22,12 @@ from orchestrator.media.sound import SpeechEncoder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
 from preprocess.orientation import Orientation
-from tests.clips import Sound, boxes, decoded, decoded_sound, info_of, make_sound, number_of, numbered_planes, picture_of, planes_of, write_wav
+from tests.clips import Sound, boxes, decoded, decoded_sound, info_of, make_sound, number_of, numbered_planes, picture_of, write_wav
 
 FAST = Encoding(preset="ultrafast")
 LOSSLESS = Encoding(preset="ultrafast", lossless=True)
 
-RATES = [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(12), Fraction(30000, 1121)]
+RATES = [Fraction(25), Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60), Fraction(12), Fraction(30000, 1121), Fraction(1)]
 
 
 @pytest.fixture
@@ -56,12 +55,12 @@ def write_movie(
 
 @pytest.mark.parametrize("frame_rate", RATES)
 def test_frames_and_rate_are_exact(tmp_path: Path, speech: AudioInfo, frame_rate: Fraction) -> None:
-    out = write_movie(tmp_path / "out.mp4", info_of(frame_rate=frame_rate), speech, FAST, 50)
+    out = write_movie(tmp_path / "out.mp4", info_of(frame_rate=frame_rate), speech, Encoding(preset="veryfast", thread_count=2), 121)
     frames = decoded(out)
-    assert [number_of(plane_view(frame.planes[0])) for frame in frames] == list(range(50))
+    assert [number_of(plane_view(frame.planes[0])) for frame in frames] == [number % 64 for number in range(121)]
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
-        assert stream.frames == 50
+        assert stream.frames == 121
         assert stream.average_rate == frame_rate
     # Every frame stands where the rate puts it, within a tick of the file's clock, so nothing adds up.
     for number, frame in enumerate(frames):
@@ -73,16 +72,6 @@ def test_frames_and_rate_are_exact(tmp_path: Path, speech: AudioInfo, frame_rate
 def test_every_preset_writes_the_exact_frame_count(tmp_path: Path, speech: AudioInfo, preset: str) -> None:
     out = write_movie(tmp_path / "out.mp4", info_of(), speech, Encoding(preset=preset))
     assert len(decoded(out)) == 25
-
-
-@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p"])
-def test_lossless_keeps_every_sample_in_every_format(tmp_path: Path, speech: AudioInfo, pix_fmt: str) -> None:
-    full_range = pix_fmt.startswith("yuvj")
-    info = info_of(pix_fmt=pix_fmt, colour=ColourTags(2 if full_range else 1, 1, 1, 1))
-    out = write_movie(tmp_path / "out.mp4", info, speech, replace(LOSSLESS, preset="veryfast"))
-    for number, frame in enumerate(decoded(out)):
-        for actual, expected in zip(planes_of(frame), numbered_planes(number, (96, 64), pix_fmt), strict=True):
-            assert np.array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("tags", [ColourTags(1, 1, 1, 1), ColourTags(1, 6, 6, 6), ColourTags(1, 9, 16, 9), ColourTags(0, 2, 2, 2)])
@@ -167,14 +156,6 @@ def test_sound_and_pictures_are_interleaved(tmp_path: Path) -> None:
     for _, kind, time in sorted(packets, key=lambda packet: packet[0] or 0):
         latest[kind] = max(latest[kind], time)
         assert abs(latest["video"] - latest["audio"]) < Fraction(3, 2), "a player that streams never waits long for the other"
-
-
-def test_encoding_options_are_checked() -> None:
-    for bad in (-1, 52):
-        with pytest.raises(InvalidOption, match="from 0"):
-            Encoding(crf=bad)
-    with pytest.raises(InvalidOption, match="veryfast"):
-        Encoding(preset="quick")
 
 
 def open_encoder(path: Path, speech: AudioInfo, encoding: Encoding = FAST) -> SegmentEncoder:

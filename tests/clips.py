@@ -347,6 +347,11 @@ def speech_like(duration_s: float, silent_s: tuple[float, float] = (0.0, 0.0)) -
     return np.asarray(0.5 * samples / np.abs(samples).max(), np.float32)
 
 
+def write_speech(path: Path, duration_s: float, silent_s: tuple[float, float] = (0.0, 0.0)) -> Path:
+    """Write what `speech_like` returns as a sound file, and return its path."""
+    return write_wav(path, speech_like(duration_s, silent_s), SPEECH_RATE_HZ)
+
+
 def mel_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (80, T) float32 features of a whole mono 16 kHz waveform, -4..4: its level as it is."""
     stream = MelStream()

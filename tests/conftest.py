@@ -19,7 +19,7 @@ from deploy.local.server import LocalTriton
 from orchestrator.embedded import start_embedded
 from orchestrator.inference.client import TritonClient
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
+from tests.clips import frames_of, write_speech, write_video
 
 # A machine that other work keeps busy makes no property false.
 hypothesis_settings.register_profile("busy machine", deadline=None)
@@ -94,4 +94,4 @@ def pair(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2.5 s: syllables for a second, silence for 0.7 s, syllables again."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    return write_wav(path, speech_like(2.5, silent_s=(1.0, 1.7)), SPEECH_RATE_HZ)
+    return write_speech(path, 2.5, silent_s=(1.0, 1.7))

@@ -13,7 +13,7 @@ import av
 import httpx
 import pytest
 
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import write_speech
 from tests.programs import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +117,7 @@ def test_a_video_is_rendered(stack: Stack, clip: Path, speech: Path, tmp_path: P
 )
 def test_a_job_gets_done_although(stack: Stack, clip: Path, tmp_path: Path, service: str, process: str, signal: int) -> None:
     with stack.client() as client:
-        job = submit(client, clip, write_wav(tmp_path / "speech.wav", speech_like(20), SPEECH_RATE_HZ))
+        job = submit(client, clip, write_speech(tmp_path / "speech.wav", 20))
         wait_until(lambda: job_of(client, job)["progress"].get("stage") == "render", "it renders", timeout_s=120)
         if process == "tini":  # the first process of a container can be killed from without alone
             if os.geteuid():

@@ -30,7 +30,6 @@ from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter
 from orchestrator.pipeline.watch import Watch
 from preprocess.orientation import Orientation
 from tests.clips import (
-    SPEECH_RATE_HZ,
     decoded,
     decoded_sound,
     frames_of,
@@ -40,9 +39,8 @@ from tests.clips import (
     numbered_planes,
     picture_of,
     planes_of,
-    speech_like,
+    write_speech,
     write_video,
-    write_wav,
 )
 
 RATE = Fraction(4)
@@ -57,7 +55,7 @@ COMBINATIONS = [(codec, container) for codec in CODECS for container in CODECS[c
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> AudioInfo:
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    return read_speech(write_wav(path, speech_like(float(FRAMES / RATE)), SPEECH_RATE_HZ)).info
+    return read_speech(write_speech(path, float(FRAMES / RATE))).info
 
 
 def write(folder: Path, info: VideoInfo, speech: AudioInfo, encoding: Encoding, frame_count: int = FRAMES, stop_at: int = -1) -> SegmentFolder:
@@ -350,7 +348,7 @@ def test_mastering_display_and_light_level_are_in_every_segment_or_said_to_be_lo
 
 
 def test_source_with_ten_bits_becomes_hevc_unless_a_codec_is_asked_for(graded: Path, tmp_path: Path) -> None:
-    speech = write_wav(tmp_path / "speech.wav", speech_like(0.2), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", 0.2)
 
     def output(**asked: object) -> Output:
         return plan_render(graded, speech, tmp_path / "out.mp4", RenderOptions.model_validate(asked)).output

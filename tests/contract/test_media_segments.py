@@ -23,7 +23,7 @@ from orchestrator.media.planes import plane_view
 from orchestrator.media.sound import SpeechEncoder
 from orchestrator.pipeline.segments import SegmentFolder, SegmentWriter, finished_segments
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, decoded, decoded_sound, info_of, number_of, numbered_planes, picture_of, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, decoded, decoded_sound, info_of, number_of, numbered_planes, picture_of, write_speech
 
 PAL = OutputClock.constant(Fraction(25))
 
@@ -40,7 +40,7 @@ BIT_RATE = replace(B_FRAMES, bitrate=100_000)
 
 @pytest.fixture
 def speech(tmp_path: Path) -> AudioInfo:
-    return read_speech(write_wav(tmp_path / "speech.wav", speech_like(FRAMES / 25), SPEECH_RATE_HZ)).info
+    return read_speech(write_speech(tmp_path / "speech.wav", FRAMES / 25)).info
 
 
 def picture(number: int) -> av.VideoFrame:
@@ -149,7 +149,7 @@ def test_encoder_gives_the_same_bits_every_time_at_any_width(tmp_path: Path, spe
 
 @pytest.mark.parametrize("speech_s", [0.05, 1.0, 7.0])
 def test_speech_shorter_or_longer_than_the_pictures_is_whole_and_in_its_place(tmp_path: Path, speech_s: float) -> None:
-    speech = read_speech(write_wav(tmp_path / "speech.wav", speech_like(speech_s), SPEECH_RATE_HZ)).info
+    speech = read_speech(write_speech(tmp_path / "speech.wav", speech_s)).info
     segments = write(tmp_path / "segments", speech, B_FRAMES)
     live = stream([segment.file.path for segment in segments.finished], tmp_path / "live.mp4")
     for path in (movie(segments, tmp_path / "out.mp4"), live):

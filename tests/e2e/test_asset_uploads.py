@@ -18,7 +18,7 @@ from PIL import Image
 from deploy.local.server import LocalTriton
 from orchestrator.api.keys import LinkSigner
 from orchestrator.jobs.records import Records, Upload
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_wav
+from tests.clips import frames_of, write_speech
 from tests.e2e.service import KEY, OTHER_KEY, Service, serving
 from tests.programs import wait_until
 from tests.web import sharing
@@ -26,7 +26,7 @@ from tests.web import sharing
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ).read_bytes()
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", 1.5).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.local.server import LocalTriton
-from tests.clips import SPEECH_RATE_HZ, make_clip, speech_like, write_wav
+from tests.clips import make_clip, write_speech
 from tests.e2e.service import Service, frame_count, serving
 from tests.programs import wait_until
 
@@ -22,7 +22,7 @@ def service(triton: LocalTriton, tmp_path_factory: pytest.TempPathFactory, clip:
     folder = tmp_path_factory.mktemp("easy")
     with serving(triton.grpc_address, folder, key="") as running:
         (running.easy_data / "model.mp4").write_bytes(clip.read_bytes())
-        write_wav(running.easy_data / "speech.wav", speech_like(1.0), SPEECH_RATE_HZ)
+        write_speech(running.easy_data / "speech.wav", 1.0)
         (folder / "secret.mp4").write_bytes(clip.read_bytes())
         (running.easy_data / "link.mp4").symlink_to(folder / "secret.mp4")
         (running.easy_data / "text.mp4").write_text("not a video")
@@ -126,7 +126,7 @@ def test_same_code_with_the_same_parameters_is_the_same_task(service: Service, c
 def test_code_of_a_task_that_has_ended_may_be_used_again(service: Service, clip: Path) -> None:
     """HeyGem forgets a task once it has told its end, and clients count on it: they name tasks by the avatar, or try one again that has failed."""
     code, folder = "the-avatar", service.easy_data
-    write_wav(folder / "said.wav", speech_like(0.6), SPEECH_RATE_HZ)
+    write_speech(folder / "said.wav", 0.6)
     shutil.copy(folder / "model.mp4", folder / "again.mp4")
 
     def video() -> int:
@@ -140,7 +140,7 @@ def test_code_of_a_task_that_has_ended_may_be_used_again(service: Service, clip:
 
     assert asked() == 1 and video() == 15
     assert asked() == 2, "nothing is changed, so it is the task that is done"
-    write_wav(folder / "said.wav", speech_like(1.2), SPEECH_RATE_HZ)
+    write_speech(folder / "said.wav", 1.2)
     assert asked() == 1 and video() == 30, "the file has the same name and says something else"
     assert asked(audio_url="speech.wav") == 1 and video() == 25
     failing = "failing"
@@ -183,7 +183,7 @@ def test_files_beside_the_shared_folder_are_read_as_heygems_container_has_them(t
         shutil.copy(clip, face2face / "model.mp4")
         shutil.copy(clip, tmp_path / "secret.mp4")
         (face2face / "link.mp4").symlink_to(tmp_path / "secret.mp4")
-        write_wav(face2face / "jobs" / "speech.wav", speech_like(0.5), SPEECH_RATE_HZ)
+        write_speech(face2face / "jobs" / "speech.wav", 0.5)
         paths = {"audio_url": "/code/data/jobs/speech.wav", "video_url": "/code/data/model.mp4"}
         assert submit(service, "beside", **paths)["code"] == 10000
         assert submit(service, "joined", audio_url="/code/data//jobs/speech.wav", video_url="/code/data//model.mp4")["code"] == 10000
@@ -251,7 +251,7 @@ def test_task_whose_video_cannot_be_delivered_is_kept_until_it_can(triton: Local
     with serving(triton.grpc_address, tmp_path, key="", LIPSYNC_MAX_ATTEMPTS="2") as service:
         folder = service.easy_data
         (folder / "model.mp4").write_bytes(clip.read_bytes())
-        write_wav(folder / "speech.wav", speech_like(1.0), SPEECH_RATE_HZ)
+        write_speech(folder / "speech.wav", 1.0)
         assert submit(service, "kept")["code"] == 10000
         shutil.rmtree(folder)
         folder.touch()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from deploy.local.server import LocalTriton
-from tests.clips import SPEECH_RATE_HZ, Clip, make_clip, speech_like, write_wav
+from tests.clips import Clip, make_clip, write_speech
 from tests.e2e.service import Service, serving
 from tests.programs import wait_until
 from tests.web import sharing
@@ -42,7 +42,7 @@ def upload(service: Service, path: Path) -> httpx.Response:
 
 
 def test_media_beyond_a_limit_are_refused_with_what_is_allowed(narrow: Service, clip: Path, tmp_path: Path) -> None:
-    long = write_wav(tmp_path / "long.wav", speech_like(3.5), SPEECH_RATE_HZ)
+    long = write_speech(tmp_path / "long.wav", 3.5)
     many = make_clip(tmp_path / "many.mp4", Clip(frame_count=61))
     large = make_clip(tmp_path / "large.mp4", Clip(size_wh=(642, 642), frame_count=3))
     for path, part in ((long, "at most 3 s"), (many, "at most 60"), (large, "at most 409600 pixels")):
@@ -50,13 +50,13 @@ def test_media_beyond_a_limit_are_refused_with_what_is_allowed(narrow: Service, 
         assert (answer.status_code, answer.json()["code"]) == (413, "limit_exceeded")
         assert part in answer.json()["message"]
     # 2.5 s of speech at 25 frames a second would be 63 frames.
-    speech = write_wav(tmp_path / "speech.wav", speech_like(2.5), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", 2.5)
     answer = narrow.http.post("/render", files={"video": clip.read_bytes(), "audio": speech.read_bytes()})
     assert answer.status_code == 413 and "at most 60" in answer.json()["detail"]
 
 
 def test_limits_hold_for_what_is_fetched_too(narrow: Service, clip: Path, tmp_path: Path) -> None:
-    write_wav(tmp_path / "long.wav", speech_like(3.5), SPEECH_RATE_HZ)
+    write_speech(tmp_path / "long.wav", 3.5)
     (tmp_path / "huge.wav").write_bytes(bytes(MAX_BYTES + 1))
     (tmp_path / "list.wav").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
     video = upload(narrow, clip).json()["id"]
@@ -98,7 +98,7 @@ def test_full_disk_refuses_new_work_and_says_so(triton: LocalTriton, clip: Path,
 
 
 def test_service_that_is_told_to_stop_ends_live_answers_and_goes_on_later(triton: LocalTriton, clip: Path, tmp_path: Path) -> None:
-    write_wav(tmp_path / "long.wav", speech_like(5.0), SPEECH_RATE_HZ)
+    write_speech(tmp_path / "long.wav", 5.0)
     files = {"video": clip.read_bytes(), "audio": (tmp_path / "long.wav").read_bytes()}
     with serving(triton.grpc_address, tmp_path) as service:
         job = service.http.post("/v2/generate", files=files, data={"model": "lipsync-2"}).json()

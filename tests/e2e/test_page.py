@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from deploy.local.server import LocalTriton
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, write_speech, write_wav
 from tests.debian import install
 from tests.e2e.service import KEY, Service, serving
 from tests.programs import wait_until
@@ -100,7 +100,7 @@ def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Pa
     assert page.inner_text("h1") == "唇形同步" and page.evaluate("document.documentElement.lang") == "zh"
     page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
     page.reload()
-    choose(page, clip, write_wav(tmp_path / "long.wav", speech_like(40.0), SPEECH_RATE_HZ))
+    choose(page, clip, write_speech(tmp_path / "long.wav", 40.0))
     page.click("#send")
     expect(page.locator("#state")).to_contain_text("合成", timeout=60_000)
     page.reload()  # the job goes on, and so does what the page shows of it
@@ -119,7 +119,7 @@ def test_job_is_followed_and_cancelled_behind_a_proxy_that_answers_for_a_service
     page, complaints = open_page(browser, service, "en-GB")
     page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
     page.reload()
-    choose(page, clip, write_wav(tmp_path / "long.wav", speech_like(40.0), SPEECH_RATE_HZ))
+    choose(page, clip, write_speech(tmp_path / "long.wav", 40.0))
     page.route("**/events?*", lambda route: route.fulfill(status=502))  # a browser asks no more for events after an error
     page.click("#send")
     expect(page.locator("#error")).to_contain_text("is lost")

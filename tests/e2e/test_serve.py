@@ -19,7 +19,7 @@ import pytest
 from deploy.local.server import LocalTriton
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import write_speech
 from tests.e2e.service import Service, frame_count, serving
 from tests.programs import lipsync, wait_until, wait_until_idle
 
@@ -61,7 +61,7 @@ def test_ready_means_that_every_role_passed_its_self_test(service: Service) -> N
 
 
 def test_render_streams_the_video_while_it_is_rendered(service: Service, clip: Path, tmp_path: Path) -> None:
-    write_wav(tmp_path / "speech.wav", speech_like(6.0), SPEECH_RATE_HZ)
+    write_speech(tmp_path / "speech.wav", 6.0)
     files = {"video": clip.read_bytes(), "audio": (tmp_path / "speech.wav").read_bytes()}
     arrived, body = [], b""
     with service.http.stream("POST", "/render", files=files, data={"preset": "ultrafast"}) as answer:
@@ -120,7 +120,7 @@ def test_bad_input_is_a_problem_with_a_stable_code(service: Service, clip: Path,
 
 
 def test_further_speakers_are_further_files_with_a_point_each(service: Service, pair: Path, tmp_path: Path) -> None:
-    audio = write_wav(tmp_path / "short.wav", speech_like(0.5), SPEECH_RATE_HZ).read_bytes()
+    audio = write_speech(tmp_path / "short.wav", 0.5).read_bytes()
     files = {"video": pair.read_bytes(), "audio": audio, "audio_2": audio}
     fields = {"preset": "ultrafast", "speaker": "128,110", "speaker_2": "390,110"}
     answer = service.http.post("/render", files=files, data=fields)
@@ -131,7 +131,7 @@ def test_further_speakers_are_further_files_with_a_point_each(service: Service, 
 
 
 def test_segments_of_one_speaker_take_further_files_without_a_point(service: Service, clip: Path, tmp_path: Path) -> None:
-    audio = write_wav(tmp_path / "short.wav", speech_like(0.5), SPEECH_RATE_HZ).read_bytes()
+    audio = write_speech(tmp_path / "short.wav", 0.5).read_bytes()
     files = {"video": clip.read_bytes(), "audio": audio, "audio_2": audio}
     segments = [{"start": 0, "end": 0.2}, {"start": 0.5, "end": 0.9, "audio": 2}]
     answer = service.http.post("/render", files=files, data={"preset": "ultrafast", "segments": json.dumps(segments)})
@@ -156,7 +156,7 @@ def test_video_without_a_face_is_answered_with_its_code(service: Service, speech
 
 
 def test_closing_the_connection_cancels_the_render(service: Service, clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    write_wav(tmp_path / "long.wav", speech_like(60.0), SPEECH_RATE_HZ)
+    write_speech(tmp_path / "long.wav", 60.0)
     before = model_use(client, "lip_sync").inference_count
     files = {"video": clip.read_bytes(), "audio": (tmp_path / "long.wav").read_bytes()}
     with httpx.stream("POST", f"{service.url}/render", files=files, data={"preset": "veryslow"}, timeout=60) as answer:
@@ -235,7 +235,7 @@ def test_many_requests_at_once_are_all_accepted_and_can_all_be_cancelled(service
 
 def test_clients_with_the_same_files_do_not_take_them_from_each_other(service: Service, clip: Path, tmp_path: Path) -> None:
     """Each render deletes its job at its end, and with it the inputs, unless another needs them."""
-    speech = write_wav(tmp_path / "short.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "short.wav", 0.4)
     with ThreadPoolExecutor(3) as clients:
         answers = list(clients.map(lambda _: post(service, clip, speech, preset="ultrafast"), range(9)))
     assert [answer.status_code for answer in answers] == [200] * 9

@@ -19,7 +19,7 @@ from sync.common import ActiveSpeaker, Audio, BatchResponse, ElevenLabs, Generat
 from sync.common.errors import BadRequestError, NotFoundError, UnauthorizedError
 
 from deploy.local.server import LocalTriton
-from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
+from tests.clips import pictures_in, write_speech
 from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, receiving, serving
 from tests.programs import wait_until
 from tests.web import sharing
@@ -32,8 +32,8 @@ def media(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
     """A folder with clip.mp4 (1 s), speech.wav (1.5 s) and long.wav (40 s)."""
     folder = tmp_path_factory.mktemp("media")
     (folder / "clip.mp4").write_bytes(clip.read_bytes())
-    write_wav(folder / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
-    write_wav(folder / "long.wav", speech_like(40.0), SPEECH_RATE_HZ)
+    write_speech(folder / "speech.wav", 1.5)
+    write_speech(folder / "long.wav", 40.0)
     return folder
 
 
@@ -510,7 +510,7 @@ def test_asset_is_uploaded_once_and_used_again(service: Service, assets: dict[st
 
 
 def test_deleted_asset_is_gone(service: Service) -> None:
-    wav = write_wav(service.data / "beep.wav", speech_like(0.2), SPEECH_RATE_HZ)
+    wav = write_speech(service.data / "beep.wav", 0.2)
     asset = service.http.post("/v2/assets", files={"file": wav.read_bytes()}, data={"name": "beep"}).json()
     assert (asset["name"], asset["type"]) == ("beep", "AUDIO")
     assert service.http.delete(f"/v2/assets/{asset['id']}").status_code == 204
@@ -579,7 +579,7 @@ def test_cancelled_job_stops_and_says_so(service: Service, assets: dict[str, str
 
 
 def test_video_can_be_watched_while_it_is_rendered(service: Service, assets: dict[str, str]) -> None:
-    write_wav(service.data / "speech.wav", speech_like(5.0), SPEECH_RATE_HZ)
+    write_speech(service.data / "speech.wav", 5.0)
     speech = service.http.post("/v2/assets", files={"file": (service.data / "speech.wav").read_bytes()}).json()["id"]
     generation = service.sdk().generations.create(model="lipsync-2", input=[Video(asset_id=assets["clip.mp4"]), Audio(asset_id=speech)])
     playlist_url = service.job(generation.id)["playlistUrl"]

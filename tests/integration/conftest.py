@@ -11,7 +11,7 @@ from deploy.local.home import DEFAULT_HOME
 from deploy.local.install import install
 from orchestrator.jobs.model import JobSpec
 from orchestrator.pipeline.options import RenderOptions
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
+from tests.clips import frames_of, write_speech, write_video
 from tests.postgres import running_postgres
 
 FAST = RenderOptions(preset="ultrafast", crf=30)
@@ -59,7 +59,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
 
     def sound(duration_s: float) -> Path:
         path = folder / f"{duration_s:g}.wav"
-        return path if path.exists() else write_wav(path, speech_like(duration_s), SPEECH_RATE_HZ)
+        return path if path.exists() else write_speech(path, duration_s)
 
     return sound
 

@@ -21,7 +21,7 @@ from deploy.local.home import DEFAULT_HOME, open_home
 from deploy.local.server import LocalTriton
 from orchestrator.models.config import CONFIG_FILES
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import write_speech
 from tests.programs import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,7 +254,7 @@ def test_serve_command_and_health_check_work_on_a_read_only_root(container: Cont
             checked = health()
             assert checked.returncode == 0, checked.stderr
             key = {"x-api-key": API_KEY}
-            speech = write_wav(tmp_path / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
+            speech = write_speech(tmp_path / "speech.wav", 0.4)
             with clip.open("rb") as video, speech.open("rb") as audio:
                 answer = httpx.post(f"{url}/render", files={"video": video, "audio": audio}, data={"preset": "ultrafast"}, headers=key, timeout=120)
             assert answer.status_code == 200

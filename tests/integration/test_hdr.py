@@ -14,7 +14,7 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from preprocess.hdr import sdr_curve
-from tests.clips import SPEECH_RATE_HZ, frames_of, in_colour, speech_like, write_video, write_wav
+from tests.clips import frames_of, in_colour, write_speech, write_video
 
 HLG = (1, 9, 18, 9)
 
@@ -49,7 +49,7 @@ def hdr(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_ten_bit_hdr_is_kept_and_its_mouth_moves_as_in_sdr(codec: str, hdr: Path, small_clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    speech = write_wav(tmp_path / "speech.wav", speech_like(0.6), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", 0.6)
     options = RenderOptions.model_validate({"lossless": True, "preset": "ultrafast", "codec": codec})
     out = tmp_path / "out.mp4"
     report = render(plan_render(hdr, speech, out, options), client)
@@ -75,7 +75,7 @@ def test_ten_bit_hdr_is_kept_and_its_mouth_moves_as_in_sdr(codec: str, hdr: Path
 def test_hdr_becomes_sdr_where_asked_for_and_where_the_output_has_eight_bits(
     asked: dict[str, object], hdr: Path, small_clip: Path, client: TritonClient, tmp_path: Path
 ) -> None:
-    speech = write_wav(tmp_path / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", 0.4)
     out = tmp_path / ("out.webm" if "codec" in asked else "out.mp4")
     report = render(plan_render(hdr, speech, out, RenderOptions.model_validate(asked)), client)
     info = probe_video(out)

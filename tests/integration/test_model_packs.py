@@ -39,7 +39,7 @@ from preprocess.landmarks import five_points
 from preprocess.letterbox import Letterbox
 from preprocess.orientation import UPRIGHT
 from preprocess.speech_features import kaldi_fbank
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_speech, write_wav
 from tests.networks import FACEFUSION_NAMES, WAV2LIP_NAMES, save_dinet, save_musetalk, save_wav2lip
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -90,7 +90,7 @@ def test_wav2lip_renders(size_px: int, names: tuple[str, str, str], fixed_batch:
         self_test(client)
         lip_model = LipModel(client)
         assert (lip_model.size_px, lip_model.stretch) == (size_px, 1.42)
-        speech = write_wav(tmp_path / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
+        speech = write_speech(tmp_path / "speech.wav", 0.4)
         report = render(plan_render(clip, speech, tmp_path / "out.mp4", RenderOptions(lossless=True, preset="ultrafast")), client)
     assert report.models["lip_sync"].inference_count == report.frame_count == 10
     assert report.models["lip_sync"].mean_batch > 2
@@ -297,7 +297,7 @@ def test_presenter_renders_with_other_detectors(detector: str, tmp_path: Path) -
     install(repository, "pfld98", MODELS / FILES["pfld98"])
     install(repository, detector, MODELS / FILES[detector])
     with serving(repository) as client:
-        speech = write_wav(tmp_path / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
+        speech = write_speech(tmp_path / "speech.wav", 1.5)
         report = render(plan_render(MEDIA / PRESENTERS[0], speech, tmp_path / "out.mp4", RenderOptions(face_landmarks=False)), client)
     assert report.face_frame_count == report.source_frame_count
     assert report.models["face_detector"].inference_count > 0

@@ -31,7 +31,7 @@ from orchestrator.pipeline.speech import heard_speech
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, frames_of, pictures_in, speech_like, write_video, write_wav
+from tests.clips import frames_of, pictures_in, write_speech, write_video, write_wav
 from tests.jobs import is_over, wait_for, working
 from tests.jobs import options as job_settings
 from tests.networks import save_embedder, save_enhancer, save_mdx
@@ -61,7 +61,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonClient]:
 
 @pytest.fixture(scope="module")
 def short_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", 0.4)
 
 
 def luma(path: Path) -> NDArray[np.uint8]:

@@ -16,12 +16,12 @@ from orchestrator.media.reader import VideoReader
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, Sound, frames_of, pictures_in, planes_of, speech_like, with_sound, write_video, write_wav
+from tests.clips import SPEECH_RATE_HZ, Sound, frames_of, pictures_in, planes_of, with_sound, write_speech, write_video, write_wav
 
 
 @pytest.fixture(scope="module")
 def short_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wav(tmp_path_factory.mktemp("short") / "speech.wav", speech_like(0.6), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("short") / "speech.wav", 0.6)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.underway import UnderWay
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
+from tests.clips import frames_of, write_speech, write_video
 
 SIDE_PX = 192
 FACELESS, WITH_FACE = 20, 100
@@ -54,7 +54,7 @@ def film(faceless: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wav(tmp_path_factory.mktemp("words") / "words.wav", speech_like(6.0, silent_s=(4.0, 4.5)), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("words") / "words.wav", 6.0, silent_s=(4.0, 4.5))
 
 
 @pytest.fixture

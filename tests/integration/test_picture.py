@@ -19,7 +19,7 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_video, write_wav
+from tests.clips import frames_of, write_speech, write_video
 from tests.networks import save_dull_wav2lip, save_xseg
 
 HOME = Settings().triton_home
@@ -45,7 +45,7 @@ def pictures(path: Path) -> NDArray[np.float32]:
 
 
 def rendered(client: TritonClient, video: Path, out: Path, **options: bool) -> NDArray[np.float32]:
-    speech = write_wav(out.with_suffix(".wav"), speech_like(FRAMES / 25), SPEECH_RATE_HZ)
+    speech = write_speech(out.with_suffix(".wav"), FRAMES / 25)
     report = render(plan_render(video, speech, out, RenderOptions(lossless=True, preset="ultrafast", **options)), client)
     assert ("face_occluder" in report.models) == options.get("face_occluder", True)
     return pictures(out)

@@ -22,7 +22,7 @@ from orchestrator.pipeline.progress import Progress
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.timeline import SyncMode
-from tests.clips import SPEECH_RATE_HZ, decoded, frames_of, pictures_in, speech_like, write_video, write_wav
+from tests.clips import SPEECH_RATE_HZ, decoded, frames_of, pictures_in, speech_like, write_speech, write_video, write_wav
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 
@@ -192,7 +192,7 @@ def test_progress_names_the_stages_and_ends_complete(clip: Path, speech: Path, c
 
 
 def test_speech_shorter_than_a_frame_gives_one_frame(clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    write_wav(tmp_path / "blip.wav", speech_like(0.01), SPEECH_RATE_HZ)
+    write_speech(tmp_path / "blip.wav", 0.01)
     report = render(plan_render(clip, tmp_path / "blip.wav", tmp_path / "out.mp4"), client)
     assert report.frame_count == len(pictures_in(tmp_path / "out.mp4")) == 1
 

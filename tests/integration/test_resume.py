@@ -20,7 +20,7 @@ from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
 from orchestrator.settings import Settings
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import write_speech
 
 FAST = RenderOptions(preset="veryfast", crf=30)
 
@@ -28,7 +28,7 @@ FAST = RenderOptions(preset="veryfast", crf=30)
 @pytest.fixture(scope="module")
 def long_speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven seconds, silent in the middle: five segments, and the clip forwards and backwards seven times."""
-    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(7.0, silent_s=(3.0, 4.5)), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", 7.0, silent_s=(3.0, 4.5))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_analysis_of_a_part_is_not_taken_for_the_whole(speech: Path, client: Tri
     clip = tmp_path / "clip.mp4"
     make_clip(clip, duration_s=2)
     tracks = TrackCache(tmp_path / "tracks", 1 << 20)
-    short = write_wav(tmp_path / "short.wav", speech_like(0.4), SPEECH_RATE_HZ)
+    short = write_speech(tmp_path / "short.wav", 0.4)
     counts = []
     for audio in (short, short, speech, short):
         report = render(plan_render(clip, audio, tmp_path / "out.mp4", FAST), client, tracks=tracks)
@@ -91,7 +91,7 @@ def test_analysis_of_a_part_is_not_taken_for_the_whole(speech: Path, client: Tri
 
 @pytest.mark.parametrize("stage", ["analyse", "render", "finish"])
 def test_stop_ends_a_render_at_once_in_every_stage(stage: str, clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    speech = write_wav(tmp_path / "long.wav", speech_like(20.0 if stage == "render" else 2.0), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "long.wav", 20.0 if stage == "render" else 2.0)
     watch, stopped_s = Watch(), 0.0
 
     def stop(progress: Progress) -> None:

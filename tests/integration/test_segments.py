@@ -16,14 +16,14 @@ from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
-from tests.clips import SPEECH_RATE_HZ, Sound, decoded, frames_of, pictures_in, speech_like, with_sound, write_video, write_wav
+from tests.clips import Sound, decoded, frames_of, pictures_in, with_sound, write_speech, write_video
 
 RATE_HZ = 48_000
 
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(3.0), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", 3.0)
 
 
 @pytest.fixture(scope="module")

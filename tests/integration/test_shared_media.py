@@ -19,7 +19,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, frames_of, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, frames_of, write_speech, write_wav
 from tests.integration.test_voice_activity import music
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -81,7 +81,7 @@ def jitter(moves: NDArray[np.float32]) -> float:
 
 
 def test_what_is_not_a_presenters_mouth_is_the_sources_to_the_bit(client: TritonClient, tmp_path: Path) -> None:
-    source, audio = SHARED / "media" / "presenter_man_idle.mp4", write_wav(tmp_path / "speech.wav", speech_like(0.48), SPEECH_RATE_HZ)
+    source, audio = SHARED / "media" / "presenter_man_idle.mp4", write_speech(tmp_path / "speech.wav", 0.48)
     render(plan_render(source, audio, tmp_path / "out.mkv", RenderOptions(codec="ffv1")), client)
     changed = np.zeros((1080 * 3 // 2, 720), np.bool_)
     frames = list(zip(frames_of(tmp_path / "out.mkv"), frames_of(source), strict=False))

@@ -15,7 +15,7 @@ from orchestrator.pipeline.render import render
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.pipeline.tracks import TrackCache
-from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, write_speech, write_wav
 
 SIDE = 256
 
@@ -23,7 +23,7 @@ SIDE = 256
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One second of speech."""
-    return write_wav(tmp_path_factory.mktemp("speech") / "one.wav", speech_like(1.0), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("speech") / "one.wav", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_speaker_who_is_not_there_is_told(
 
 def test_two_speakers_each_speak_their_own_track_and_are_heard_together(pair: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path) -> None:
     """The left one speaks first, the right one then, and longer than the left one's track. Who does not speak has his mouth closed."""
-    first = write_wav(tmp_path / "first.wav", speech_like(0.8, silent_s=(0.4, 0.8)), SPEECH_RATE_HZ)
-    then = write_wav(tmp_path / "then.wav", speech_like(1.0, silent_s=(0.0, 0.6)), SPEECH_RATE_HZ)
+    first = write_speech(tmp_path / "first.wav", 0.8, silent_s=(0.4, 0.8))
+    then = write_speech(tmp_path / "then.wav", 1.0, silent_s=(0.0, 0.6))
     silence = write_wav(tmp_path / "silence.wav", np.zeros(SPEECH_RATE_HZ, np.float32), SPEECH_RATE_HZ)
     options = RenderOptions(lossless=True, preset="ultrafast", speaker="128,110")
     for left_audio, right_audio, name in ((silence, silence, "quiet.mp4"), (first, then, "out.mp4")):

@@ -13,7 +13,7 @@ from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
 from orchestrator.pipeline.timeline import SyncMode
-from tests.clips import SPEECH_RATE_HZ, pictures_in, speech_like, write_wav
+from tests.clips import SPEECH_RATE_HZ, pictures_in, write_speech
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 SHORT, LONG = Fraction(3, 5), Fraction(12, 5)
@@ -58,7 +58,7 @@ def shown(source: NDArray[np.uint8], output: NDArray[np.uint8]) -> list[int]:
 def test_each_mode_shows_its_frames_and_lasts_as_long_as_it_says(
     mode: SyncMode, speech_s: Fraction, expected: list[int], clip: Path, source: NDArray[np.uint8], client: TritonClient, tmp_path: Path
 ) -> None:
-    speech = write_wav(tmp_path / "speech.wav", speech_like(float(speech_s)), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", float(speech_s))
     out = tmp_path / "out.mp4"
     report = render(plan_render(clip, speech, out, LOSSLESS.model_copy(update={"sync_mode": mode})), client)
     output = pictures_in(out)
@@ -71,7 +71,7 @@ def test_each_mode_shows_its_frames_and_lasts_as_long_as_it_says(
 def test_what_lies_behind_the_speech_is_the_source_s_own_and_silent(
     clip: Path, source: NDArray[np.uint8], client: TritonClient, tmp_path: Path
 ) -> None:
-    speech = write_wav(tmp_path / "speech.wav", speech_like(float(SHORT)), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", float(SHORT))
     out = tmp_path / "out.mp4"
     report = render(plan_render(clip, speech, out, LOSSLESS.model_copy(update={"sync_mode": "silence"})), client)
     assert np.array_equal(pictures_in(out)[15:], source[15:])

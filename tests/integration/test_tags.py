@@ -13,7 +13,7 @@ from orchestrator.media.tags import MAX_CHARACTERS, language_of
 from orchestrator.pipeline.options import RenderOptions
 from orchestrator.pipeline.plan import plan_render
 from orchestrator.pipeline.render import render
-from tests.clips import SPEECH_RATE_HZ, speech_like, write_wav
+from tests.clips import write_speech
 
 WORK = {
     "title": "Rede – 演说",
@@ -52,7 +52,7 @@ def tagged(path: Path, clip: Path, about: Mapping[str, str] = WORK | PRIVATE, la
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second and a half of Spanish in Matroska."""
     folder = tmp_path_factory.mktemp("speech")
-    bare = write_wav(folder / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
+    bare = write_speech(folder / "speech.wav", 1.5)
     with av.open(str(bare)) as source, av.open(str(folder / "speech.mka"), "w") as target:
         stream = target.add_stream_from_template(source.streams.audio[0])
         stream.metadata["language"] = "spa"
@@ -103,7 +103,7 @@ def test_chapters_begin_where_their_pictures_do(
 
 
 def test_chapters_behind_the_end_of_the_result_are_left_out(clip: Path, client: TritonClient, tmp_path: Path) -> None:
-    speech = write_wav(tmp_path / "speech.wav", speech_like(0.6), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", 0.6)
     render(plan_render(tagged(tmp_path / "a.mp4", clip), speech, tmp_path / "b.mp4", RenderOptions(preset="ultrafast")), client)
     with av.open(str(tmp_path / "b.mp4")) as container:
         spans = [(one["start"], one["end"]) for one in container.chapters()]

@@ -18,7 +18,7 @@ from orchestrator.pipeline.render import render
 from orchestrator.pipeline.segments import finished_segments
 from orchestrator.pipeline.tracks import TrackCache
 from orchestrator.pipeline.watch import Watch
-from tests.clips import SPEECH_RATE_HZ, decoded, speech_like, write_wav
+from tests.clips import decoded, write_speech
 
 LOSSLESS = RenderOptions(lossless=True, preset="ultrafast")
 LENGTHS_MS = [20, 20, 80, 40, 40, 40, 10, 30, 120, 40, 40, 40] * 2
@@ -58,7 +58,7 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> TrackCache:
 
 @pytest.fixture(scope="module")
 def speech3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", speech_like(3.0), SPEECH_RATE_HZ)
+    return write_speech(tmp_path_factory.mktemp("speech") / "speech.wav", 3.0)
 
 
 def on_screen(ms: float) -> int:
@@ -134,7 +134,7 @@ def test_seam_of_a_kept_variable_frame_rate_is_faded_at_the_sources_own_times(
     phone: Path, client: TritonClient, tracks: TrackCache, tmp_path: Path
 ) -> None:
     options = LOSSLESS.model_copy(update={"sync_mode": "loop", "loop_crossfade": 0.2, "frame_rate": "keep"})
-    speech = write_wav(tmp_path / "speech.wav", speech_like(1.5), SPEECH_RATE_HZ)
+    speech = write_speech(tmp_path / "speech.wav", 1.5)
     report = render(plan_render(phone, speech, tmp_path / "out.mp4", options), client, tracks=tracks)
     output, starts = frames_of(tmp_path / "out.mp4")
     source, _ = frames_of(phone)

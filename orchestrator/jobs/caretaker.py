@@ -111,9 +111,11 @@ class Caretaker:
         for job_id in self._ledger.finished_before(now - self._retention_s, has_result=True):
             self._storage.remove_job(job_id)  # first: whoever dies in between does it again
             self._ledger.change(job_id, {"has_result": False})
+            log.info("result removed: its time is over", extra={"job": job_id})
         forgotten = now - max(self._history_s, self._retention_s)
         for job_id in self._ledger.finished_before(forgotten):
             self._ledger.remove(job_id)
+            log.info("job forgotten: its time is over", extra={"job": job_id})
         self._hooks.clean_up()
         kept = self._hooks.kept()
         for path in self._storage.inputs():

@@ -401,7 +401,10 @@ def test_results_and_inputs_go_when_their_time_is_over_and_the_job_stays_known(
         assert not video.exists() and asset.exists() and not service.storage.job_folder(job.id).exists()
 
 
-def test_job_that_is_forgotten_leaves_nothing_behind(spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path) -> None:
+def test_job_that_is_forgotten_leaves_nothing_behind(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lipsync.jobs")
     with working(options(tmp_path / "data", retention_s=0.1, history_s=0.1), client) as service:
         ended = service.submit(spec(0.2))
         wait_for(service, ended.id, is_over)
@@ -417,6 +420,12 @@ def test_job_that_is_forgotten_leaves_nothing_behind(spec: Callable[..., JobSpec
         with pytest.raises(UnknownJob):
             service.get(ended.id)
         assert not service._engine.known([workflow_id(job.id, RENDERS, 1) for job in (ended, deleted)])
+        told = [(record.__dict__.get("job"), record.getMessage()) for record in caplog.records]
+        assert told[-3:] == [
+            (deleted.id, "job deleted"),
+            (ended.id, "result removed: its time is over"),
+            (ended.id, "job forgotten: its time is over"),
+        ], "the log says where they are"
         assert not service.storage.job_folder(ended.id).exists() and uploading.exists() and not cut_short.exists()
 
 

@@ -229,6 +229,7 @@ def _build(root: Path, python: Path, lock: int, runtime: tuple[str, ...]) -> dic
         wheel / "python_backend_stubs" / facts["version"] / "triton_python_backend_stub",
     ):
         _copy_into_place(source, home.backends / "python" / source.name)
+    _embed_own_python(home, facts)
     _prove(home, facts["version"])
     return {
         "packages": _stamp_text(runtime),
@@ -255,7 +256,8 @@ def _ask_python(python: Path) -> dict[str, str]:
     """Ask an interpreter for its version, its site-packages and where its shared library should be."""
     question = (
         "import json, sys, sysconfig; get = sysconfig.get_config_var; print(json.dumps({"
-        "'version': '%d.%d' % sys.version_info[:2], 'site_packages': sysconfig.get_path('purelib'), 'prefix': sys.base_prefix,"
+        "'version': '%d.%d' % sys.version_info[:2], 'micro': str(sys.version_info[2]), 'site_packages': sysconfig.get_path('purelib'),"
+        "'prefix': sys.base_prefix,"
         "'libdir': get('LIBDIR') or ''}))"
     )
     answer: dict[str, str] = json.loads(_run((str(python), "-I", "-c", question), f"{python} did not answer"))
@@ -268,6 +270,33 @@ def _library_folder(facts: dict[str, str]) -> Path:
     return next((folder for folder in folders if any(folder.glob(f"libpython{facts['version']}.so*"))), folders[0])
 
 
+def _embed_own_python(home: TritonHome, facts: dict[str, str]) -> None:
+    """Have the stub embed the library of the venv's own Python where the wheel brings another one, as it does for 3.13.
+
+    Extension modules of a later release of Python call what that library does not have.
+    """
+    for brought in (home.site_packages / "nvidia_pytriton.libs").glob(f"libpython3-*{facts['version'].removeprefix('3')}.so*"):
+        own = home.library_folder / f"libpython{facts['version']}.so.1.0"
+        if own.exists():
+            brought.unlink()
+            brought.symlink_to(own)
+        elif int(facts["micro"]) > _micro_of(brought):
+            raise _missing_library(facts["version"])
+
+
+def _micro_of(library: Path) -> int:
+    """Read which release a shared library of Python is of: the third number."""
+    ask = "import ctypes, sys; ask = ctypes.CDLL(sys.argv[1]).Py_GetVersion; ask.restype = ctypes.c_char_p; print(ask().decode())"
+    return int(re.findall(r"\d+", _run((sys.executable, "-I", "-c", ask, str(library)), f"{library} cannot be loaded"))[2])
+
+
+def _missing_library(python_version: str) -> InstallError:
+    return InstallError(
+        f"Triton's stub needs the shared library of Python {python_version}: install libpython{python_version} (Debian, Ubuntu), "
+        "or use a Python built with --enable-shared."
+    )
+
+
 def _prove(home: TritonHome, python_version: str) -> None:
     """Run each program once: a library that is missing shows here, not as a Triton that never becomes ready."""
     env = home.environment()
@@ -275,10 +304,7 @@ def _prove(home: TritonHome, python_version: str) -> None:
     for program in (home.tritonserver, home.stub):
         tried = subprocess.run((program, "--help"), env=env, capture_output=True, text=True, check=False)
         if "libpython" in tried.stderr:
-            raise InstallError(
-                f"Triton's stub needs the shared library of Python {python_version}: install libpython{python_version} (Debian, Ubuntu), "
-                "or use a Python built with --enable-shared."
-            )
+            raise _missing_library(python_version)
         if tried.returncode != 1:  # both end so after a complaint or a usage text; the loader's failure is 127, a crash negative
             raise InstallError(f"{program.name} does not start: {_last_line(tried.stderr)}")
 

@@ -215,3 +215,27 @@ def test_gpu_packages_and_their_cuda_libraries_resolve(runtime: RuntimeSet) -> N
     assert "onnxruntime-gpu" in names and "onnxruntime" not in names
     for library in ("cublas", "cudnn", "cufft", "curand", "cuda-runtime"):
         assert any(name.startswith(f"nvidia-{library}") for name in names), library
+
+
+@pytest.mark.parametrize(("own", "micro", "expected"), [(True, "99", "own"), (False, "0", "brought"), (False, "99", None)])
+def test_stub_embeds_the_python_library_of_its_own_release_not_an_older_one_of_the_wheel(
+    home_like: Path, tmp_path: Path, own: bool, micro: str, expected: str | None
+) -> None:
+    """The wheel brings a library of Python 3.13.0, with which the extension modules of Debian's 3.13.5 cannot be loaded."""
+    [brought] = install(DEFAULT_HOME).site_packages.glob("nvidia_pytriton.libs/libpython3-*.13.so*")
+    record = json.loads(stamp_file(home_like).read_text()) | {"library_folder": str(tmp_path)}
+    stamp_file(home_like).write_text(json.dumps(record))
+    home = open_home(home_like)
+    assert home is not None
+    library = home.site_packages / "nvidia_pytriton.libs" / brought.name
+    library.parent.mkdir()
+    shutil.copy(brought, library)
+    if own:
+        (tmp_path / "libpython3.13.so.1.0").write_text("the library of the own Python")
+    facts = {"version": "3.13", "micro": micro}
+    if expected is None:
+        with pytest.raises(InstallError, match=r"needs the shared library of Python 3\.13: install libpython3\.13"):
+            installer._embed_own_python(home, facts)
+    else:
+        installer._embed_own_python(home, facts)
+        assert (library.resolve() == tmp_path / "libpython3.13.so.1.0") == (expected == "own")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from tests.clips import write_speech
-from tests.programs import wait_until
+from tests.programs import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "a-key-of-the-tests-only"
@@ -56,9 +55,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     made = Stack(f"http://{address}", {**os.environ, "LIPSYNC_LISTEN": address, "LIPSYNC_API_KEYS": f"test:{API_KEY}"})
     made.compose("down", "--volumes")  # what a run that was killed has left
     try:

@@ -24,6 +24,9 @@ access_log = logging.getLogger("lipsync.access")
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/v2/errors", *DOCS_PATHS})
 """What anybody may see: it shows no job, and starts none."""
 
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What health checks and Prometheus ask for every few seconds: logged where the answer is not 200."""
+
 READ_STALL_S = 120.0
 """A client that takes no data of an answer for this long is dropped, s."""
 
@@ -89,7 +92,8 @@ class Guard:
                 pass  # the server closes the connection of an answer that is not complete
         finally:
             route, code, job = getattr(scope.get("route"), "path", "-"), state.get("code"), state.get("job")
-            access_log.info(
+            access_log.log(
+                logging.DEBUG if scope["path"] in PROBES and exchange.status == 200 else logging.INFO,
                 "%s %s %s %.0f ms",
                 scope["method"],
                 route,

@@ -198,6 +198,13 @@ def test_access_log_has_no_user_data(caplog: pytest.LogCaptureFixture) -> None:
     assert record.__dict__["owner"] == "anna" and "GET" in record.getMessage()
 
 
+@pytest.mark.parametrize(("status", "logged"), [(200, 0), (503, 1)])
+def test_access_log_has_a_health_check_only_where_all_is_not_well(caplog: pytest.LogCaptureFixture, status: int, logged: int) -> None:
+    caplog.set_level(logging.INFO, "lipsync.access")
+    ask(guard(app=PlainTextResponse("{}", status)), path="/readyz")
+    assert len(caplog.records) == logged
+
+
 def test_access_log_says_why_a_request_was_refused(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "lipsync.access")
     ask(guard(f"anna:{KEY}"))

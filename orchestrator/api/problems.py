@@ -97,6 +97,7 @@ class V2Error(BaseModel):
     code: str = Field(description="Stable word for the cause; see Errors in the README.")
     errorCode: str = Field(description="sync.so's word for it, where it has one.")  # noqa: N815
     error_code: str = Field(description="The same, as sync.so's SDKs call it.")
+    retryAfterSeconds: int | None = Field(None, description="After how long to try again, s, where that helps; also in Retry-After.")  # noqa: N815
 
 
 def error_kinds(kind: type[errors.RenderError] = errors.RenderError) -> Iterator[type[errors.RenderError]]:
@@ -125,12 +126,13 @@ def problem(scope: Scope, status: int, code: str, detail: str, retryable: bool =
     """Return the response for an error, in the shape of the interface that the request's path belongs to; its code is noted for the log."""
     path = scope["path"]
     scope.setdefault("state", {})["code"] = code
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if is_retryable(status, retryable) else None
+    retry_after_s = RETRY_AFTER_S if is_retryable(status, retryable) else None
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
     if path == "/v2" or path.startswith("/v2/"):
         status = v2_status(status)
         theirs = sync_code(code)
-        body = V2Error(message=detail, statusCode=status, code=code, errorCode=theirs, error_code=theirs)
-        return JSONResponse(body.model_dump(), status, headers)
+        body = V2Error(message=detail, statusCode=status, code=code, errorCode=theirs, error_code=theirs, retryAfterSeconds=retry_after_s)
+        return JSONResponse(body.model_dump(exclude_none=True), status, headers)
     if path.startswith("/easy/"):
         return JSONResponse({"code": 10002 if status < 500 else 9999, "data": {}, "msg": detail, "success": False}, status, headers)
     details = ProblemDetails(title=code.replace("_", " "), status=status, code=code, detail=detail)

@@ -1,6 +1,10 @@
 """sync.so's words for errors."""
 
-from orchestrator.api.problems import REFUSALS
+import json
+
+import pytest
+
+from orchestrator.api.problems import REFUSALS, problem
 from orchestrator.api.v2_codes import MEANINGS, SYNC_CODES
 from orchestrator.api.v2_errors import catalogue
 
@@ -46,3 +50,10 @@ def test_each_word_is_in_the_list_of_errors_once() -> None:
     assert not told["generation_input_validation_failed"].retryable
     assert told["concurrency_limit_reached"].retryable and told["concurrency_limit_reached"].statusCode == 429
     assert told["generation_infra_service_unavailable"].retryable
+
+
+@pytest.mark.parametrize(("status", "code", "helps"), [(429, "queue_full", True), (404, "unknown_job", False)])
+def test_an_error_says_in_its_body_too_after_how_long_to_try_again_where_that_helps(status: int, code: str, helps: bool) -> None:
+    answer = problem({"type": "http", "path": "/v2/generate"}, status, code, "A sentence.")
+    told = json.loads(bytes(answer.body)).get("retryAfterSeconds")
+    assert (str(told) if helps else told) == answer.headers.get("retry-after")

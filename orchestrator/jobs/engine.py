@@ -92,7 +92,7 @@ class Engine:
             StorageError: the database cannot be used.
         """
         self._instance = DBOS(config=self._config)
-        _log_as_the_service_does()
+        log_as_the_service_does()
         work = self._work
 
         @DBOS.workflow(name="render", max_recovery_attempts=None)
@@ -192,12 +192,19 @@ def engine_url(url: str | None, file: Path) -> str:
     return url.replace("postgres://", "postgresql://", 1) if url else sqlite_url(file)
 
 
-def _log_as_the_service_does() -> None:
+def log_as_the_service_does() -> None:
     """Let DBOS's log go the way of all logs, in place of a handler of its own."""
     logger = logging.getLogger("dbos")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     logger.propagate = True
+    logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a line of DBOS's goes into the log. That a workflow was cancelled in the moment it began is an error to DBOS alone."""
+    message = record.getMessage()
+    return not (message.startswith("Error executing workflow ") and message.endswith(" was cancelled"))
 
 
 def teach_subsec(connection: Any, _: object) -> None:

@@ -549,7 +549,7 @@ def test_stalled_triton_is_noticed_and_the_job_goes_on_when_it_answers_again(
     wanted = spec(15.0)
     reference = expected(wanted, client, tmp_path / "expected.mp4")
     triton = embedded.SupervisedTriton(Settings(device="cpu"))
-    with closing(triton), working(options(tmp_path / "data", stall_s=1.0), triton.client) as service:
+    with closing(triton), working(options(tmp_path / "data", stall_s=3.0), triton.client) as service:
         job = service.submit(wanted)
         wait_for(service, job.id, lambda view: view.segments_done >= 1)
         for process in psutil.Process().children(recursive=True):

@@ -39,7 +39,7 @@ MAX_POOL_BYTES = 256 << 20
 """Memory of a pool. Requests beyond it travel in gRPC messages. Twelve requests of a full batch of 512 px crops fit."""
 
 QUARANTINE_S = 180.0
-"""How long a region stays unused after its request was given up, s: Triton may still be at it. Longer than its queue and a request's deadline."""
+"""How long a region stays after its request was given up, s: Triton may still be at it. Longer than its queue and a request's deadline."""
 
 _PAGE_BYTES = mmap.PAGESIZE
 
@@ -112,9 +112,7 @@ class SharedMemoryPool:
     def take(self, size_bytes: int) -> Region | None:
         """Return a region that is nobody's, None if there is no memory for one; to be given to `give_back` or `give_up`."""
         with self._lock:
-            now = time.monotonic()
-            while self._given_up and now - self._given_up[0][0] > QUARANTINE_S:
-                self._free.append(self._given_up.pop(0)[1])
+            self._drop_given_up()
             fitting = [region for region in self._free if size_bytes <= region.size_bytes]
             if fitting:
                 region = min(fitting, key=lambda region: region.size_bytes)
@@ -165,6 +163,16 @@ class SharedMemoryPool:
             if name.startswith(FAMILY) and prefix != self._prefix and guard.remove_if_unused(prefix):
                 self._unregister(name)
         guard.sweep(FAMILY)
+
+    def _drop_given_up(self) -> None:
+        """Let go of the regions that Triton is done with by now. Others took their place long ago: used again, they would only make the pool grow."""
+        now = time.monotonic()
+        try:
+            while self._given_up and now - self._given_up[0][0] > QUARANTINE_S:
+                self._drop(self._given_up[0][1])
+                self._given_up.pop(0)
+        except InferenceServerException:  # Triton is away; whoever comes next is not to wait for it, too
+            self._given_up = [(now, region) for _, region in self._given_up]
 
     def _drop(self, region: Region) -> None:
         self._unregister(region.name)

@@ -103,7 +103,9 @@ def test_requests_beyond_the_memory_travel_by_grpc(shared: TritonClient, monkeyp
     assert answers(shared, "lip_sync", 2).shape[0] == 2
 
 
-def test_memory_of_a_request_without_an_answer_is_not_used_again_at_once(triton: LocalTriton, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_request_without_an_answer_is_not_used_again_and_goes_when_triton_is_done_with_it(
+    triton: LocalTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with triton_grpc.InferenceServerClient(triton.grpc_address) as connection:
         pool = SharedMemoryPool(connection)
         region = pool.take(100_000)
@@ -111,9 +113,12 @@ def test_memory_of_a_request_without_an_answer_is_not_used_again_at_once(triton:
         pool.give_up(region)
         other = pool.take(100_000)
         assert other is not None and other is not region
+        assert {region.name, other.name} <= registered(triton.grpc_address)
         monkeypatch.setattr(shared_memory, "QUARANTINE_S", 0.0)
         time.sleep(0.001)
-        assert pool.take(100_000) is region
+        pool.give_back(other)
+        assert pool.take(100_000) is other
+        assert {region.name, other.name} & registered(triton.grpc_address) == {other.name}
         pool.close()
 
 

@@ -199,7 +199,9 @@ def _polyline(points: Value, x: Value) -> Value:
     width = graph.op("Max", (ends - starts).slice(2, 0, 1), 0.05)
     slope = (ends - starts).slice(2, 1, 2) / width
     passed = graph.op("Max", graph.op("Min", x - starts.slice(2, 0, 1), width), 0.0)
-    return points.slice(1, 0, 1).slice(2, 1, 2) + (passed * slope).sum([1])
+    # A product, for ONNX Runtime adds up in another order where the batch has one item: an item's sum would depend on what else is in its batch.
+    risen: Value = np.ones((1, len(_UPPER) - 1)) @ (passed * slope)
+    return points.slice(1, 0, 1).slice(2, 1, 2) + risen
 
 
 def _gaussian(columns: Array) -> Array:

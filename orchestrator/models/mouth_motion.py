@@ -72,8 +72,10 @@ def mouth_motion(audio: Value) -> MouthMotion:
     vowels = _decibels(_band(*_VOWEL_BAND_HZ)[None, :] @ power) - graph.op("Max", _decibels(whole), least)
     apart = vowels.ramp(*_VOWEL_SHARE_DB)
     opening = (loudness * apart) @ _hann(columns - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
-    slow = _hann(columns - _FRAME_COLUMN, 8.0)[:, None]
-    low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
+    # The same in all 16 columns: ONNX Runtime takes logarithms eight at a time, and what is left over by a rounding of its own, so that a lone
+    # value an item would depend on how many items are in its batch.
+    slow = np.repeat(_hann(columns - _FRAME_COLUMN, 8.0)[:, None], 16, 1)
+    low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow).slice(2, 0, 1) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
     centre, swing = _BAND_TILT_DB
     spread = graph.op("Tanh", (high - low - centre) * (1.0 / swing)) * opening.smoothstep(0.0, 0.5)
     return MouthMotion(graph.label(opening, "mouth_opening"), graph.label(spread, "mouth_spread"))

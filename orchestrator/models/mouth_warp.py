@@ -42,7 +42,10 @@ _UPPER_LIP_SHARE = 0.14
 """Part of the opening that lifts the upper lip; the jaw does the rest."""
 
 _JAW_SHARE = 0.85
-"""How far chin and jaw move, relative to the lower lip."""
+"""How far chin and jaw sink, relative to the lower lip."""
+
+_JAW_RISE_SHARE = 0.5
+"""How far they rise where an open mouth closes: what lies below comes up with them, and a collar that does is seen sooner than a longer chin."""
 
 _CORNER_DROP = 0.16
 """How far the corners sink, relative to the opening."""
@@ -175,6 +178,7 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
     away = u.graph.op("Abs", (x - lines.centre_x) / lines.half_width)
     lateral = away.smoothstep(2.0, 1.0) * to_border
     jaw = away.smoothstep(2.2, 0.7) * _smooth(to_border)
+    jaw_opened = u.graph.op("Relu", opened) * _JAW_SHARE - u.graph.op("Relu", -opened) * _JAW_RISE_SHARE
     return _Shape(
         u=u.reshape(0, 1, 1, -1),
         source_upper=source_upper.reshape(0, 1, 1, -1),
@@ -183,7 +187,7 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
         upper=upper.reshape(0, 1, 1, -1),
         gap=gap.reshape(0, 1, 1, -1),
         lateral=lateral.reshape(0, 1, 1, -1),
-        jaw_drop=(jaw * opened * _JAW_SHARE).reshape(0, 1, 1, -1),
+        jaw_drop=(jaw * jaw_opened).reshape(0, 1, 1, -1),
         shift_x=shift_x.reshape(0, 1, 1, -1),
         centre_y=lines.centre_y.reshape(0, 1, 1, 1),
         source_peak=source_peak.reshape(0, 1, 1, 1),

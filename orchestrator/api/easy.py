@@ -260,12 +260,12 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         if before.spec.request != asked:
             raise Refused("code正被其他任务使用。 Another task under this code is under way; use a new one, or wait for its end.")
         return
-    is_done = before is not None and before.state == "completed" and before.has_result and before.spec.request == asked
+    done = before if before is not None and before.state == "completed" and before.has_result and before.spec.request == asked else None
     check_shared_folder(context.easy_data)
     try:
         named = _named(video_url, "video_url", context), _named(audio_url, "audio_url", context)
     except Refused:
-        if is_done:
+        if done is not None:
             return  # asked once more, after the client has removed what it had made for the task
         raise
     check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
@@ -283,7 +283,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
             request=asked,
             expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
         )
-        if is_done and before is not None and (spec.video, spec.audio) == (before.spec.video, before.spec.audio):
+        if done is not None and (spec.video, spec.audio) == (done.spec.video, done.spec.audio):
             return  # inputs lie by their content, so these files are what they were
         # As with HeyGem, a code is free again once its task has ended: clients use a name of the avatar's for all its videos.
         key = f"easy:{code}" if before is None else f"easy:{code}:{before.id}"

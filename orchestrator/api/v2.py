@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader
 from orchestrator.api.answers import event_stream, json_line, playlist, video_file, wait_for_end
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
-from orchestrator.api.uploads import idempotency_key, media_type, parse_body, parse_json, read_json
+from orchestrator.api.uploads import form_body, idempotency_key, media_type, parse_body, parse_json, read_json
 from orchestrator.api.v2_jobs import build_spec, generation
 from orchestrator.api.v2_schema import GenerateRequest, Generation
 from orchestrator.errors import NotReady
@@ -38,32 +38,27 @@ FORM_LISTS = ("input", "segments")
 FORM_OPTIONS = ("sync_mode", "temperature", "active_speaker", "active_speaker_detection")
 """Options that sync.so's ComfyUI node has as fields of their own, beside `options`."""
 
-_FORM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["model"],
-    "properties": {
-        "model": {"type": "string", "minLength": 1, "maxLength": 128},
-        "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
-        "image": {"type": "string", "format": "binary", "description": "In place of a video, a still image."},
-        "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
-        "speakerImage": {"type": "string", "format": "binary", "description": "A picture of who speaks."},
-        "input": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "JSON as in the JSON request, for what is not uploaded: a list, or one input in each part of this name.",
-        },
-        "segments": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "JSON as in the JSON request, as for input; the audio uploaded here has the refId audio.",
-        },
-        "options": {"type": "string", "description": "JSON as in the JSON request."},
-        **{name: {"type": "string", "description": "The option of this name."} for name in FORM_OPTIONS},
-        "webhookUrl": {"type": "string"},
-        "outputFileName": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
-        "externalId": {"type": "string", "minLength": 1, "maxLength": 255},
+_FORM: dict[str, Any] = {
+    "model": {"type": "string", "minLength": 1, "maxLength": 128},
+    "video": {"type": "string", "format": "binary", "description": "A video of a person, or a still image."},
+    "image": {"type": "string", "format": "binary", "description": "In place of a video, a still image."},
+    "audio": {"type": "string", "format": "binary", "description": "Speech: a sound file, or a video with sound."},
+    "speakerImage": {"type": "string", "format": "binary", "description": "A picture of who speaks."},
+    "input": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "JSON as in the JSON request, for what is not uploaded: a list, or one input in each part of this name.",
     },
+    "segments": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "JSON as in the JSON request, as for input; the audio uploaded here has the refId audio.",
+    },
+    "options": {"type": "string", "description": "JSON as in the JSON request."},
+    **{name: {"type": "string", "description": "The option of this name."} for name in FORM_OPTIONS},
+    "webhookUrl": {"type": "string"},
+    "outputFileName": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
+    "externalId": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 _VIDEO_TYPES = [container.media_type for container in CONTAINERS.values()]
@@ -91,13 +86,7 @@ def v2_router(context: Context) -> APIRouter:
                     "description": "The same key with the same request returns the same job.",
                 }
             ],
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}},
-                    "multipart/form-data": {"schema": _FORM_SCHEMA},
-                },
-            },
+            **form_body(("model",), _FORM, GenerateRequest),
         },
     )
     async def generate(request: Request) -> Generation:

@@ -17,17 +17,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated, refuse_unsupported
 from orchestrator.api.uploads import StoredFile, form_body, json_body, media_type, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import (
-    MAX_ASSET_NAME,
-    AssetPage,
-    AssetRequest,
-    AssetSort,
-    AssetUpdate,
-    AssetView,
-    Unpacked,
-    listed,
-    split,
-)
+from orchestrator.api.v2_schema import MAX_ASSET_NAME, AssetPage, AssetRequest, AssetSort, AssetUpdate, AssetView, Unpacked, listed, split
 from orchestrator.errors import MissingStream
 from orchestrator.jobs.records import Asset, InputType, new_id
 from orchestrator.media.limits import MediaKind, check_limits, summarise

@@ -18,6 +18,7 @@ from tests.debian import install
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = "lipsync-stand-in-debian"
 PACKAGES = "ca-certificates,libbz2-1.0,libexpat1,libffi8,liblzma5,libncursesw6,libreadline8,libsqlite3-0,libssl3,libuuid1,netbase,tzdata,zlib1g"
+ENVIRONMENT = ("LD_LIBRARY_PATH", "PYTHONNOUSERSITE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # Where no registry is reached, the package index often is by a proxy with a certificate of its own, which the host knows.
@@ -35,7 +36,7 @@ COPY --from=python . {{python}}
 COPY --from=home . {{home}}
 COPY --chmod=755 <<EOF /usr/local/bin/tritonserver
 #!/bin/sh
-export PATH={{path}}:$PATH LD_LIBRARY_PATH={{libraries}} OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+export PATH={{path}}:$PATH {{environment}}
 exec {{tritonserver}} --backend-directory={{backends}} "\\$@"
 EOF
 RUN ln -s {{python}}/bin/python3 /usr/local/bin/python3 && chmod a+rx /root && useradd --uid 1000 triton-server
@@ -66,14 +67,14 @@ def main(python: Path) -> None:
         raise SystemExit(f"The Python in {own_python} is the system's; set up with one that has a folder of its own: make PYTHON=/path/to/python3.11")
     [python_tag] = set(re.findall(r"^FROM (python:\S+)", (ROOT / "deploy/docker/Dockerfile").read_text(), re.MULTILINE))
     triton_tag = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-triton"]["image"]
-    libraries = [home.site_packages / "nvidia_pytriton.libs", home.library_folder]
+    environment = home.environment()
     make_debian()
     make(python_tag, PYTHON_IMAGE, python=python, certificates=CERTIFICATES.parent)
     triton_image = TRITON_IMAGE.format(
         python=own_python,
         home=home.root,
         path=home.python.parent,
-        libraries=":".join(map(str, libraries)),
+        environment=" ".join(f"{name}={environment[name]}" for name in ENVIRONMENT),
         tritonserver=home.tritonserver,
         backends=home.backends,
     )

@@ -61,6 +61,15 @@ def choose(page: Page, video: Path, audio: Path) -> None:
     page.set_input_files("#audio", audio)
 
 
+def open_with_files(browser: Browser, service: Service, locale: str, video: Path, audio: Path) -> tuple[Page, list[str]]:
+    """Open the page as somebody does who has given the key before, and choose files."""
+    page, complaints = open_page(browser, service, locale)
+    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
+    page.reload()
+    choose(page, video, audio)
+    return page, complaints
+
+
 def test_visitor_renders_and_watches_a_video(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
     page, complaints = open_page(browser, service, "en-GB")
     assert page.is_disabled("#send")
@@ -84,10 +93,9 @@ def test_visitor_renders_and_watches_a_video(browser: Browser, service: Service,
 
 
 def test_visitor_is_told_why_the_mouth_does_not_move(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
-    page, complaints = open_page(browser, service, "en-GB")
-    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
-    page.reload()
-    choose(page, clip, write_wav(tmp_path / "silence.wav", np.zeros(SPEECH_RATE_HZ, np.float32), SPEECH_RATE_HZ))
+    page, complaints = open_with_files(
+        browser, service, "en-GB", clip, write_wav(tmp_path / "silence.wav", np.zeros(SPEECH_RATE_HZ, np.float32), SPEECH_RATE_HZ)
+    )
     page.click("#send")
     expect(page.locator("#state")).to_contain_text("Done · Nobody speaks on the track, so the mouth stays at rest")
     assert service.http.get("/v2/generations").json()[0]["notes"][0].startswith("Nobody speaks on the track")
@@ -96,11 +104,8 @@ def test_visitor_is_told_why_the_mouth_does_not_move(browser: Browser, service: 
 
 
 def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
-    page, complaints = open_page(browser, service, "zh-CN")
+    page, complaints = open_with_files(browser, service, "zh-CN", clip, write_speech(tmp_path / "long.wav", 40.0))
     assert page.inner_text("h1") == "唇形同步" and page.evaluate("document.documentElement.lang") == "zh"
-    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
-    page.reload()
-    choose(page, clip, write_speech(tmp_path / "long.wav", 40.0))
     page.click("#send")
     expect(page.locator("#state")).to_contain_text("合成", timeout=60_000)
     page.reload()  # the job goes on, and so does what the page shows of it
@@ -116,10 +121,7 @@ def test_visitor_cancels_in_chinese(browser: Browser, service: Service, clip: Pa
 def test_job_is_followed_and_cancelled_behind_a_proxy_that_answers_for_a_service_that_is_away(
     browser: Browser, service: Service, clip: Path, tmp_path: Path
 ) -> None:
-    page, complaints = open_page(browser, service, "en-GB")
-    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
-    page.reload()
-    choose(page, clip, write_speech(tmp_path / "long.wav", 40.0))
+    page, complaints = open_with_files(browser, service, "en-GB", clip, write_speech(tmp_path / "long.wav", 40.0))
     page.route("**/events?*", lambda route: route.fulfill(status=502))  # a browser asks no more for events after an error
     page.click("#send")
     expect(page.locator("#error")).to_contain_text("is lost")
@@ -143,10 +145,7 @@ def test_job_is_followed_and_cancelled_behind_a_proxy_that_answers_for_a_service
 
 
 def test_visitor_clicks_the_face_that_speaks(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
-    page, complaints = open_page(browser, service, "en-GB")
-    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
-    page.reload()
-    choose(page, clip, speech)
+    page, complaints = open_with_files(browser, service, "en-GB", clip, speech)
     page.click("summary")
     page.select_option("#speaker", label="the face I click")
     page.select_option("#sync_mode", "cut_off")
@@ -169,10 +168,7 @@ def test_visitor_clicks_the_face_that_speaks(browser: Browser, service: Service,
 
 
 def test_visitor_has_speech_in_parts_of_the_video_alone(browser: Browser, service: Service, clip: Path, speech: Path) -> None:
-    page, complaints = open_page(browser, service, "en-GB")
-    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
-    page.reload()
-    choose(page, clip, speech)
+    page, complaints = open_with_files(browser, service, "en-GB", clip, speech)
     page.click("summary")
     assert page.is_hidden("#preview") and page.is_visible("#sync_mode") and page.is_hidden("#parts-hint")
     for _ in range(3):
@@ -247,11 +243,8 @@ def test_speaker_in_a_picture_is_offered_where_a_model_knows_faces(browser: Brow
 
 
 def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: Path, tmp_path: Path) -> None:
-    page, _ = open_page(browser, service, "en-GB")
     (tmp_path / "text.wav").write_text("not a sound")
-    page.evaluate(f"sessionStorage.setItem('key', '{KEY}')")
-    page.reload()
-    choose(page, clip, tmp_path / "text.wav")
+    page, _ = open_with_files(browser, service, "en-GB", clip, tmp_path / "text.wav")
     page.click("#send")
     page.wait_for_selector("#error", state="visible")
     assert "cannot be read" in page.inner_text("#error")

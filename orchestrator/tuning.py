@@ -24,7 +24,7 @@ from deploy.local.server import LocalTriton, TritonStartError
 from orchestrator.cores import available_cores
 from orchestrator.embedded import check_repository, device_config, open_triton
 from orchestrator.errors import GpuUnavailable, InferenceUnavailable, StorageError
-from orchestrator.files import write_whole
+from orchestrator.files import storage_error, write_whole
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.contract import FACE_DETECTOR, LIP_SYNC, describe_model, output_of
 from orchestrator.inference.golden import golden_inputs
@@ -387,4 +387,4 @@ def _linked(source: str, target: str) -> None:
 
 
 def _unwritten(place: Path | str, error: OSError) -> StorageError:
-    return StorageError(f"The choice cannot be written to {place} ({error.strerror}); check the folder and its owner.")
+    return storage_error(error, f"The choice cannot be written to {place}", "check the folder, its owner and the free space")

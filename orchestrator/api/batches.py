@@ -140,7 +140,8 @@ def batch_view(batch: Batch, context: Context, base_url: str) -> BatchView:
 def outcome(item: BatchItem, view: JobView | None, context: Context, base_url: str) -> dict[str, Any]:
     if view is None:
         code, error = item.error_code or UnknownJob.code, item.error or "The job was deleted."
-        return {"id": item.job_id, "status": "FAILED", "error": error, "code": code, "error_code": sync_code(code)}
+        theirs = sync_code(code)
+        return {"id": item.job_id, "status": "FAILED", "error": error, "code": code, "errorCode": theirs, "error_code": theirs}
     return generation(view, context, base_url).model_dump(mode="json")
 
 

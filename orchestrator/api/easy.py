@@ -23,6 +23,7 @@ from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError, UnknownJob
+from orchestrator.files import storage_error
 from orchestrator.inference.contract import FACE_ENHANCER
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
@@ -216,10 +217,8 @@ def _written(folder: Path) -> Iterator[Path]:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as exc:
-        raise StorageError(
-            f"No video can be put into {folder} ({exc.strerror}); check the folder, its owner and the free space, or set LIPSYNC_EASY_DATA to "
-            "another one."
-        ) from exc
+        advice = "check the folder, its owner and the free space, or set LIPSYNC_EASY_DATA to another one"
+        raise storage_error(exc, f"No video can be put into {folder}", advice) from exc
 
 
 def _deliver_again(view: JobView, context: Context) -> StorageError | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.errors import InvalidOption, StorageError
-from orchestrator.files import written_once
+from orchestrator.files import storage_error, written_once
 
 MIN_KEY_CHARACTERS = 16
 """Shorter keys can be guessed."""
@@ -88,7 +88,7 @@ class LinkSigner:
             folder.mkdir(parents=True, exist_ok=True)
             secret = written_once(path, secrets.token_bytes(SECRET_BYTES))
         except OSError as exc:
-            raise StorageError(f"The secret {path} cannot be used ({exc.strerror}); check the data folder and its owner.") from exc
+            raise storage_error(exc, f"The secret {path} cannot be used", "check the data folder, its owner and the free space") from exc
         if len(secret) != SECRET_BYTES:
             raise StorageError(f"The secret {path} is damaged; delete it, and another one is made. Links that were given out end with it.")
         return cls(secret)

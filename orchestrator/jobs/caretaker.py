@@ -8,8 +8,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from orchestrator.errors import StorageError
 from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, workflow_id
 from orchestrator.jobs.hooks import Hooks
@@ -142,5 +140,5 @@ class Caretaker:
                 self.reconcile()
                 if number % CLEAN_UP_ROUNDS == 0:
                     self.clean_up()
-            except (StorageError, SQLAlchemyError) as exc:
-                log.warning("round not completed: %s", type(exc).__name__)
+            except StorageError as exc:
+                log.warning("round not completed: %s: %s", exc.code, exc)

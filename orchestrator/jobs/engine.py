@@ -16,7 +16,7 @@ from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import event
 
 from orchestrator.errors import StorageError
-from orchestrator.jobs.ledger import sqlite_url
+from orchestrator.jobs.ledger import sqlite_url, translated
 
 WORKFLOW_VERSION = "1"
 """DBOS recovers the workflows of its own version only, so this stays as it is for as long as new code can go on with old workflows."""
@@ -63,7 +63,10 @@ class Work:
 
 
 class Engine:
-    """The workflows of this process. There is one a process, because DBOS is."""
+    """The workflows of this process. There is one a process, because DBOS is.
+
+    Its methods raise a `StorageError` where the database cannot be used.
+    """
 
     def __init__(self, url: str, host: str, concurrency: int, work: Work) -> None:
         self._config: DBOSConfig = {
@@ -115,16 +118,19 @@ class Engine:
             self.close()
             raise StorageError(f"The jobs' database cannot be used ({type(exc).__name__}); check that it runs and can be written.") from exc
 
+    @translated()
     def enqueue(self, job_id: str, what: Next) -> None:
         """Put a workflow in line. One that is there already stays as it is."""
         options = SetEnqueueOptions(priority=what.priority, delay_seconds=what.delay_s or None)
         with SetWorkflowID(workflow_id(job_id, what.queue, what.number)), options:
             DBOS.enqueue_workflow(what.queue, self._workflows[what.queue], job_id, what.number)
 
+    @translated()
     def cancel(self, job_id: str, queue: str, number: int) -> None:
         """Take a workflow out of its queue. One that has ended stays as it is."""
         DBOS.cancel_workflow(workflow_id(job_id, queue, number))
 
+    @translated()
     def known(self, ids: Sequence[str], *, is_starting: bool = False) -> Mapping[str, bool]:
         """Return for each of some workflows that exist whether it is still to do or under way.
 
@@ -140,6 +146,7 @@ class Engine:
             for status in found
         }
 
+    @translated()
     def begin_overdue(self, ids: Sequence[str], longest_delay_s: float) -> None:
         """Begin those of some delayed workflows now whose time is further away than any delay: the clock was set back since they were put in line."""
         latest_ms = (time.time() + longest_delay_s) * 1000
@@ -147,6 +154,7 @@ class Engine:
             if (status.delay_until_epoch_ms or 0) > latest_ms:
                 DBOS.set_workflow_delay(status.workflow_id, delay_seconds=0)
 
+    @translated()
     def forget_ended(self, before_s: float) -> None:
         """Delete every workflow that ended before a time (seconds since 1970), whether its job is still known or not."""
         before = datetime.fromtimestamp(before_s, UTC).isoformat()

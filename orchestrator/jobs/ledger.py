@@ -308,12 +308,12 @@ class Ledger:
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with _translated(), self._writer.begin() as connection:
+        with translated(), self._writer.begin() as connection:
             yield connection
 
 
@@ -351,7 +351,8 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raise SQLAlchemy's errors as ours; their own words, which may have a query's values in them, are no part of it."""
     try:
         yield
     except TimeoutError as exc:

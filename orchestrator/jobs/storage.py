@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
-from orchestrator.files import FULL, storage_error
+from orchestrator.files import storage_error
 from orchestrator.media.formats import Container
 
 CUT_SHORT_S = 3600.0
@@ -224,6 +224,4 @@ def _translated(root: Path | None = None) -> Iterator[None]:
     except OSError as exc:
         if root is not None:
             raise data_folder_error(root, exc) from exc
-        if exc.errno in FULL:
-            raise StorageFull(f"The disk of the data folder is full ({exc.strerror}); free some space, then try again.") from exc
-        raise StorageError(f"The service's data folder cannot be used ({exc.strerror}); check the folder, its owner and the free space.") from exc
+        raise storage_error(exc, "The service's data folder cannot be used", "check the folder, its owner and the free space") from exc

@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from orchestrator.errors import InvalidOption, StorageError
+from orchestrator.files import storage_error
 
 REQUIRED_ROLES = ("face_detector", "lip_sync")
 """Roles a render cannot do without."""
@@ -220,7 +221,7 @@ def _locked(repository: Path) -> Iterator[None]:
 
 
 def _unwritable(repository: Path, exc: OSError) -> StorageError:
-    return StorageError(f"The model repository {repository} cannot be written ({exc.strerror}); check the folder's owner and free space.")
+    return storage_error(exc, f"The model repository {repository} cannot be written", "check the folder, its owner and the free space")
 
 
 def _staging_folder(repository: Path) -> Path:

@@ -677,6 +677,9 @@ def test_batch_is_accepted_whole_or_not_at_all(service: Service, assets: dict[st
     assert [(line["request_id"], line["response"]["status"]) for line in outcome] == [("r0", "COMPLETED"), ("r1", "COMPLETED")]
     assert [found.id for found in sdk.batch.list(status="COMPLETED")] == [batch.id, as_rows.json()["id"]]
     assert not service.sdk(OTHER_KEY).batch.list()
+    service.http.delete(f"/v2/generate/{outcome[0]['response']['id']}")
+    gone = json.loads(httpx.get(done.output_url).text.splitlines()[0])["response"]
+    assert (gone["code"], gone["errorCode"], gone["error_code"]) == ("unknown_job", "generation_not_found", "generation_not_found")
 
 
 def test_receiver_of_a_batch_that_does_not_answer_does_not_hold_up_the_end(triton: LocalTriton, media: Path, tmp_path: Path) -> None:

@@ -4,14 +4,22 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import StorageError
+from orchestrator.api.easy import deliver
+from orchestrator.api.keys import LinkSigner
+from orchestrator.errors import StorageError, StorageFull
 from orchestrator.files import placed_when_complete, scratch_folder, write_whole, written_once
+from orchestrator.jobs.model import JobSpec, JobView
+from orchestrator.models.repository import new_version
+from orchestrator.settings import Settings
+from orchestrator.tuned import Tuned
+from orchestrator.tuning import Tuning, apply
 
 
 class Stop(Exception):
@@ -113,6 +121,26 @@ def test_file_that_cannot_be_written_stays_what_it_was_and_leaves_nothing_beside
     with no_file_grows(), pytest.raises(OSError, match="too large"):
         written_once(tmp_path / "secret", b"secret")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "before")]
+
+
+def apply_choice(folder: Path) -> None:
+    apply(Settings(data=folder), Tuning((), None, (), Tuned(cores=1, device=None, encoder_threads=1, concurrent_renders=2)))
+
+
+def deliver_video(folder: Path) -> None:
+    spec = JobSpec(video="a.mp4", audio="b.wav", interface="easy", client_code="a")
+    deliver(JobView(id="1", state="running", spec=spec, created_at=datetime.now(UTC)), Path(__file__), folder)
+
+
+def install_model(folder: Path) -> None:
+    with new_version(folder / "models", "lip_sync") as staged:
+        (staged.folder / "model.onnx").write_bytes(b"weights")
+
+
+@pytest.mark.parametrize("write", [LinkSigner.load, apply_choice, deliver_video, install_model])
+def test_full_disk_is_called_so_whatever_is_written(write: Callable[[Path], object], tmp_path: Path) -> None:
+    with no_file_grows(), pytest.raises(StorageFull, match="free space"):
+        write(tmp_path)
 
 
 def test_file_that_several_processes_want_to_be_the_first_to_write_has_one_content(tmp_path: Path) -> None:

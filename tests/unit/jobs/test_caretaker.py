@@ -1,5 +1,6 @@
 """What goes when nobody needs it any more, and stays when somebody does."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -7,13 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dbos import DBOS
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.api.holds import Holds
+from orchestrator.jobs import caretaker as caretaker_module
 from orchestrator.jobs.caretaker import Caretaker
+from orchestrator.jobs.engine import Engine
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import Ledger, database_url
 from orchestrator.jobs.model import JobSpec
 from orchestrator.jobs.storage import Storage
+from tests.programs import wait_until
 
 
 @pytest.fixture
@@ -54,3 +60,22 @@ def test_input_stays_that_is_sent_again_and_handed_over_to_a_job_while_it_is_loo
     monkeypatch.undo()
     caretaker.clean_up()
     assert not path.exists(), "nothing needs it any more"
+
+
+def test_log_says_why_a_round_is_not_completed_and_nothing_of_a_query(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**_: object) -> None:
+        raise OperationalError("SELECT secret", {"secret": "secret.mp4"}, sqlite3.OperationalError("no such table: secret"))
+
+    work: Any = None
+    engine = Engine(database_url(None, tmp_path / "dbos.sqlite"), "here", 1, work)
+    caretaker = Caretaker("here", Storage(tmp_path / "data"), ledger, engine, Hooks(), 0.0, 0.0)
+    monkeypatch.setattr(caretaker_module, "ROUND_S", 0.01)
+    caretaker.start()
+    monkeypatch.setattr(DBOS, "list_workflows", fail)
+    ledger.insert("a", JobSpec(video="/data/secret.mp4", audio="/data/b.wav"), 10, None, 5)
+    wait_until(lambda: bool(caplog.records), "a round is over")
+    caretaker.close()
+    told = "round not completed: storage_failed: The jobs' database cannot be used (OperationalError); check that it runs and can be written."
+    assert {record.getMessage() for record in caplog.records} == {told}

@@ -72,7 +72,7 @@ def test_less_than_the_floor_is_refused_before_anything_is_written(tmp_path: Pat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk_while_an_upload_arrives_is_said_so_and_leaves_nothing(storage: Storage) -> None:
-    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(StorageFull, match="full"), storage.incoming("a.mp4", 1 << 30) as sink:
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(StorageFull, match="No space"), storage.incoming("a.mp4", 1 << 30) as sink:
         sink._file.close()
         sink._file = full
         sink.write(b"x" * (1 << 20))

@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -14,6 +15,9 @@ from orchestrator.errors import StorageError, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a disk, a quota or the largest file size is used up."""
+
+ABANDONED_S = 3600.0
+"""A file on its way that nothing was added to for this long is nobody's: its writer was killed, s."""
 
 
 def write_whole(path: Path, content: str) -> None:
@@ -52,6 +56,14 @@ def _new(path: Path, mode: int, content: bytes) -> Iterator[Path]:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Delete those of some files on their way whose writer was killed, by their age alone: it may have been another host's."""
+    for path in paths:
+        with suppress(OSError):  # it is gone, or not ours to delete
+            if path.stat().st_mtime < time.time() - ABANDONED_S:
+                path.unlink()
 
 
 @contextmanager

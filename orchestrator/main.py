@@ -16,7 +16,7 @@ from orchestrator.api.asset_uploads import files_of, forget_old
 from orchestrator.api.batches import BatchAnnouncer
 from orchestrator.api.context import Context
 from orchestrator.api.document import complete_document
-from orchestrator.api.easy import check_shared_folder, deliver, easy_router
+from orchestrator.api.easy import check_shared_folder, clear_shared_folder, deliver, easy_router
 from orchestrator.api.guard import Entrance, Guard, Limits, is_loopback
 from orchestrator.api.health import Readiness, health_router
 from orchestrator.api.holds import Holds
@@ -84,12 +84,16 @@ def create_app(client: TritonClient, settings: Settings, stopping: threading.Eve
     def webhook_body(view: JobView) -> bytes:
         return compact_json(generation(view, context, context.base_url()).model_dump(mode="json"))
 
+    def clean_up() -> None:
+        forget_old(asset_uploads)
+        clear_shared_folder(easy_data)
+
     hooks = Hooks(
         fetch=lambda url, write, is_cancelled: fetch(url, write, policy, is_cancelled),
         post=lambda url, body, headers: post(url, body, headers, policy),
         webhook_body=webhook_body,
         deliver=lambda view, result: deliver(view, result, easy_data),
-        clean_up=lambda: forget_old(asset_uploads),
+        clean_up=clean_up,
         kept=lambda: holds.held() | files_of(asset_uploads) | {asset.path for asset in assets.all()},
     )
     service = JobService(settings, client, hooks)

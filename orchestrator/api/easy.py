@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from orchestrator.api.holds import Hold
 from orchestrator.api.problems import Problem
 from orchestrator.api.uploads import read_json
 from orchestrator.errors import NotReady, QueueFull, RenderError, StorageError, UnknownJob
-from orchestrator.files import storage_error
+from orchestrator.files import remove_abandoned, storage_error
 from orchestrator.inference.contract import FACE_ENHANCER
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
 from orchestrator.media.limits import check_local
@@ -178,6 +179,11 @@ def find_task(code: str, context: Context, owner: str | None) -> JobView | None:
     return next(iter(context.service.find(interface="easy", client_code=code, owner=owner, limit=1)), None)
 
 
+def clear_shared_folder(folder: Path) -> None:
+    """Delete videos that a crash cut short on their way into the shared folder."""
+    remove_abandoned(folder.glob(f".{32 * '[0-9a-f]'}.partial"))
+
+
 def check_shared_folder(folder: Path) -> None:
     """Check that a video can be put into the shared folder, which is made where it is not there.
 
@@ -254,6 +260,7 @@ def _submit(body: Any, context: Context, owner: str) -> None:
     # What was asked for, to tell a repeated submission from another one with the same code.
     video_url, audio_url, pn = str(body["video_url"]), str(body["audio_url"]), _switch(body, "pn", 1)
     asked = {"video_url": video_url, "audio_url": audio_url, "pn": pn, "chaofen": chaofen}
+    _refuse_anothers(code, context, owner)
     before = find_task(code, context, owner if context.entrance.keys else None)
     if before is not None and before.state not in FINAL_STATES:
         if before.spec.request != asked:
@@ -267,6 +274,8 @@ def _submit(body: Any, context: Context, owner: str) -> None:
         if done is not None:
             return  # asked once more, after the client has removed what it had made for the task
         raise
+    if done is None:
+        context.service.check_room()
     check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
     with context.holds.holding() as hold:
         video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
@@ -286,7 +295,23 @@ def _submit(body: Any, context: Context, owner: str) -> None:
             return  # inputs lie by their content, so these files are what they were
         # As with HeyGem, a code is free again once its task has ended: clients use a name of the avatar's for all its videos.
         key = f"easy:{code}" if before is None else f"easy:{code}:{before.id}"
-        context.service.submit(spec, idempotency_key=key)
+        view = context.service.submit(spec, idempotency_key=key)
+    try:
+        _refuse_anothers(code, context, owner, before=view.created_at)
+    except Refused:  # both came at the same time
+        context.service.delete(view.id)
+        raise
+
+
+def _refuse_anothers(code: str, context: Context, owner: str, before: datetime | None = None) -> None:
+    """Refuse a code under which another owner's task is known, or was `before` a time: the result would take the place of that one's.
+
+    Raises:
+        Refused: there is one.
+    """
+    newest = context.service.find(interface="easy", client_code=code, limit=1, before=before) if context.entrance.keys else []
+    if newest and newest[0].spec.owner not in (owner, ""):
+        raise Refused("code已被他人使用。 Somebody else has used this code; use another one.")
 
 
 def _switch(body: Mapping[str, Any], name: str, default: int) -> int:

@@ -66,6 +66,7 @@ def render_router(context: Context, readiness: Readiness) -> APIRouter:
     async def post_render(request: Request) -> Response:
         """Render a video with lips that follow the speech. Closing the connection cancels the render."""
         await readiness.check()
+        await context.run(context.service.check_room)
         files, fields = ("video", "audio", "speaker_image", *_OTHER_SPEAKERS), (*RenderOptions.model_fields, *_OTHER_SPEAKERS.values())
         async with context.uploads.form(request, files, fields) as form:
             missing = [name for name in ("video", "audio") if name not in form.files]

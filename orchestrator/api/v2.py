@@ -92,6 +92,8 @@ def v2_router(context: Context) -> APIRouter:
     async def generate(request: Request) -> Generation:
         """Accept a job. It is on disk when this answers; URLs are fetched afterwards, by the job."""
         owner, key = context.owner_name(request), idempotency_key(request)
+        if key is None:  # else the job may be there already
+            await context.run(context.service.check_room)
         async with _spec(request, context, owner) as spec:
             view = await context.run(context.service.submit, spec, idempotency_key=key)
         return shown(view, context.base_url(request))

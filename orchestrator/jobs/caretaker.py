@@ -13,7 +13,8 @@ from orchestrator.jobs.engine import DELIVERIES, RENDERS, Engine, Next, workflow
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.ledger import ACTIVE_STATES, Ledger
 from orchestrator.jobs.runner import FIRST_IN_LINE, MAX_BACK_OFF_S, queued_again
-from orchestrator.jobs.storage import Storage
+from orchestrator.jobs.storage import Storage, data_errors
+from orchestrator.jobs.webhooks import RETRY_DELAYS_S
 
 log = logging.getLogger("lipsync.jobs")
 
@@ -80,7 +81,9 @@ class Caretaker:
                 run, priority = run + 1, FIRST_IN_LINE
             if not is_alive:
                 self._engine.enqueue(row["id"], Next(RENDERS, run, priority))
-        waiting = [row for row in self._ledger.undelivered() if row["changed_at"] <= before]
+        waiting = self._ledger.undelivered()
+        self._engine.begin_overdue([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting], max(RETRY_DELAYS_S))
+        waiting = [row for row in waiting if row["changed_at"] <= before]
         known = self._engine.known([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting], is_starting=is_starting)
         for row in waiting:
             number = row["webhook_try"]
@@ -103,7 +106,7 @@ class Caretaker:
     def clean_up(self) -> None:
         """Delete segments, results, inputs, jobs and uploads whose time is over."""
         now = time.time()
-        self._storage.clear_incoming()
+        self._storage.clear_abandoned()
         for job_id in self._ledger.finished_before(now - SEGMENT_RETENTION_S, has_result=True):
             self._storage.remove_segments(job_id, unless_used_since_s=now - SEGMENT_RETENTION_S)
         for job_id in self._ledger.finished_before(now - self._retention_s, has_result=True):
@@ -139,6 +142,7 @@ class Caretaker:
                 self.take_over()
                 self.reconcile()
                 if number % CLEAN_UP_ROUNDS == 0:
-                    self.clean_up()
+                    with data_errors():
+                        self.clean_up()
             except StorageError as exc:
                 log.warning("round not completed: %s: %s", exc.code, exc)

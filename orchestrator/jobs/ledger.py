@@ -134,9 +134,7 @@ class Ledger:
                     if JobSpec.stored(known.spec) != JobSpec.stored(text):
                         raise IdempotencyConflict("This key was used before, for another request; use a new key, or send the same request.")
                     return str(known.id), False
-            waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
-            if waiting >= max_queued:
-                raise QueueFull(f"As many jobs wait already as this service lets wait ({waiting}); try again later.")
+            _check_room(connection, max_queued)
             now = round(time.time(), 6)  # as exact as a datetime is, which clients page by
             connection.execute(
                 sa.insert(JOBS).values(
@@ -157,6 +155,15 @@ class Ledger:
                 )
             )
         return job_id, True
+
+    def check_room(self, max_queued: int) -> None:
+        """Look whether a job would be taken up.
+
+        Raises:
+            QueueFull: too many jobs wait.
+        """
+        with self._read() as connection:
+            _check_room(connection, max_queued)
 
     def row(self, job_id: str) -> Row | None:
         """Return everything about a job, None if there is none."""
@@ -324,6 +331,12 @@ def _add_new_columns(connection: sa.Connection) -> None:
         if column.name not in there:
             kind = column.type.compile(connection.dialect)
             connection.execute(sa.text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+
+
+def _check_room(connection: sa.Connection, max_queued: int) -> None:
+    waiting = connection.execute(sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.state == "queued")).scalar_one()
+    if waiting >= max_queued:
+        raise QueueFull(f"As many jobs wait already as this service lets wait ({waiting}); try again later.")
 
 
 def local_inputs(row: Row) -> list[str | None]:

@@ -140,6 +140,15 @@ class JobService:
             self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
         return job_id
 
+    def check_room(self) -> None:
+        """Refuse a new job before work is spent on its inputs; `accept` looks again.
+
+        Raises:
+            QueueFull, StorageFull: see `accept`.
+        """
+        self.storage.check_space()
+        self._ledger.check_room(self._settings.max_queued_jobs)
+
     def has_model(self, role: str) -> bool:
         """Tell whether Triton has a model for a role, as far as can be told now: True while Triton does not answer."""
         try:

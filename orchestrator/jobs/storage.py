@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +12,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
-from orchestrator.files import storage_error
+from orchestrator.files import remove_abandoned, storage_error
 from orchestrator.media.formats import Container
-
-CUT_SHORT_S = 3600.0
-"""An upload that nothing was added to for this long was cut short, s."""
 
 RESERVED_SHARE = 8
 """An eighth of the free-space floor is kept from renders that are under way, so that how they end can still be written down."""
@@ -39,7 +35,7 @@ class Storage:
     def __init__(self, root: Path, free_space_floor_bytes: int = 0) -> None:
         self.root = root
         self._floor_bytes = free_space_floor_bytes
-        with _translated(root):
+        with data_errors(root):
             for name in ("inputs", "jobs", "tracks", "incoming"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             (root / _INPUTS_LOCK).touch()  # on a full disk it could not be made any more, and nothing deleted
@@ -63,7 +59,7 @@ class Storage:
 
     def free_bytes(self) -> int:
         """Return how many bytes can still be written."""
-        with _translated():
+        with data_errors():
             return shutil.disk_usage(self.root).free
 
     def check_space(self) -> None:
@@ -113,7 +109,7 @@ class Storage:
         folder = path.parent
         if folder.parent != self.root / "inputs" or is_needed():
             return
-        with _translated(), _inputs_alone(self.root):
+        with data_errors(), _inputs_alone(self.root):
             if not is_needed():  # now that nobody can be sent the same file
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -121,12 +117,9 @@ class Storage:
         """Yield every stored input."""
         yield from (self.root / "inputs").glob("*/*")
 
-    def clear_incoming(self) -> None:
-        """Delete uploads that a crash cut short: those that nothing was added to for a while, since other hosts may share the folder."""
-        for path in (self.root / "incoming").iterdir():
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - CUT_SHORT_S:
-                    path.unlink()
+    def clear_abandoned(self) -> None:
+        """Delete what a crash cut short: uploads, and documents and tracks that were being written."""
+        remove_abandoned([*(self.root / "incoming").iterdir(), *self.root.glob(".*.partial"), *self.root.glob("*/.*.partial")])
 
 
 class Incoming:
@@ -140,7 +133,7 @@ class Incoming:
         self._size_bytes = 0
         self._hash = hashlib.sha256()
         self._partial = root / "incoming" / uuid.uuid4().hex
-        with _translated():
+        with data_errors():
             self._file: BinaryIO = self._partial.open("wb")
 
     def __enter__(self) -> Self:
@@ -162,7 +155,7 @@ class Incoming:
         if self._size_bytes > self._max_bytes:
             raise LimitExceeded(f"The file is larger than {self._max_bytes} bytes; send a smaller one.")
         self._hash.update(data)
-        with _translated():
+        with data_errors():
             self._file.write(data)
 
     def commit(self, hold: Callable[[Path], object] = lambda path: None) -> Path:
@@ -171,7 +164,7 @@ class Incoming:
         Args:
             hold: called with the path before anybody can delete the file, who has to ask then whether it is held.
         """
-        with _translated():
+        with data_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -217,7 +210,7 @@ def data_folder_error(root: Path, error: OSError) -> StorageError:
 
 
 @contextmanager
-def _translated(root: Path | None = None) -> Iterator[None]:
+def data_errors(root: Path | None = None) -> Iterator[None]:
     """Raise the system's errors about the data folder as ours; they name it where it is given."""
     try:
         yield

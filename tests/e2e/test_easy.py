@@ -4,16 +4,18 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.local.server import LocalTriton
 from tests.clips import make_clip, write_speech
-from tests.e2e.service import Service, frame_count, serving
+from tests.e2e.service import KEY, OTHER_KEY, Service, frame_count, serving
 from tests.programs import wait_until
 
 
@@ -263,3 +265,32 @@ def test_task_whose_video_cannot_be_delivered_is_kept_until_it_can(triton: Local
         data = finish(service, "kept")
         assert data["status"] == 2
         assert frame_count((folder / data["result"].removeprefix("/")).read_bytes()) == 25
+
+
+def test_owners_do_not_get_in_each_others_way_and_a_full_queue_is_said_before_files_are_copied(clip: Path, tmp_path: Path) -> None:
+    most = 12
+    # No job begins to render, and only one begins at all.
+    settings = {"LIPSYNC_MAX_QUEUED_JOBS": str(most), "LIPSYNC_MAX_CONCURRENT_RENDERS": "1", "LIPSYNC_STALL_S": "600"}
+    with serving("127.0.0.1:1", tmp_path, **settings) as service:
+        (service.easy_data / "model.mp4").write_bytes(clip.read_bytes())
+        write_speech(service.easy_data / "speech.wav", 1.0)
+
+        def submitted(code: str, key: str, **changes: str) -> int:
+            body = {"audio_url": "speech.wav", "video_url": "model.mp4", "code": code, **changes}
+            return int(httpx.post(f"{service.url}/easy/submit", json=body, headers={"x-api-key": key}).json()["code"])
+
+        assert (submitted("a", KEY), submitted("a", OTHER_KEY), submitted("a", KEY)) == (10000, 10002, 10000)
+        assert httpx.get(f"{service.url}/easy/query?code=a", headers={"x-api-key": OTHER_KEY}).json()["code"] == 10004
+        with ThreadPoolExecutor(2) as clients:
+            for number in range(8):
+                answers = clients.map(submitted, [f"both-{number}"] * 2, [KEY, OTHER_KEY])
+                assert sorted(answers) == [10000, 10002], "the result of one would take the place of the other's"
+        filling = [submitted(f"more-{number}", KEY) for number in range(most)]
+        assert filling[0] == 10000 and filling[-1] == 10001
+        write_speech(service.easy_data / "long.wav", 9.0)
+        assert submitted("late", KEY, audio_url="long.wav") == 10001
+        files = {"video": clip.open("rb"), "audio": (service.easy_data / "long.wav").open("rb")}
+        with files["video"], files["audio"]:
+            refused = service.http.post("/v2/generate", data={"model": "lipsync-2"}, files=files)
+        assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+        assert {path.name for path in (service.data / "inputs").glob("*/*")} == {"model.mp4", "speech.wav"}

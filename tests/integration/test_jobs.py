@@ -36,6 +36,7 @@ from orchestrator.inference import client as client_module
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.jobs import caretaker as caretaker_module
+from orchestrator.jobs import webhooks as webhooks_module
 from orchestrator.jobs.engine import RENDERS, Next, workflow_id
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobSpec, JobView
@@ -641,8 +642,8 @@ def test_log_tells_a_jobs_whole_life_and_why_it_failed_but_no_name_of_its_user(
     assert not [record for record in caplog.records if "secret" in f"{record.getMessage()} {record.__dict__}"]
 
 
-def test_job_that_is_to_be_tried_again_outlives_a_clock_that_is_set_back(
-    small_clip: Path, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path
+def test_job_and_webhook_that_are_to_be_tried_again_outlive_a_clock_that_is_set_back(
+    small_clip: Path, spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [FetchFailed("The server is away.")] * 3
 
@@ -652,13 +653,22 @@ def test_job_that_is_to_be_tried_again_outlives_a_clock_that_is_set_back(
         write(small_clip.read_bytes())
         return "clip.mp4"
 
-    with working(options(tmp_path / "data"), client, Hooks(fetch=fetch)) as service:
-        job = service.submit(spec(video="https://example.org/clip.mp4"))
+    answers, minute = [204, 500], 60
+    monkeypatch.setattr(webhooks_module, "RETRY_DELAYS_S", (minute,))
+    monkeypatch.setattr(caretaker_module, "ROUND_S", 0.5)
+    with working(options(tmp_path / "data"), client, Hooks(fetch=fetch, post=lambda url, body, headers: answers.pop())) as service:
+        job = service.submit(spec(video="https://example.org/clip.mp4", webhook_url="https://example.org/hook"))
         wait_for(service, job.id, lambda view: view.attempts == 3 and view.state == "queued")
-        wait_until(lambda: bool(DBOS.list_workflows(status="DELAYED")), "it waits for its next attempt")
-        (waiting,) = DBOS.list_workflows(status="DELAYED")
-        DBOS.set_workflow_delay(waiting.workflow_id, delay_seconds=9000)  # as after a clock that is set back by so much
+
+        def set_clock_back() -> None:
+            wait_until(lambda: bool(DBOS.list_workflows(status="DELAYED")), "it waits for its next attempt")
+            (waiting,) = DBOS.list_workflows(status="DELAYED")
+            DBOS.set_workflow_delay(waiting.workflow_id, delay_seconds=9000)  # it was further away by the old clock
+
+        set_clock_back()
         assert wait_for(service, job.id, is_over, 60).state == "completed"
+        set_clock_back()
+        wait_until(lambda: not answers, "its webhook is called again", timeout_s=minute / 2)
 
 
 def test_database_that_cannot_be_reached_is_a_storage_error(client: TritonClient, tmp_path: Path) -> None:

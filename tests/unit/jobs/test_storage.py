@@ -1,7 +1,9 @@
 """Inputs by content, complete or not there."""
 
 import hashlib
+import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.api.easy import clear_shared_folder
 from orchestrator.api.holds import Holds
 from orchestrator.errors import LimitExceeded, StorageError, StorageFull
 from orchestrator.jobs.storage import Storage, safe_name
@@ -90,6 +93,26 @@ def test_client_is_not_told_where_the_data_folder_lies(storage: Storage) -> None
     with pytest.raises(StorageError, match="data folder") as caught:
         storage.incoming("a.mp4", 100)
     assert str(storage.root) not in str(caught.value)
+
+
+def test_what_a_killed_service_was_writing_goes_when_it_is_an_hour_old(storage: Storage, tmp_path: Path) -> None:
+    shared, hour_ago, name = tmp_path / "shared", time.time() - 3700, "0123456789abcdef" * 2
+    abandoned = {storage.root / "incoming" / name, storage.root / f".host.{name}.partial", storage.root / "assets" / f".a.json.{name}.partial"}
+    abandoned |= {storage.root / "tracks" / f".{name}.partial", shared / f".{name}.partial"}
+    others = {storage.root / "assets" / "a.json", shared / ".mine.partial", shared / f"{name}.partial"}
+    for path in abandoned | others:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (hour_ago, hour_ago))
+    young = {path.with_name(path.name.replace("0", "f")) for path in abandoned}
+    for path in young:
+        path.touch()
+    storage.clear_abandoned()
+    clear_shared_folder(shared)
+    assert {path for folder in (storage.root, shared) for path in folder.rglob("*") if path.is_file()} - others - young == {
+        storage.root / ".inputs.lock"
+    }
+    assert all(path.exists() for path in others | young)
 
 
 def test_only_what_lies_in_inputs_is_removed_as_an_input(storage: Storage, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from orchestrator.pipeline.progress import OnProgress, Progress
 from orchestrator.pipeline.report import RenderReport
 from orchestrator.pipeline.speakers import SpeakerAudio
 from orchestrator.session import refuse_unfit_models, render
-from orchestrator.settings import Settings, warn_of_unknown_variables
+from orchestrator.settings import Settings
 
 # Without Rich's boxes: they cut the names of long options short and take [x1, y1] for markup.
 app = typer.Typer(
@@ -116,12 +116,9 @@ def serve(
 ) -> None:
     """Serve renders over HTTP. /v2 is sync.so's API, /easy HeyGem's, POST /render one for curl, and / a page to try it."""
     # A render need not wait for the web framework to load.
-    from orchestrator.logs import set_up_logging  # noqa: PLC0415
     from orchestrator.main import open_listener, run_service  # noqa: PLC0415
 
-    settings = read_settings(triton, device, host=host, port=port)
-    set_up_logging(settings.log_format)
-    warn_of_unknown_variables()
+    settings = read_settings(triton, device, host=host, port=port, is_service=True)
     with open_listener(settings) as listener, open_triton(settings) as client:
         refuse_unfit_models(client, settings)
         run_service(client, settings, listener)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli_options import read_settings
 from orchestrator.errors import InvalidOption
 from orchestrator.models.config import CONFIG_FILES, max_batch_size_of
 from orchestrator.models.install import install_pack, is_outdated, use_installed, verify_version
@@ -15,6 +16,12 @@ from orchestrator.models.repository import Version, find_version, installed_role
 from orchestrator.settings import Settings
 
 models = typer.Typer(help="Models in the repository.", no_args_is_help=True)
+
+
+@models.callback()
+def _group() -> None:
+    """Models in the repository."""
+    read_settings()  # which warns
 
 
 @models.command("install")

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from orchestrator.errors import InvalidOption, complaint
+from orchestrator.logs import set_up_logging
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.settings import Device, Settings
+from orchestrator.settings import Device, Settings, warn_of_what_is_left_out
 
 TritonOption = Annotated[
     str | None, typer.Option("--triton", metavar="HOST:PORT", help="gRPC address of a Triton that runs; default: the embedded one.")
@@ -22,11 +23,20 @@ DeviceOption = Annotated[
 ]
 
 
-def read_settings(triton: str | None, device: Device | None, *, host: str | None = None, port: int | None = None) -> Settings:
-    """Return the settings of the environment, with what the command line says in their place."""
+def read_settings(
+    triton: str | None = None, device: Device | None = None, *, host: str | None = None, port: int | None = None, is_service: bool = False
+) -> Settings:
+    """Return the settings of the environment, with what the command line says in their place; variables that are left out are warned of.
+
+    `is_service` has everything logged, as the settings say, from here on.
+    """
     options = {"triton": triton, "device": device, "host": host, "port": port}
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, "")}
-    return Settings(**given)
+    settings = Settings(**given)
+    if is_service:
+        set_up_logging(settings.log_format)
+    warn_of_what_is_left_out(settings)
+    return settings
 
 
 _PLAIN = (bool, int, float, str)

@@ -13,7 +13,6 @@ import typer
 from deploy.local.server import LocalTriton
 from orchestrator.cli_options import DeviceOption, read_settings
 from orchestrator.embedded import Serving, SupervisedTriton
-from orchestrator.logs import set_up_logging
 from orchestrator.settings import Settings
 
 DRAIN_S = 10.0
@@ -34,9 +33,7 @@ def triton_command(
     device: DeviceOption = None,
 ) -> None:
     """Run the embedded Triton in the foreground, for direct model calls. It is started again when it dies or hangs."""
-    settings = read_settings(None, device)
-    set_up_logging(settings.log_format)
-    serve_triton(settings, Serving(host, grpc_port, http_port, metrics_port, DRAIN_S))
+    serve_triton(read_settings(device=device, is_service=True), Serving(host, grpc_port, http_port, metrics_port, DRAIN_S))
 
 
 def serve_triton(settings: Settings, serving: Serving) -> None:

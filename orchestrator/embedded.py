@@ -64,7 +64,7 @@ class SupervisedTriton:
         *,
         max_failed_starts: int | None = None,
         on_start: Callable[[LocalTriton], None] = lambda _: None,
-        on_log: Callable[[str], None] | None = None,
+        on_log: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Start Triton.
 
@@ -87,7 +87,9 @@ class SupervisedTriton:
         self._on_log = on_log
         self.failure: RenderError | None = None
         self._server: LocalTriton = self._start()
-        self.client = TritonClient(self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address, settings.transport)
+        self.client = TritonClient(
+            self._server.grpc_address, settings.request_deadline_s, self._server.metrics_address, settings.transport, is_embedded=True
+        )
         self._thread = threading.Thread(target=self._supervise, name="triton-supervisor", daemon=True)
         on_start(self._server)
         self._thread.start()
@@ -146,7 +148,7 @@ class SupervisedTriton:
         return None
 
     def _pass_log_on(self) -> None:
-        if self._on_log is not None and (text := self._server.read_new_log()):
+        if text := self._server.read_new_log():  # which also keeps the log from growing
             self._on_log(text)
 
 

@@ -182,8 +182,10 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def warn_of_unknown_variables() -> None:
-    """Log each variable of the environment that is named like a setting and is none: a mistyped one would be left out without a word."""
+def warn_of_what_is_left_out(settings: Settings) -> None:
+    """Log each variable of the environment that is named like a setting and is none, as a mistyped one, or that says nothing without another one."""
+    if settings.triton_metrics is not None and settings.triton is None:
+        log.warning("LIPSYNC_TRITON_METRICS is left out: it belongs to the Triton of LIPSYNC_TRITON, and the embedded one's are known")
     known = [name.upper() for name in Settings.model_fields]
     for variable in sorted(os.environ):
         prefix, _, name = variable.upper().partition("_")

@@ -1,5 +1,6 @@
 """Triton's log: keep it, read it, and find in it why Triton did not start."""
 
+import fcntl
 import os
 import re
 import signal
@@ -43,6 +44,10 @@ TAIL_LINES = 8
 """How much of the log a failure shows."""
 
 
+MAX_LOG_BYTES = 16 << 20
+"""Largest size of a log that is read as it grows, bytes: months of failed requests may not fill the disk."""
+
+
 class TritonLog:
     """The file that Triton and its guard write to, and what they wrote into it since it was opened here.
 
@@ -54,6 +59,7 @@ class TritonLog:
         self.file: BinaryIO
         if path is None:
             self.file = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by close()
+            fcntl.fcntl(self.file, fcntl.F_SETFL, os.O_APPEND)  # Triton, too, writes at the end, wherever that is now
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("a+b")
@@ -69,9 +75,12 @@ class TritonLog:
         return os.pread(self.file.fileno(), self.size_bytes(), self._start).decode(errors="replace")
 
     def read_new(self) -> str:
-        """Return what was written since the last call."""
+        """Return what was written since the last call. A log that has become too large is emptied then."""
         data = os.pread(self.file.fileno(), 1 << 20, self._position)
         self._position += len(data)
+        if self.size_bytes() > MAX_LOG_BYTES:
+            os.ftruncate(self.file.fileno(), self._start)
+            self._position = self._start
         return data.decode(errors="replace")
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from math import prod
 from types import TracebackType
 from typing import Any, Self
@@ -124,10 +125,11 @@ _ALIGNMENT_BYTES = 64
 class _Connection:
     """What every view of a client shares: the way to one server, which `TritonClient.reconnect` replaces."""
 
-    def __init__(self, address: str, metrics_address: str | None, transport: Transport) -> None:
+    def __init__(self, address: str, metrics_address: str | None, transport: Transport, *, is_embedded: bool) -> None:
         self.address = address
         self.metrics_address = metrics_address
-        with translate_errors(address):
+        self.is_embedded = is_embedded
+        with self.errors():
             self.grpc = triton.InferenceServerClient(address)
         self._transport = transport
         self._lock = threading.Lock()
@@ -135,6 +137,10 @@ class _Connection:
         self.is_decided = transport == "grpc"
         self._outputs: dict[tuple[str, str], tuple[Any, tuple[int, ...]]] = {}
         self._distrusted_until_s = 0.0
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Raise tritonclient's exceptions as ours."""
+        return translate_errors(self.address, is_embedded=self.is_embedded)
 
     def close(self) -> None:
         self.retire()
@@ -195,7 +201,7 @@ class _Connection:
     def output(self, model: str, name: str) -> tuple[Any, tuple[int, ...]] | None:
         """Return dtype and shape of a model's output without its batch axis, None where the shape is not fixed."""
         if (model, name) not in self._outputs:
-            with translate_errors(self.address):
+            with self.errors():
                 metadata = self.grpc.get_model_metadata(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             for tensor in metadata.get("outputs", ()):
                 shape = tuple(int(size) for size in tensor["shape"][1:])
@@ -217,6 +223,8 @@ class TritonClient:
         request_deadline_s: float = REQUEST_DEADLINE_S,
         metrics_address: str | None = None,
         transport: Transport = "auto",
+        *,
+        is_embedded: bool = False,
     ) -> None:
         """Connect to `HOST:PORT` (gRPC). No request is made yet.
 
@@ -226,11 +234,12 @@ class TritonClient:
             metrics_address: where the same server's metrics are, if anywhere.
             transport: how tensors travel: in gRPC messages, or through system shared memory; `auto` takes shared memory where Triton sees
                 this host's.
+            is_embedded: whoever made this client starts the server again when it dies, and calls `reconnect`.
         """
         self._request_deadline_s = request_deadline_s
         self._transport = transport
         self._priority = 0
-        self._shared = [_Connection(address, metrics_address, transport)]
+        self._shared = [_Connection(address, metrics_address, transport, is_embedded=is_embedded)]
         self.reconnect_count = 0
         """How often `reconnect` was called."""
 
@@ -244,6 +253,11 @@ class TritonClient:
     def address(self) -> str:
         """Where the server is, `HOST:PORT`."""
         return self._shared[0].address
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server is started again when it dies."""
+        return self._shared[0].is_embedded
 
     @property
     def metrics_address(self) -> str | None:
@@ -270,7 +284,8 @@ class TritonClient:
 
     def reconnect(self, address: str, metrics_address: str | None = None) -> None:
         """Connect to another address, because the server behind the old one is gone; what is outstanding there fails."""
-        old, self._shared[0] = self._shared[0], _Connection(address, metrics_address, self._transport)
+        old = self._shared[0]
+        self._shared[0] = _Connection(address, metrics_address, self._transport, is_embedded=old.is_embedded)
         self.reconnect_count += 1
         old.retire()
 
@@ -311,7 +326,7 @@ class TritonClient:
                         self._send(connection, model, inputs, output, future, may_share=False)
                         return
                 if error is not None:
-                    raise translated(error, connection.address) from error
+                    raise translated(error, connection.address, is_embedded=connection.is_embedded) from error
                 if not has_answered:
                     raise held_up(connection.address)
                 array = result.as_numpy(output) if place is None else place.answer(result.get_output(output))
@@ -322,7 +337,7 @@ class TritonClient:
                 future.set_result(array)
             future.is_made_by(None)
 
-        with translate_errors(connection.address):
+        with connection.errors():
             call = connection.grpc.async_infer(
                 model, tensors, resolve, outputs=[wanted], priority=self._priority, client_timeout=self._request_deadline_s
             )
@@ -338,27 +353,27 @@ class TritonClient:
 
     def server_name(self) -> str:
         """Return the server's kind and version, such as `Triton 2.51.0`."""
-        with translate_errors(self.address):
+        with self._shared[0].errors():
             about = self._shared[0].grpc.get_server_metadata(as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return f"Triton {about.get('version', '')}".strip()
 
     def is_model_ready(self, model: str) -> bool:
         """Return whether a model is loaded and ready."""
-        with translate_errors(self.address):
+        with self._shared[0].errors():
             return bool(self._shared[0].grpc.is_model_ready(model, client_timeout=CONTROL_DEADLINE_S))
 
     def metadata(self, model: str) -> dict[str, Any]:
         """Return a model's metadata (names, datatypes and shapes, batch axis included) as Triton's JSON."""
-        with translate_errors(self.address):
+        with self._shared[0].errors():
             return dict(self._shared[0].grpc.get_model_metadata(model, as_json=True, client_timeout=CONTROL_DEADLINE_S))
 
     def config(self, model: str) -> dict[str, Any]:
         """Return a model's configuration as Triton's JSON."""
-        with translate_errors(self.address):
+        with self._shared[0].errors():
             return dict(self._shared[0].grpc.get_model_config(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)["config"])
 
     def statistics(self, model: str = "") -> dict[str, dict[str, Any]]:
         """Return the statistics of a model, or of every one in one request, since it was loaded: Triton's JSON by the model's name."""
-        with translate_errors(self.address):
+        with self._shared[0].errors():
             stats: dict[str, Any] = self._shared[0].grpc.get_inference_statistics(model, as_json=True, client_timeout=CONTROL_DEADLINE_S)
             return {str(one["name"]): dict(one) for one in stats.get("model_stats", ())}

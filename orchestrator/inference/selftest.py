@@ -17,6 +17,7 @@ from orchestrator.inference.golden import check_golden, golden_inputs
 from orchestrator.inference.lip_model import LipModel
 from orchestrator.inference.metrics import Metrics, read_metrics
 from orchestrator.inference.placement import UNKNOWN, Placement, ensemble_members, placement_of
+from orchestrator.inference.translate import away
 from orchestrator.inference.usage import model_use
 from orchestrator.settings import Device
 
@@ -107,7 +108,7 @@ def check_ready(client: TritonClient) -> None:
         InferenceUnavailable: something is not.
     """
     if not client.is_server_ready():
-        raise InferenceUnavailable(f"No Triton answers at {client.address}, or it is not ready; start it, or check the address and port.")
+        raise away(client.address, is_embedded=client.is_embedded)
     missing = [role for role in CONTRACTS if not client.is_model_ready(role)]
     if missing:
         raise InferenceUnavailable(f"Triton at {client.address} has no model ready for {' and '.join(missing)}; check its model repository and log.")

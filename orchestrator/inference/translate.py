@@ -25,12 +25,12 @@ when Triton is started again, which some errors need."""
 
 
 @contextmanager
-def translate_errors(address: str) -> Iterator[None]:
-    """Raise tritonclient's exceptions as ours."""
+def translate_errors(address: str, *, is_embedded: bool = False) -> Iterator[None]:
+    """Raise tritonclient's exceptions as ours; `is_embedded` where Triton is started again when it dies."""
     try:
         yield
     except InferenceServerException as exc:
-        raise translated(exc, address) from exc
+        raise translated(exc, address, is_embedded=is_embedded) from exc
 
 
 def is_held_up(message: str) -> bool:
@@ -43,17 +43,25 @@ def held_up(address: str) -> InferenceUnavailable:
     return InferenceUnavailable(f"A model's process on Triton at {address} does not answer, or not in time; try again, or start Triton again.")
 
 
-def translated(error: InferenceServerException, address: str) -> InferenceError:
-    """Return one of tritonclient's exceptions as ours."""
+def away(address: str, *, is_embedded: bool) -> InferenceUnavailable:
+    """Return the error of a Triton that does not answer; for `is_embedded` see `translate_errors`."""
+    if is_embedded:
+        return InferenceUnavailable(
+            "The embedded Triton does not answer, or is not ready; it is started again by itself, and jobs go on then. Send other requests again in "
+            "a few seconds."
+        )
+    return InferenceUnavailable(f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001).")
+
+
+def translated(error: InferenceServerException, address: str, *, is_embedded: bool = False) -> InferenceError:
+    """Return one of tritonclient's exceptions as ours; for `is_embedded` see `translate_errors`."""
     status, message = str(error.status() or ""), str(error.message() or "")
     if status == "StatusCode.DEADLINE_EXCEEDED":
         return InferenceTimeout(f"Triton at {address} did not answer in time; check its load with `nvidia-smi` or its metrics, then try again.")
     if status == "StatusCode.UNAVAILABLE":
         if any(text in message for text in _QUEUE_MESSAGES):
             return InferenceOverloaded(f"Triton at {address} has a full queue; try again when fewer renders run.")
-        return InferenceUnavailable(
-            f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001)."
-        )
+        return away(address, is_embedded=is_embedded)
     if is_held_up(message):
         return held_up(address)
     if failure := _GPU_FAILURE.search(message):

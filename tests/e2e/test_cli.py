@@ -117,10 +117,13 @@ def test_name_that_ends_in_no_container_is_refused(clip: Path, speech: Path, tmp
     assert (done.returncode, done.stderr.startswith("invalid_option: No result is written as .avi; ")) == (1, True), done.stderr
 
 
-def test_triton_that_is_not_there_is_said_so(clip: Path, speech: Path, tmp_path: Path) -> None:
+def test_triton_that_is_not_there_is_said_so(clip: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_TRTON", "127.0.0.1:1")
     done = lipsync("render", "--video", clip, "--audio", speech, "-o", tmp_path / "out.mp4", "--triton", "127.0.0.1:1")
     assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "LIPSYNC_TRTON is no setting, and is left out; did you mean LIPSYNC_TRITON?"
     assert "inference_unavailable: No Triton answers at 127.0.0.1:1" in done.stderr
+    assert lipsync("models", "list").stderr.splitlines() == done.stderr.splitlines()[:1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

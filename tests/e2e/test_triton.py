@@ -20,6 +20,7 @@ from orchestrator import cli_triton, embedded
 from orchestrator.cli_triton import serve_triton
 from orchestrator.embedded import Serving, SupervisedTriton
 from orchestrator.errors import InferenceUnavailable
+from orchestrator.inference.selftest import check_ready
 from orchestrator.settings import Settings
 from tests.programs import descendants, running, wait_until
 
@@ -168,6 +169,9 @@ def test_supervisor_is_closed_without_waiting_for_a_start(own_tritonservers: Cal
     first.wait(10)
     wait_until(lambda: bool(own_tritonservers()), "Triton is started again")
     own_tritonservers()[0].suspend()
+    for ask in (lambda: check_ready(triton.client), lambda: triton.client.metadata("lip_sync")):
+        with pytest.raises(InferenceUnavailable, match="it is started again by itself"):
+            ask()
     began = time.monotonic()
     triton.close()
     assert time.monotonic() - began < PROMPT_S

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.settings import Settings, warn_of_unknown_variables
+from orchestrator.settings import Settings, warn_of_what_is_left_out
 
 
 def test_variable_that_is_no_setting_is_named_with_the_one_that_may_be_meant(
@@ -16,11 +16,19 @@ def test_variable_that_is_no_setting_is_named_with_the_one_that_may_be_meant(
     known = {"LIPSYNC_API_KEYS": "", "lipsync_port": "1", "LIPSYNC_LISTEN": "127.0.0.1:1", "LIPSYNCX": "1"}
     for name, value in {**known, "LIPSYNC_API_KEY": "a", "LIPSYNC_QQQQ": "b"}.items():
         monkeypatch.setenv(name, value)
-    warn_of_unknown_variables()
+    warn_of_what_is_left_out(Settings())
     assert caplog.messages == [
         "LIPSYNC_API_KEY is no setting, and is left out; did you mean LIPSYNC_API_KEYS?",
         "LIPSYNC_QQQQ is no setting, and is left out",
     ]
+
+
+def test_address_of_metrics_without_its_triton_is_said_to_be_left_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("LIPSYNC_TRITON_METRICS", "127.0.0.1:8002")
+    warn_of_what_is_left_out(Settings(triton="127.0.0.1:8001"))
+    assert not caplog.messages
+    warn_of_what_is_left_out(Settings())
+    assert [message.partition(":")[0] for message in caplog.messages] == ["LIPSYNC_TRITON_METRICS is left out"]
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,7 @@ def _routes(context: Context, readiness: Readiness, registry: CollectorRegistry)
         description="Video of a person and speech in, the same video with lips that follow the speech out.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     add_problem_handlers(app)
     for router in (

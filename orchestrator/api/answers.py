@@ -7,9 +7,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import anyio.to_thread
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from orchestrator.api.context import Context
+from orchestrator.api.problems import problem
 from orchestrator.errors import InvalidOption, NotReady, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobView, Segment
 from orchestrator.media.encoding import GOP_S
@@ -27,12 +30,39 @@ PLAYABLE = {
 }
 """Headers of a video, which browsers also open by itself."""
 
+UNUSABLE_RANGE = {
+    400: ("invalid_request", "The Range header is malformed; write it as bytes=FIRST-LAST, or leave it out."),
+    416: ("range_not_satisfiable", "The range is not in the file, whose length Content-Range says; ask for a part of it, or for all."),
+}
+"""Code and sentence by the status that a range is answered with which cannot be sent."""
 
-def video_file(path: Path, name: str) -> FileResponse:
+
+class RangedFile(FileResponse):
+    """A file with Range requests; a range that cannot be sent is answered as other errors are."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        refusal: Response | None = None
+
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and (why := UNUSABLE_RANGE.get(message["status"])) is not None:
+                refusal = problem(scope, message["status"], *why)
+                if (length := Headers(raw=message["headers"]).get("content-range")) is not None:
+                    refusal.headers["Content-Range"] = length
+            if refusal is None:
+                await send(message)
+
+        await super().__call__(scope, receive, send_unless_refused)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+
+
+def video_file(path: Path, name: str) -> RangedFile:
     """Return a video with Range requests, of the media type that its path says, `name` being what a browser would save it as."""
     media_type = CONTAINERS[container_of(path) or "mp4"].media_type
     disposition = f"inline; filename*=UTF-8''{quote(name)}"
-    return FileResponse(path, media_type=media_type, headers={**PLAYABLE, "Content-Disposition": disposition})
+    return RangedFile(path, media_type=media_type, headers={**PLAYABLE, "Content-Disposition": disposition})
 
 
 async def next_change(context: Context, job_id: str, seen: int, most_s: float = WAIT_S) -> tuple[int, JobView]:

@@ -62,6 +62,7 @@ REFUSALS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "not_found": (404, "Nothing is at this path."),
         "method_not_allowed": (405, "The path does not take this method."),
         "unsupported_media_type": (415, "The body is of a type that the path does not take."),
+        "range_not_satisfiable": (416, "The range that is asked for is not in the file."),
         "internal_error": (500, "A mistake in the service."),
     }
 )
@@ -142,7 +143,7 @@ def problem(scope: Scope, status: int, code: str, detail: str, retryable: bool =
 def error_responses(body: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what the OpenAPI document says about a route's errors."""
     media_type = "application/problem+json" if body is ProblemDetails else "application/json"
-    content = _schema_of(body, media_type)
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
     return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in sorted(statuses)}
 
 
@@ -152,16 +153,8 @@ def file_responses(what: str, *media_types: str) -> dict[int | str, dict[str, An
     return {
         200: {"description": what, "content": content},
         206: {"description": "A part of it.", "content": content},
-        400: {
-            "description": "The request or its Range header is malformed.",
-            "content": {"text/plain": {}, **_schema_of(V2Error, "application/json")},
-        },
-        416: {"description": "The range is not in the file.", "content": {"text/plain": {}}},
+        **error_responses(V2Error, 400, 416),
     }
-
-
-def _schema_of(body: type[BaseModel], media_type: str) -> dict[str, Any]:
-    return {media_type: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
 
 
 def validation_sentence(error: RequestValidationError | ValidationError, skip: int = 0) -> str:

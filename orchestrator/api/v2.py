@@ -13,7 +13,7 @@ from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated
 from orchestrator.api.uploads import form_body, idempotency_key, media_type, parse_body, parse_json, read_json
 from orchestrator.api.v2_jobs import build_spec, generation
-from orchestrator.api.v2_schema import GenerateRequest, Generation
+from orchestrator.api.v2_schema import FILE_NAME, GenerateRequest, Generation
 from orchestrator.errors import NotReady
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobView
 from orchestrator.media.formats import CONTAINERS
@@ -21,7 +21,7 @@ from orchestrator.media.formats import CONTAINERS
 API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="Needed where the service has keys.")
 """For the OpenAPI document; the guard has checked the key before a route is reached."""
 
-JobId = Annotated[str, Path(description="The job's id.", max_length=64, pattern="^[A-Za-z0-9-]+$")]
+JobId = Annotated[str, Path(description="The job's id.", max_length=64)]
 
 POLL_AGAIN_S = 2
 """What who waited in vain is told to wait before the next request, s. As sync.so has it."""
@@ -57,7 +57,7 @@ _FORM: dict[str, Any] = {
     "options": {"type": "string", "description": "JSON as in the JSON request."},
     **{name: {"type": "string", "description": "The option of this name."} for name in FORM_OPTIONS},
     "webhookUrl": {"type": "string"},
-    "outputFileName": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$"},
+    "outputFileName": {"type": "string", "pattern": FILE_NAME},
     "externalId": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 

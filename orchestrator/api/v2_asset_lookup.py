@@ -9,7 +9,7 @@ from orchestrator.api.problems import V2Error, error_responses, refuse_repeated
 from orchestrator.api.uploads import json_body, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
 from orchestrator.api.v2_assets import asset_view
-from orchestrator.api.v2_schema import AssetIds, AssetView, UploadedAsset
+from orchestrator.api.v2_schema import AssetIds, AssetView, Sha256, UploadedAsset
 from orchestrator.media.limits import MediaKind
 
 
@@ -28,7 +28,7 @@ def asset_lookup_router(context: Context) -> APIRouter:
     @router.get("/uploaded", responses=error_responses(V2Error, 400, 401))
     async def find_uploaded(
         request: Request,
-        digest: Annotated[str, Query(alias="contentSha256", pattern="^[a-f0-9]{64}$", description="Of the file's bytes.")],
+        digest: Annotated[Sha256, Query(alias="contentSha256", description="Of the file's bytes.")],
         kind: Annotated[MediaKind, Query(alias="type")],
     ) -> UploadedAsset:
         """Return the newest asset of this content and kind, so that a client need not send the file again."""

@@ -8,16 +8,15 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Security
-from fastapi.responses import FileResponse, PlainTextResponse, Response
-from pydantic import Field
+from fastapi.responses import PlainTextResponse, Response
 
-from orchestrator.api.answers import PLAYABLE
+from orchestrator.api.answers import PLAYABLE, RangedFile
 from orchestrator.api.asset_uploads import file_of, own_record
 from orchestrator.api.context import Context
 from orchestrator.api.problems import Problem, V2Error, error_responses, file_responses, refuse_repeated, refuse_unsupported
 from orchestrator.api.uploads import StoredFile, form_body, json_body, media_type, parse_body, read_json
 from orchestrator.api.v2 import API_KEY
-from orchestrator.api.v2_schema import MAX_ASSET_NAME, AssetPage, AssetRequest, AssetSort, AssetUpdate, AssetView, Unpacked, listed, split
+from orchestrator.api.v2_schema import MAX_ASSET_NAME, AssetPage, AssetRequest, AssetSort, AssetUpdate, AssetView, Unpacked
 from orchestrator.errors import MissingStream
 from orchestrator.jobs.records import Asset, InputType, new_id
 from orchestrator.media.limits import MediaKind, check_limits, summarise
@@ -75,28 +74,22 @@ def assets_router(context: Context) -> APIRouter:
     async def list_assets(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 50,
-        cursor: Annotated[str | None, Query(pattern="^[0-9]{1,9}$", description="nextCursor of the page before.")] = None,
+        cursor: Annotated[int, Query(ge=0, lt=10**9, description="nextCursor of the page before.")] = 0,
         search_query: Annotated[str | None, Query(alias="searchQuery", max_length=255)] = None,
         sort_by: Annotated[AssetSort, Query(alias="sortBy")] = "dateDesc",
-        types: Annotated[
-            list[Annotated[str, Field(pattern=listed(MediaKind))]] | None,
-            Unpacked,
-            Query(description="Kinds, given several times or separated by commas."),
-        ] = None,
+        types: Annotated[list[MediaKind] | None, Unpacked, Query(description="Kinds, given several times or separated by commas.")] = None,
     ) -> AssetPage:
         """Return assets."""
         refuse_repeated(request, "limit", "cursor", "searchQuery", "sortBy")
         refuse_unsupported(request, "projectId", "userId")
-        kinds = split(types)
-        start = int(cursor or 0)
         found = await context.run(context.assets.all, context.owner(request))
         needle = (search_query or "").lower()
-        found = [asset for asset in found if (not kinds or asset.kind in kinds) and needle in asset.name.lower()]
+        found = [asset for asset in found if (not types or asset.kind in types) and needle in asset.name.lower()]
         field = sort_by.removesuffix("Asc").removesuffix("Desc")
         found.sort(key=_SORT_KEYS[field], reverse=sort_by.endswith("Desc"))
-        stop = start + limit
+        stop = cursor + limit
         following = str(stop) if stop < len(found) else None
-        return AssetPage(items=[shown(asset, request) for asset in found[start:stop]], nextCursor=following, totalCount=len(found))
+        return AssetPage(items=[shown(asset, request) for asset in found[cursor:stop]], nextCursor=following, totalCount=len(found))
 
     @router.get("/{asset_id}", responses=error_responses(V2Error, 400, 401, 404))
     async def get_asset(asset_id: AssetId, request: Request) -> AssetView:
@@ -132,7 +125,7 @@ def assets_router(context: Context) -> APIRouter:
     async def content(asset_id: AssetId, request: Request) -> Response:
         """Return an asset's file, or a range of it."""
         asset = await context.run(find, asset_id, request)
-        return FileResponse(file_of(asset, context), media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
+        return RangedFile(file_of(asset, context), media_type="application/octet-stream", headers={**PLAYABLE, "Content-Disposition": "attachment"})
 
     return router
 

@@ -4,23 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
 from fastapi.responses import PlainTextResponse
-from pydantic import Field
 
 from orchestrator.api.context import Context
 from orchestrator.api.problems import V2Error, error_responses, refuse_repeated, refuse_unsupported
 from orchestrator.api.v2 import API_KEY, JobId
 from orchestrator.api.v2_jobs import STATUS, generation
-from orchestrator.api.v2_schema import Generation, GenerationCount, GenerationStatus, Moment, Unpacked, listed, split
+from orchestrator.api.v2_schema import Generation, GenerationCount, GenerationStatus, Moment, Unpacked
 from orchestrator.errors import NotReady
 from orchestrator.jobs.model import FINAL_STATES, JobState, JobView
 
 _ANY: tuple[JobState | None, ...] = (None,)
 
-Statuses = Annotated[
-    list[Annotated[str, Field(pattern=listed(GenerationStatus))]] | None,
-    Unpacked,
-    Query(description="Given several times or separated by commas."),
-]
+Statuses = Annotated[list[GenerationStatus] | None, Unpacked, Query(description="Given several times or separated by commas.")]
 
 
 def generations_router(context: Context) -> APIRouter:
@@ -44,13 +39,13 @@ def generations_router(context: Context) -> APIRouter:
         refuse_repeated(request, "externalId", "limit", "cursor", "before")
         refuse_unsupported(request, "projectId", "source")
         owner, base_url = context.owner(request), context.base_url(request)
-        wanted, states = split(ids), _states(status)
+        states = _states(status)
 
         def find() -> list[JobView]:
             bounds = [before, None if cursor is None else context.service.get(cursor, owner).created_at]
             first = min((bound for bound in bounds if bound is not None), default=None)
-            if wanted:
-                views = context.service.find(ids=wanted, owner=owner, limit=len(wanted), before=first)
+            if ids is not None:
+                views = context.service.find(ids=ids, owner=owner, limit=len(ids), before=first)
                 views = [view for view in views if view.state in (states or (view.state,))]
             else:
                 views = [
@@ -93,7 +88,6 @@ def generations_router(context: Context) -> APIRouter:
     return router
 
 
-def _states(statuses: list[str] | None) -> list[JobState]:
+def _states(statuses: list[GenerationStatus] | None) -> list[JobState]:
     """Return our states of sync.so's statuses."""
-    asked = split(statuses)
-    return [state for state, shown_as in STATUS.items() if shown_as in asked]
+    return [state for state, shown_as in STATUS.items() if shown_as in (statuses or ())]

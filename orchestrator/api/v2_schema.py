@@ -1,8 +1,10 @@
 """sync.so's request and answer bodies, with what this service adds."""
 
 import json
+import re
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -40,14 +42,8 @@ Moment = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(dat
 """A time in a query; one without a zone is this host's."""
 
 
-def listed(kind: Any) -> str:
-    """Return the pattern of one or more of a Literal's words, separated by commas."""
-    words = "|".join(get_args(kind))
-    return f"^({words})(,({words}))*$"
-
-
 def _unpack(values: Any) -> Any:
-    """Take a list written as JSON for its words: sync.so's JavaScript SDK sends lists in a query so."""
+    """Take a text for the words in it, which commas separate; or JSON, as sync.so's JavaScript SDK sends lists in a query."""
     return [word for value in values for word in _words(value)] if isinstance(values, list) else values
 
 
@@ -55,17 +51,30 @@ def _words(value: Any) -> list[Any]:
     try:
         words = json.loads(value)
     except (TypeError, ValueError, RecursionError):
-        return [value]
-    return words if isinstance(words, list) and words else [value]
+        words = None
+    return words if isinstance(words, list) and words else [word.strip() for word in str(value).split(",")]
 
 
 Unpacked = BeforeValidator(_unpack)
-"""Of a query's parameter that may be given several times."""
+"""Of a query's parameter that may be given several times, or once with commas."""
 
 
-def split(values: list[str] | None) -> list[str]:
-    """Return the words of parameters that are given several times or separated by commas."""
-    return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
+def spelled(pattern: str, words: str) -> Callable[[str], str]:
+    """Return a check of a text that says in words how it has to be spelled; `pattern` has to match all of it."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must be {words}")
+        return text
+
+    return check
+
+
+FILE_NAME, MEDIA_TYPE, SHA256 = "^[A-Za-z0-9_-]{1,255}$", "^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;.*)?$", "^[a-f0-9]{64}$"
+
+FileName = Annotated[str, AfterValidator(spelled(FILE_NAME, "1 to 255 letters, digits, _ or -")), Field(json_schema_extra={"pattern": FILE_NAME})]
+MediaType = Annotated[str, AfterValidator(spelled(MEDIA_TYPE, "a media type, as video/mp4")), Field(json_schema_extra={"pattern": MEDIA_TYPE})]
+Sha256 = Annotated[str, AfterValidator(spelled(SHA256, "64 of the digits 0-9 and a-f")), Field(json_schema_extra={"pattern": SHA256})]
 
 
 class _Request(BaseModel):
@@ -204,7 +213,7 @@ class GenerateRequest(_Request):
         "A sync_mode in options is that of each segment; without one the video keeps its length.",
     )
     webhookUrl: str | None = Field(None, min_length=1, max_length=MAX_URL, description="Called when the job has ended.")
-    outputFileName: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="Without the suffix.")
+    outputFileName: FileName | None = Field(None, description="Without the suffix.")
     externalId: str | None = Field(None, min_length=1, max_length=255, description="The client's own name for the job.")
     projectId: str | None = Field(None, description="Not supported.")
 
@@ -308,9 +317,7 @@ class UploadRequest(_Request):
     """A file to be sent to a link."""
 
     fileName: str = Field(min_length=1, max_length=255)
-    contentType: str = Field(
-        max_length=127, pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;.*)?$", description="As the upload has it in its header."
-    )
+    contentType: MediaType = Field(max_length=127, description="As the upload has it in its header.")
     size: int = Field(ge=1, description="bytes")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, TimeoutError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, TimeoutError
 
 from orchestrator.errors import IdempotencyConflict, InvalidOption, QueueFull, StorageError, StorageFull, UnknownJob
 from orchestrator.jobs.model import FINAL_STATES, JobSpec, JobState, JobView
@@ -370,6 +370,8 @@ def translated() -> Iterator[None]:
         yield
     except TimeoutError as exc:
         raise StorageError("The jobs' database has been busy for too long; try again later.") from exc
+    except DataError as exc:
+        raise InvalidOption("A text of the request has a character in it that the jobs' database cannot take, as NUL; leave it out.") from exc
     except DBAPIError as exc:
         if any(text in str(exc.orig).lower() for text in ("disk is full", "no space left", "disk i/o error")):
             raise StorageFull("The disk of the jobs' database is full or fails; free some space, or look at the disk, then try again.") from exc

@@ -543,7 +543,10 @@ def test_result_can_be_read_in_ranges(service: Service, finished: str) -> None:
     for asked, expected in (("bytes=0-99", whole.content[:100]), ("bytes=100-", whole.content[100:]), ("bytes=-7", whole.content[-7:])):
         part = service.http.get(path, headers={"range": asked})
         assert (part.status_code, part.content) == (206, expected)
-    assert service.http.get(path, headers={"range": f"bytes={len(whole.content)}-"}).status_code == 416
+    for asked, told in ((f"bytes={len(whole.content)}-", (416, "range_not_satisfiable")), ("bytes=1", (400, "invalid_request"))):
+        refused = service.http.get(path, headers={"range": asked})
+        assert (refused.status_code, refused.json()["code"]) == told
+        assert refused.headers.get("content-range") == (f"bytes */{len(whole.content)}" if told[0] == 416 else None)
 
 
 def test_events_tell_progress_until_the_end(service: Service, assets: dict[str, str]) -> None:
@@ -720,6 +723,28 @@ def test_parameter_that_means_one_thing_is_given_once(service: Service) -> None:
         answer = service.http.get(f"/v2/{path}", params=[(name, "PENDING")] * 2)
         assert (answer.status_code, answer.json()["message"].split()[0]) == (400, name)
     assert service.http.get("/v2/generations", params=[("status", "PENDING")] * 2).status_code == 200
+
+
+def test_what_is_spelled_wrongly_is_told_in_words(service: Service, assets: dict[str, str]) -> None:
+    generate = {"model": "lipsync-2", "input": [{"type": "video", "assetId": assets["clip.mp4"]}], "outputFileName": "a b"}
+    for answer, words in (
+        (service.http.get("/v2/generations?status=PENDING,DONE"), "'PROCESSING'"),
+        (service.http.get("/v2/assets?types=SOUND"), "'AUDIO'"),
+        (service.http.get("/v2/assets?cursor=next"), "integer"),
+        (service.http.get("/v2/assets/uploaded?contentSha256=ABC&type=VIDEO"), "64 of the digits 0-9 and a-f"),
+        (service.http.post("/v2/generate", json=generate), "letters, digits, _ or -"),
+        (service.http.post("/v2/assets/upload", json={"fileName": "a", "contentType": "video", "size": 1}), "as video/mp4"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+        assert words in answer.json()["message"] and "pattern" not in answer.json()["message"]
+    assert service.http.get("/v2/generate/no such job").json()["code"] == "unknown_job"
+    assert service.http.get("/v2/generations?ids=").json() == []
+
+
+def test_path_may_end_in_a_slash(service: Service) -> None:
+    assert service.http.get("/v2/models/").json() == service.http.get("/v2/models").json()
+    assert service.http.post("/v2/generate/", json={}).status_code == 400
+    assert service.http.post("/easy/submit/", json={}).json()["code"] == 10002
 
 
 def test_models_name_the_installed_one_first(service: Service) -> None:

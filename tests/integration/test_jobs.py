@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import av
@@ -147,6 +147,8 @@ def test_same_key_is_the_same_job_and_another_request_a_conflict(database_url: s
         assert full.value.code == "queue_full" and full.value.retryable
         assert service.submit(spec(1.0), idempotency_key="a").id == first.id, "a known job needs no place in the queue"
         assert [view.client_code for view in (job.spec for job in service.find(client_code="c"))] == ["c"]
+        with pytest.raises(InvalidOption, match="NUL") if database_url else nullcontext():
+            assert not service.find(client_code="\0")
         service.cancel(first.id)
         service.submit(spec(1.0))
 

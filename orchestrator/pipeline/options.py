@@ -89,7 +89,7 @@ class RenderOptions(BaseModel):
         "auto",
         max_length=64,
         description="Whose lips move: auto (in each shot the face that covers the largest area), all (every face), or the face at X,Y or X,Y,FRAME: "
-        "px of the picture as shown, frames counted from 0.",
+        "px of the picture as shown; FRAME is counted from 0, or a time as 1.5s.",
     )
     speaker_boxes: Boxes | None = Field(
         None, description="In place of a speaker: for each frame of the video the box [x1, y1, x2, y2] of the face whose lips move, or null; JSON."

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,14 +18,14 @@ from orchestrator.media.audio import Speech
 from orchestrator.media.probe import VideoInfo
 from preprocess.speaker import EveryFace, FaceAt, FaceBoxes, LargestFace, SpeakerChoice
 
-_POINT = re.compile(r"(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?)(?:,(\d{1,9}))?")
+_POINT = re.compile(r"(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?)(?:,(?:(\d{1,9})|(\d{1,6}(?:\.\d+)?)s))?")
 
 Box = tuple[float, float, float, float]
 
 
 def _known(text: str) -> str:
     if text not in ("auto", "all") and not _POINT.fullmatch(text):
-        raise ValueError("must be auto, all, X,Y or X,Y,FRAME, as in 640,200 or 640,200,12")
+        raise ValueError("must be auto, all, X,Y or X,Y,FRAME, as in 640,200, or 640,200,12 for frame 12, or 640,200,1.5s for a time")
     return text
 
 
@@ -99,7 +100,7 @@ def check_speaker_image(speaker: str, boxes: Sequence[Box | None] | None, other_
 
 
 Speaker = Annotated[str, AfterValidator(_known)]
-"""`auto`, `all`, `X,Y` or `X,Y,FRAME`, px of the picture as shown, frames counted from 0."""
+"""`auto`, `all`, `X,Y` or `X,Y,FRAME`, px of the picture as shown; FRAME is counted from 0, or a time as `1.5s`."""
 
 Boxes = Annotated[tuple[Box | None, ...], BeforeValidator(from_json("boxes [x1, y1, x2, y2] or null")), AfterValidator(_real)]
 """For each frame x1 y1 x2 y2, px of the picture as shown, or null."""
@@ -118,7 +119,8 @@ def speaker_choice(speaker: str, boxes: Sequence[Box | None] | None, info: Video
     found = _POINT.fullmatch(speaker)
     if found is None:
         raise ValueError(f"expected a speaker that was checked, got {speaker!r}")
-    x, y, frame = float(found[1]), float(found[2]), int(found[3] or 0)
+    x, y = float(found[1]), float(found[2])
+    frame = int(found[3] or max(Fraction(0), Fraction(found[4] or 0) - info.start_s) * info.frame_rate)
     width, height = info.shown_wh
     if x >= width or y >= height:
         raise InvalidOption(

@@ -1,6 +1,7 @@
 """Speakers as they are asked for, in px of the shown picture, and as they are looked for, in px of the coded frame."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from pydantic import ValidationError
@@ -57,13 +58,19 @@ def test_box_in_a_turned_picture_keeps_its_corners_in_order(info: VideoInfo) -> 
     assert choice == FaceBoxes(((55, 20, 85, 30),))
 
 
+@pytest.mark.parametrize(("asked", "frame"), [("12", 12), ("0s", 0), ("0.199s", 0), ("0.2s", 0), ("0.24s", 1), ("1.239s", 25), ("100s", 2495)])
+def test_frame_of_a_point_is_a_number_or_a_time(asked: str, frame: int, info: VideoInfo) -> None:
+    late = replace(info, frame_rate=Fraction(25), start_s=Fraction("0.2"))
+    assert speaker_choice(f"20,10,{asked}", None, late) == FaceAt(frame, 20, 10)
+
+
 def test_point_outside_the_picture_as_shown_is_refused(info: VideoInfo) -> None:
     with pytest.raises(InvalidOption, match="outside the picture of 96x64"):
         speaker_choice("10,64", None, info)
     assert speaker_choice("10,64", None, replace(info, orientation=Orientation(90))) == FaceAt(0, 31, 10)
 
 
-@pytest.mark.parametrize("text", ["", "left", "10", "10;20", "-1,5", "1,2,3,4", "1,2,x", "nan,2"])
+@pytest.mark.parametrize("text", ["", "left", "10", "10;20", "-1,5", "1,2,3,4", "1,2,x", "1,2,s", "1,2,-1s", "nan,2"])
 def test_other_words_are_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="must be auto, all, X,Y or X,Y,FRAME"):
         RenderOptions(speaker=text)

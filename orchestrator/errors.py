@@ -256,6 +256,8 @@ def complaint(error: Mapping[str, Any]) -> str:
     """Return what is wrong with a value by one of pydantic's errors; of our own sentences without what pydantic puts in front."""
     if error["type"] == "extra_forbidden":
         return "is not known here; leave it out"
+    if error["type"] == "model_type":
+        return "must be an object with named fields"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

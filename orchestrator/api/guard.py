@@ -170,6 +170,7 @@ class _Exchange:
     async def receive(self) -> Message:
         if self._has_all:
             return await self._receive()  # what is waited for now is that the client goes, which may take as long as it likes
+        self._may_drain = True  # asking for the body tells the client to send it
         message = await self._next_message()
         if message["type"] != "http.request":
             self._has_all = True

@@ -38,7 +38,14 @@ def _refuse_number(value: Any) -> Any:
     raise ValueError("must be a date and time as in 2026-01-31T12:00:00Z")
 
 
-Moment = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(datetime.astimezone)]
+def _with_zone(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone()
+    except (ValueError, OverflowError):
+        raise ValueError("must be a date and time of a usual year") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(_refuse_number), AfterValidator(_with_zone)]
 """A time in a query; one without a zone is this host's."""
 
 

@@ -1,6 +1,7 @@
 """DBOS: when a job runs, and that it runs again after a crash. The only module that knows it."""
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -31,6 +32,9 @@ SETTLE_S = 3
 
 MAX_DELIVERIES = 16
 """Webhooks under way at a time."""
+
+REPEATED_S = 60.0
+"""After what time a queue's trouble is told again that goes on, s."""
 
 SUBSEC_SINCE = (3, 42)
 """SQLite from which `unixepoch('subsec')`, which DBOS has its tables take in a Python from 3.12, is the time. Before, as in Debian 12, it is NULL."""
@@ -72,6 +76,7 @@ class Engine:
         self._config: DBOSConfig = {
             "name": "lipsync",
             "system_database_url": url,
+            "db_engine_kwargs": {"hide_parameters": True},
             "executor_id": host,
             "application_version": WORKFLOW_VERSION,
             "log_level": "WARNING",
@@ -206,13 +211,32 @@ def log_as_the_service_does() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     logger.propagate = True
-    logger.addFilter(_is_news)
+    logger.filters[:] = [_News()]
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a line of DBOS's goes into the log. That a workflow was cancelled in the moment it began is an error to DBOS alone."""
-    message = record.getMessage()
-    return not (message.startswith("Error executing workflow ") and message.endswith(" was cancelled"))
+class _News(logging.Filter):
+    """Tells which lines of DBOS's go into the log, without the SQL in them.
+
+    That a workflow was cancelled in the moment it began is an error to DBOS alone, and a queue on a full disk one at each look.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_s: dict[str, float] = {}
+        """When what of the queues was told last."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage().partition("\n")[0]
+        record.msg, record.args = message, ()
+        if message.startswith("Error executing workflow ") and message.endswith(" was cancelled"):
+            return False
+        if not message.startswith("Exception encountered in queue thread "):
+            return True
+        now = time.monotonic()
+        if now - self._told_s.get(message, -math.inf) < REPEATED_S:
+            return False
+        self._told_s[message] = now
+        return True
 
 
 def teach_subsec(connection: Any, _: object) -> None:

@@ -95,7 +95,7 @@ class Ledger:
         Raises:
             StorageError: the database cannot be opened; the message has the database's own words, which are for the operator alone.
         """
-        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=24)
+        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=24, hide_parameters=True)  # URLs and names of users
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         if self._is_sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)

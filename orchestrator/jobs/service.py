@@ -215,9 +215,9 @@ class JobService:
         """
         self.cancel(job_id)
         row = self._ledger.row(job_id)
+        self.storage.remove_job(job_id)  # first: on a full disk the rest needs the space
         self._ledger.remove(job_id)
         log.info("job deleted", extra={"job": job_id})
-        self.storage.remove_job(job_id)
         for path in {path for path in local_inputs(row) if path is not None} if row is not None else ():
             self.storage.remove_input(Path(path), partial(self._caretaker.needs, Path(path), but=job_id))
         self._notify()

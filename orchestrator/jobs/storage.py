@@ -74,7 +74,7 @@ class Storage:
     @property
     def is_exhausted(self) -> bool:
         """Whether so little space is left that renders under way have to end."""
-        return self.free_bytes() < self._floor_bytes // RESERVED_SHARE
+        return self.free_bytes() <= self._floor_bytes // RESERVED_SHARE
 
     def incoming(self, name: str, max_bytes: int) -> "Incoming":
         """Open a file to be written piece by piece; nothing is kept of it unless it is committed."""

@@ -84,6 +84,11 @@ def test_curl_sees_why_too_whether_or_not_it_asks_first(narrow: Service, tmp_pat
         command = ["curl", "-s", "-H", f"x-api-key: {narrow.http.headers['x-api-key']}", "-H", f"Expect: {expect}"]
         done = subprocess.run([*command, "-F", f"video=@{tmp_path / 'huge.bin'}", f"{narrow.url}/render"], capture_output=True, check=False)
         assert json.loads(done.stdout)["code"] == "limit_exceeded"
+        (tmp_path / "large.bin").write_bytes(bytes(MAX_BYTES - 10_000))
+        done = subprocess.run(
+            [*command, "-F", "nonsense=1", "-F", f"video=@{tmp_path / 'large.bin'}", f"{narrow.url}/render"], capture_output=True, check=True
+        )
+        assert json.loads(done.stdout)["code"] == "invalid_option", "which is known while the file is on its way"
 
 
 def test_full_disk_refuses_new_work_and_says_so(triton: LocalTriton, clip: Path, speech: Path, tmp_path: Path) -> None:

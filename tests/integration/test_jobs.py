@@ -228,6 +228,24 @@ def test_job_says_that_the_disk_is_full_though_that_cannot_be_written_down(spec:
         assert service.get(job.id).error is None
 
 
+def test_deleting_a_job_frees_its_space_before_anything_is_written_down(
+    spec: Callable[..., JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing_unstarted(options(tmp_path / "data")) as service:
+        job = service.submit(spec())
+        service.storage.segments(job.id).mkdir(parents=True)
+        remove = service._ledger.remove
+
+        def remove_unless_full(job_id: str) -> None:
+            if service.storage.job_folder(job_id).exists():
+                raise StorageFull("The disk is full.")
+            remove(job_id)
+
+        monkeypatch.setattr(service._ledger, "remove", remove_unless_full)
+        service.delete(job.id)
+        assert not service.find()
+
+
 def test_full_disk_is_waited_for_and_uses_up_no_attempts(
     spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,4 +27,17 @@ def test_a_job_that_is_cancelled_as_it_begins_is_no_error_in_the_log(caplog: pyt
     logger = logging.getLogger("dbos")
     logger.warning(f"Error executing workflow 1: {DBOSAwaitedWorkflowCancelledError('1')}")
     logger.warning("Error executing workflow 2: the database is locked")
-    assert [record.getMessage() for record in caplog.records] == ["Error executing workflow 2: the database is locked"]
+    assert caplog.messages == ["Error executing workflow 2: the database is locked"]
+
+
+def test_trouble_of_a_queue_that_goes_on_is_told_once_a_minute_and_without_its_sql(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_as_the_service_does()
+    logger, now_s = logging.getLogger("dbos"), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    told = [f"Exception encountered in queue thread for {queue}: the disk is full" for queue in ("renders", "deliveries")]
+    for now_s[0] in (0.0, 1.0, 59.0, 61.0):
+        for line in told:
+            logger.warning(f"{line}\n[SQL: UPDATE 100% of it]")
+    assert caplog.messages == 2 * told

@@ -150,11 +150,13 @@ def test_any_name_becomes_one_that_can_be_written(name: str) -> None:
     assert safe and "/" not in safe and "\x00" not in safe and safe not in (".", "..") and len(safe.encode(errors="replace")) <= 100
 
 
-def test_renders_under_way_may_use_most_of_the_floor_but_not_all(tmp_path: Path) -> None:
+def test_renders_under_way_may_use_most_of_the_floor_but_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free_bytes = shutil.disk_usage(tmp_path).free
     assert not Storage(tmp_path / "data").is_exhausted
     assert not Storage(tmp_path / "data", free_space_floor_bytes=4 * free_bytes).is_exhausted
     assert Storage(tmp_path / "data", free_space_floor_bytes=16 * free_bytes).is_exhausted
+    monkeypatch.setattr(Storage, "free_bytes", lambda _: 0)
+    assert Storage(tmp_path / "data").is_exhausted, "though nothing is to be kept free"
 
 
 def test_an_input_that_comes_again_while_it_is_deleted_is_there_afterwards(storage: Storage) -> None:

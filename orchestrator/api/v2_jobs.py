@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,35 @@ UPLOADED_REF_ID = "audio"
 """By which segments name the speech that is uploaded with the request."""
 
 
+Source = str | Path
+"""A URL, or a file of the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    source: Source
+    speaker: str
+    """Who says it; "" for whoever says the first one."""
+    ref_id: str | None
+    """By which segments name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    video: Source
+    portrait: Source | None
+    speeches: list[_Speech]
+    """At least one."""
+
+
 def build_spec(
     request: GenerateRequest,
     context: Context,
     owner: str,
     *,
-    video: str | Path | None = None,
+    video: Source | None = None,
     audio: Path | None = None,
-    portrait: str | Path | None = None,
+    portrait: Source | None = None,
     priority: Priority = "interactive",
 ) -> JobSpec:
     """Return the job that a request asks for, everything checked that can be checked before its URLs are fetched. Blocks.
@@ -72,45 +94,23 @@ def build_spec(
     if request.projectId is not None:
         raise InvalidOption("There are no projects here; leave projectId out.")
     options = render_options(request.options)
-    inputs, uploaded_speech = _beside_files(request, has_video=video is not None, has_audio=audio is not None)
-    speeches: list[tuple[str | Path, str]] = [] if audio is None else [(audio, uploaded_speech.speaker or options.speaker)]
-    for item in inputs:
-        if isinstance(item, VideoInput):
-            if video is not None:
-                raise InvalidOption("The request has more than one video; send one video and one audio.")
-            video = _source(item, context, owner)
-        elif isinstance(item, SpeakerImageInput):
-            if portrait is not None:
-                raise InvalidOption("The request has more than one speakerImage; send one.")
-            portrait = _source(item, context, owner)
-        elif isinstance(item, AudioInput):
-            speeches.append((_source(item, context, owner), item.speaker or ("" if speeches else options.speaker)))
-        else:
-            raise InvalidOption("Text to speech is not done here; make the speech first, and send it as audio.")
-    if video is None or not speeches:
-        raise InvalidOption(f"The request has no {'video' if video is None else 'audio'}; send one video and one audio.")
-    (speech, speaker), *others = speeches
-    if speaker != options.speaker:
-        if options.speaker != "auto":
-            raise InvalidOption("options and the first audio both say who speaks; give one speaker.")
-        options = options.model_copy(update={"speaker": speaker})
-        options.check()
+    sources = _sources_of(request, context, owner, options.speaker, video=video, audio=audio, portrait=portrait)
+    speeches = sources.speeches
+    options = _with_speaker(options, speeches[0].speaker)
     if request.segments:
-        named = [item.refId for item in inputs if isinstance(item, AudioInput)]
-        references = named if audio is None else [uploaded_speech.refId or UPLOADED_REF_ID, *named]
-        options, speeches = _with_segments(options, request.segments, references, speeches)
-        (speech, _), *others = speeches
-    check_voices(options, [other_speaker for _, other_speaker in others])
-    lengths = check_local(video, [source for source, _ in speeches], context.media_limits)
-    if isinstance(portrait, Path):
-        check_video(portrait, context.media_limits)
+        options, speeches = _with_segments(options, request.segments, speeches)
+    first, *others = speeches
+    check_voices(options, [other.speaker for other in others])
+    lengths = check_local(sources.video, [speech.source for speech in speeches], context.media_limits)
+    if isinstance(sources.portrait, Path):
+        check_video(sources.portrait, context.media_limits)
     if request.webhookUrl is not None:
         check_url(request.webhookUrl, context.fetch_policy)
     return JobSpec(
-        video=str(video),
-        audio=str(speech),
-        others=tuple(JobSpeaker(audio=str(source), speaker=other_speaker) for source, other_speaker in others),
-        speaker_image=None if portrait is None else str(portrait),
+        video=str(sources.video),
+        audio=str(first.source),
+        others=tuple(JobSpeaker(audio=str(other.source), speaker=other.speaker) for other in others),
+        speaker_image=None if sources.portrait is None else str(sources.portrait),
         options=options,
         interface="v2",
         client_code=request.externalId,
@@ -121,6 +121,41 @@ def build_spec(
         expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
         request=request.model_dump(mode="json", exclude_unset=True, exclude={"webhookUrl", "outputFileName", "externalId"}),
     )
+
+
+def _sources_of(
+    request: GenerateRequest, context: Context, owner: str, speaker: str, *, video: Source | None, audio: Path | None, portrait: Source | None
+) -> _Sources:
+    """Return what a request and the files beside it bring; `speaker` is the first speech's where that says nothing."""
+    inputs, uploaded = _beside_files(request, has_video=video is not None, has_audio=audio is not None)
+    speeches = [] if audio is None else [_Speech(audio, uploaded.speaker or speaker, uploaded.refId or UPLOADED_REF_ID)]
+    for item in inputs:
+        if isinstance(item, VideoInput):
+            if video is not None:
+                raise InvalidOption("The request has more than one video; send one video and one audio.")
+            video = _source(item, context, owner)
+        elif isinstance(item, SpeakerImageInput):
+            if portrait is not None:
+                raise InvalidOption("The request has more than one speakerImage; send one.")
+            portrait = _source(item, context, owner)
+        elif isinstance(item, AudioInput):
+            speeches.append(_Speech(_source(item, context, owner), item.speaker or ("" if speeches else speaker), item.refId))
+        else:
+            raise InvalidOption("Text to speech is not done here; make the speech first, and send it as audio.")
+    if video is None or not speeches:
+        raise InvalidOption(f"The request has no {'video' if video is None else 'audio'}; send one video and one audio.")
+    return _Sources(video, portrait, speeches)
+
+
+def _with_speaker(options: RenderOptions, speaker: str) -> RenderOptions:
+    """Return options with the first speech's speaker."""
+    if speaker == options.speaker:
+        return options
+    if options.speaker != "auto":
+        raise InvalidOption("options and the first audio both say who speaks; give one speaker.")
+    options = options.model_copy(update={"speaker": speaker})
+    options.check()
+    return options
 
 
 def _beside_files(request: GenerateRequest, *, has_video: bool, has_audio: bool) -> tuple[list[Input], AudioInput]:
@@ -143,22 +178,20 @@ def _beside_files(request: GenerateRequest, *, has_video: bool, has_audio: bool)
     return inputs, speech
 
 
-def _with_segments(
-    options: RenderOptions, asked: Sequence[GenerationSegment], references: Sequence[str | None], speeches: Sequence[tuple[str | Path, str]]
-) -> tuple[RenderOptions, list[tuple[str | Path, str]]]:
+def _with_segments(options: RenderOptions, asked: Sequence[GenerationSegment], speeches: Sequence[_Speech]) -> tuple[RenderOptions, list[_Speech]]:
     """Return options with sync.so's segments, and what is said by whom: a speech of several speakers comes once for each.
 
     Args:
         options: of the request; they name the first speech's speaker.
         asked: the segments.
-        references: the names of the audio inputs, in order.
-        speeches: these, each with its speaker, "" for the first one's.
+        speeches: the audio inputs, in order.
 
     Raises:
         InvalidOption: a segment has no audio input, or is otherwise wrong.
     """
     if options.segments is not None:
         raise InvalidOption("segments and options.segments say the same; give one of them.")
+    references = [speech.ref_id for speech in speeches]
     if len(set(references) - {None}) < len([name for name in references if name is not None]):
         raise InvalidOption("Two audio inputs have the same refId; give each one of its own.")
     chosen = options.model_dump(exclude_unset=True)
@@ -174,7 +207,7 @@ def _with_segments(
         who = chosen_speaker(own.active_speaker_detection)
         if "speaker_boxes" in who:
             raise InvalidOption(f"Segment {number} says by boxes who speaks; give coordinates, or the boxes in options for the whole video.")
-        track = speech, who.get("speaker") or speeches[speech][1] or options.speaker
+        track = speech, who.get("speaker") or speeches[speech].speaker or options.speaker
         if track not in tracks:
             tracks.append(track)
         segments.append(
@@ -190,7 +223,7 @@ def _with_segments(
     if unused := sorted(set(range(len(speeches))) - {speech for speech, _ in tracks}):
         raise InvalidOption(f"Audio input {unused[0] + 1} is in no segment; give it one, or leave it out.")
     first = tracks[0][1]
-    said = [(speeches[speech][0], "" if speaker == first else speaker) for speech, speaker in tracks]
+    said = [replace(speeches[speech], speaker="" if speaker == first else speaker) for speech, speaker in tracks]
     return checked({**chosen, "speaker": first, "segments": segments}), said
 
 
@@ -259,7 +292,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _source(item: VideoInput | AudioInput | SpeakerImageInput, context: Context, owner: str) -> str | Path:
+def _source(item: VideoInput | AudioInput | SpeakerImageInput, context: Context, owner: str) -> Source:
     """Return an input's URL, or the file of its asset."""
     if (item.url is None) == (item.assetId is None):
         raise InvalidOption(f"The {item.type} needs either url or assetId; send one of them.")

@@ -1,5 +1,6 @@
 """The output of one render: what was asked for, laid against what its source is and what this machine can do."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from orchestrator.errors import InvalidOption
@@ -12,6 +13,7 @@ from orchestrator.media.formats import (
     Encoder,
     PixelLayout,
     Sound,
+    VideoCodec,
     keeps_alpha,
     nearest_pix_fmt,
     sound_of,
@@ -72,51 +74,84 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
     Raises:
         InvalidOption: NVENC is asked for and does not work here, or the output cannot be lossless as asked for.
     """
-    codec, notes = encoding.video_codec, []
-    encoder = codec.software
-    if encoding.encoder != "software" and codec.nvenc is not None and not encoding.lossless:
-        problem = nvenc_problem(codec.nvenc)
-        if problem is None:
-            encoder = codec.nvenc
-        elif encoding.encoder == "nvenc":
-            raise InvalidOption(f"NVENC cannot encode {codec.label} here ({problem}); leave encoder out, or give auto.")
-        else:
-            notes.append(f"NVENC cannot encode {codec.label} here ({problem}), so {encoder.name} did.")
-    keeps = info.has_alpha and encoding.alpha != "flatten" and keeps_alpha(codec, encoding.container_name)
+    encoder, notes = _choose_encoder(encoding)
+    keeps = _keeps_alpha_of(encoding, info)
+    source = replace(info, keeps_alpha=keeps).working_pix_fmt
+    pix_fmt = _choose_pix_fmt(encoding, encoder, source)
+    if encoding.smart:
+        _refuse_unlike(encoding, info, pix_fmt)
+    _refuse_pixel_shape(encoding, info)
+    # Fixed here, since a container's quota may change while it renders, and the number of threads shapes the bitstream.
+    encoding = replace(encoding, thread_count=encoding.resolved_thread_count)
+    if info.has_alpha and not keeps:
+        notes.append("The source's pictures have alpha; they were laid over black.")
+    return Output(encoding, encoder, pix_fmt, keeps, (*notes, *_differences(encoding.video_codec, encoder, info, source, pix_fmt)))
+
+
+def _choose_encoder(encoding: Encoding) -> tuple[Encoder, list[str]]:
+    """Return what encodes, and what is to be said about that."""
+    codec = encoding.video_codec
+    if encoding.encoder == "software" or codec.nvenc is None or encoding.lossless:
+        return codec.software, []
+    problem = nvenc_problem(codec.nvenc)
+    if problem is None:
+        return codec.nvenc, []
+    if encoding.encoder == "nvenc":
+        raise InvalidOption(f"NVENC cannot encode {codec.label} here ({problem}); leave encoder out, or give auto.")
+    return codec.software, [f"NVENC cannot encode {codec.label} here ({problem}), so {codec.software.name} did."]
+
+
+def _keeps_alpha_of(encoding: Encoding, info: VideoInfo) -> bool:
+    """Tell whether the source's alpha goes into the output."""
+    codec, container = encoding.video_codec, encoding.container_name
+    keeps = info.has_alpha and encoding.alpha != "flatten" and keeps_alpha(codec, container)
     if encoding.alpha == "keep" and not keeps:
         if not info.has_alpha:
             raise InvalidOption(f"{info.path.name} has no alpha to keep; leave alpha out.")
         able = [f"{row.name} in {name}" for row in CODECS.values() for name in row.containers if keeps_alpha(row, name)]
-        raise InvalidOption(f"{codec.label} in {encoding.container_name} has no alpha; give {', '.join(able)}, or leave alpha out.")
-    if info.has_alpha and not keeps:
-        notes.append("The source's pictures have alpha; they were laid over black.")
-    source = replace(info, keeps_alpha=keeps).working_pix_fmt
+        raise InvalidOption(f"{codec.label} in {container} has no alpha; give {', '.join(able)}, or leave alpha out.")
+    return keeps
+
+
+def _choose_pix_fmt(encoding: Encoding, encoder: Encoder, source: str) -> str:
+    """Return the pixel format that is nearest to the source's."""
     pix_fmt = nearest_pix_fmt(source, encoder.lossless_pix_fmts if encoding.lossless else encoder.pix_fmts)
-    found, wanted = PixelLayout.of(pix_fmt), PixelLayout.of(source)
-    if encoding.lossless and not found.keeps(wanted):
+    wanted = PixelLayout.of(source)
+    if encoding.lossless and not PixelLayout.of(pix_fmt).keeps(wanted):
         able = [name for name, row in CODECS.items() if any(PixelLayout.of(one).keeps(wanted) for one in row.software.lossless_pix_fmts)]
-        raise InvalidOption(f"{codec.label} cannot keep every sample of {source}; give {' or '.join(able)}, or leave lossless out.")
-    if found != wanted:
-        notes.append(f"The pictures' format {source} was converted to {pix_fmt} for {codec.label}.")
+        raise InvalidOption(f"{encoding.video_codec.label} cannot keep every sample of {source}; give {' or '.join(able)}, or leave lossless out.")
+    return pix_fmt
+
+
+def _differences(codec: VideoCodec, encoder: Encoder, info: VideoInfo, source: str, pix_fmt: str) -> Iterator[str]:
+    """Say in what the output's pictures differ from the source's, whose pixel format is `source`."""
+    found = PixelLayout.of(pix_fmt)
+    if found != PixelLayout.of(source):
+        yield f"The pictures' format {source} was converted to {pix_fmt} for {codec.label}."
     if info.is_full_range and not encoder.has_full_range:
-        notes.append(f"The pictures' full range was converted to the limited one, which is all that {codec.label} has.")
+        yield f"The pictures' full range was converted to the limited one, which is all that {codec.label} has."
     if info.light is not None and info.hdr and encoder.name not in CARRIERS:
-        notes.append(f"The source's mastering display and light level are left out, which {encoder.name} cannot write; give hevc, av1 or h264.")
+        yield f"The source's mastering display and light level are left out, which {encoder.name} cannot write; give hevc, av1 or h264."
     if codec.name == "h264" and found.bits > 8:
-        notes.append("H.264 with 10 bits plays in few players; give codec hevc, which most play with 10 bits, or leave codec out.")
-    if encoding.smart:
-        _refuse_unlike(encoding, info, pix_fmt)
-    if info.sample_aspect_ratio != 1 and encoding.container_name in ("webm", "mkv") and not codec.stores_pixel_shape:
-        remedies = [f"{name} as the container" for name in codec.containers if name not in ("webm", "mkv")]
-        if encoding.container_name == "mkv":  # WebM takes neither
-            remedies.append("codec h264 or hevc")
-        raise InvalidOption(
-            f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {encoding.container_name} cannot say here; "
-            f"give {' or '.join(remedies)}."
-        )
-    # Fixed here, since a container's quota may change while it renders, and the number of threads shapes the bitstream.
-    encoding = replace(encoding, thread_count=encoding.resolved_thread_count)
-    return Output(encoding, encoder, pix_fmt, keeps, tuple(notes))
+        yield "H.264 with 10 bits plays in few players; give codec hevc, which most play with 10 bits, or leave codec out."
+
+
+def _refuse_pixel_shape(encoding: Encoding, info: VideoInfo) -> None:
+    """Refuse a source whose pixels are not square where the file cannot say so.
+
+    Raises:
+        InvalidOption: it cannot.
+    """
+    codec, container = encoding.video_codec, encoding.container_name
+    if info.sample_aspect_ratio == 1 or container not in ("webm", "mkv") or codec.stores_pixel_shape:
+        return
+    remedies = [f"{name} as the container" for name in codec.containers if name not in ("webm", "mkv")]
+    if container == "mkv":  # WebM takes neither
+        remedies.append("codec h264 or hevc")
+    raise InvalidOption(
+        f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {container} cannot say here; "
+        f"give {' or '.join(remedies)}."
+    )
 
 
 def _refuse_unlike(encoding: Encoding, info: VideoInfo, pix_fmt: str) -> None:

@@ -1,7 +1,7 @@
 """A render's inputs, read and checked before anything expensive happens."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidOption, LimitExceeded, StorageError
-from orchestrator.media.audio import put_together, read_speech
-from orchestrator.media.formats import CONTAINERS, container_of
+from orchestrator.media.audio import Speech, put_together, read_speech
+from orchestrator.media.encoding import Encoding
+from orchestrator.media.formats import CONTAINERS, ContainerName, container_of
 from orchestrator.media.limits import UNLIMITED, Lengths, MediaLimits, too_many_frames
 from orchestrator.media.mix import channels_of_source
 from orchestrator.media.output import Output, choose_output
 from orchestrator.media.probe import VideoInfo, bits_of, probe_video
 from orchestrator.pipeline.options import RenderOptions
-from orchestrator.pipeline.passages import check_segments, placed, said_in, stretches_of
+from orchestrator.pipeline.passages import Segments, check_segments, placed, said_in, stretches_of
 from orchestrator.pipeline.progress import OnProgress, StageClock
 from orchestrator.pipeline.recognise import read_reference
 from orchestrator.pipeline.speakers import SpeakerAudio, Voice, check_speaker_image, check_speakers, speaker_choice, voices_of
@@ -110,51 +111,75 @@ def plan_render(
     voice_of = check_voices(options, [other.speaker for other in others])
     if speaker_image is not None:
         check_speaker_image(options.speaker, options.speaker_boxes, len(others))
-    if out.suffix and container_of(out) is None and options.container is None:
-        suffixes = ", ".join(suffix for container in CONTAINERS.values() for suffix in container.suffixes)
+    encoding = replace(options.encoding(_container_of(out, options)), thread_count=encoder_threads)
+    _check_place(out, [video, audio, *(other.audio for other in others), *([speaker_image] if speaker_image else [])])
+    clock = StageClock("read", 0, on_progress)
+    info = probe_video(video)
+    if info.is_still and options.sync_mode == "cut_off":
+        options = options.model_copy(update={"sync_mode": "bounce"})  # a picture lasts as long as the speech: it is never the shorter one
+    info, output = _fit(options, encoding, info)
+    info = replace(info, decoder=decoder)
+    if options.background_audio is not None:
+        channels_of_source(video)
+    speakers = [options.speaker, *(other.speaker for other in others)]
+    choices = [speaker_choice(speakers[voice_of.index(voice)], None if voice else options.speaker_boxes, info) for voice in range(max(voice_of) + 1)]
+    tick = (watch or Watch()).tick
+    tracks = [
+        read_speech(path, tick, limits.max_duration_s, options.audio_offset_s - _until_pictures_s(path, info))
+        for path in (audio, *(other.audio for other in others))
+    ]
+    speeches, said_s = _speech_in_segments(options.segments, tracks, voice_of, info, limits, tick) if options.segments is not None else (tracks, ())
+    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(options, info.frame_rate))
+    if speech_frames > limits.max_frames:
+        raise too_many_frames(speech_frames, limits)
+    voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
+    portrait = None if speaker_image is None else read_reference(speaker_image)
+    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait, said_s)
+
+
+def _container_of(out: Path, options: RenderOptions) -> ContainerName | None:
+    """Return the container that an output's name asks for, None for none; where the options have one, any name will do."""
+    container = container_of(out)
+    if out.suffix and container is None and options.container is None:
+        suffixes = ", ".join(suffix for row in CONTAINERS.values() for suffix in row.suffixes)
         raise InvalidOption(f"No result is written as {out.suffix}; let the output's name end in one of {suffixes}, or give a container.")
-    encoding = replace(options.encoding(container_of(out)), thread_count=encoder_threads)
-    if out.resolve() in (video.resolve(), audio.resolve(), *(other.audio.resolve() for other in others), speaker_image and speaker_image.resolve()):
+    return container
+
+
+def _check_place(out: Path, inputs: Sequence[Path]) -> None:
+    """Check that the output can be written, and over none of the inputs."""
+    if out.resolve() in [path.resolve() for path in inputs]:
         raise InvalidOption(f"The output {out} is also an input; choose another output.")
     if out.is_dir():
         raise StorageError(f"Cannot write {out}, which is a folder; name a file in it or choose another output.")
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise StorageError(f"Cannot write {out}; create the folder {out.parent} or choose another output.")
-    clock = StageClock("read", 0, on_progress)
-    info = probe_video(video)
-    if info.is_still and options.sync_mode == "cut_off":
-        options = options.model_copy(update={"sync_mode": "bounce"})  # a picture lasts as long as the speech: it is never the shorter one
-    info = info.as_sdr if info.hdr and options.hdr == "sdr" else info
+
+
+def _fit(options: RenderOptions, encoding: Encoding, info: VideoInfo) -> tuple[VideoInfo, Output]:
+    """Return the source as it is to be decoded, and an output that fits it: SDR or HDR, with alpha or without."""
+    if info.hdr and options.hdr == "sdr":
+        info = info.as_sdr
     if options.codec is None and encoding.codec == "h264" and bits_of(info.working_pix_fmt) > 8 and not encoding.smart:
         encoding = replace(encoding, codec="hevc")  # which plays with 10 bits; H.264 hardly anywhere does
     output = choose_output(encoding, info)
     if info.hdr and bits_of(output.pix_fmt) == 8:
         info = info.as_sdr
         output = choose_output(encoding, info)
-    info = replace(info, keeps_alpha=output.keeps_alpha, decoder=decoder)
-    if options.background_audio is not None:
-        channels_of_source(video)
-    speakers = [options.speaker, *(other.speaker for other in others)]
-    choices = [speaker_choice(speakers[voice_of.index(voice)], None if voice else options.speaker_boxes, info) for voice in range(max(voice_of) + 1)]
-    tick, said_s = (watch or Watch()).tick, tuple[Fraction, ...]()
-    speeches = [
-        read_speech(path, tick, limits.max_duration_s, options.audio_offset_s - _until_pictures_s(path, info))
-        for path in (audio, *(other.audio for other in others))
-    ]
-    if options.segments is not None:
-        tracks = [speech.info for speech in speeches]
-        about_s = None if info.is_still else info.expected_frame_count / info.frame_rate or None
-        said_s = tuple(said_in(options.segments, tracks, about_s))
-        passages = placed(options.segments, said_s, tracks, voice_of, about_s)
-        if (end_s := max(passage.end_s for own in passages for passage in own)) > limits.max_duration_s:
-            raise LimitExceeded(f"A segment ends at {float(end_s):g} s; at most {limits.max_duration_s:.0f} s are accepted.")
-        speeches = [put_together(own, tick) for own in passages]
-    voices = tuple(Voice(choice, speech) for choice, speech in zip(choices, speeches, strict=True))
-    speech_frames = speech_frame_count(max(speech.info.duration_s for speech in speeches), expected_rate(options, info.frame_rate))
-    if speech_frames > limits.max_frames:
-        raise too_many_frames(speech_frames, limits)
-    portrait = None if speaker_image is None else read_reference(speaker_image)
-    return RenderPlan(info, voices, out, options, output, limits, clock.elapsed_s, portrait, said_s)
+    return replace(info, keeps_alpha=output.keeps_alpha), output
+
+
+def _speech_in_segments(
+    segments: Segments, tracks: Sequence[Speech], voice_of: Sequence[int], info: VideoInfo, limits: MediaLimits, tick: Callable[[], None]
+) -> tuple[list[Speech], tuple[Fraction, ...]]:
+    """Put together what each voice says, each piece at its segment; return it with how long what is said in each segment is, s."""
+    infos = [track.info for track in tracks]
+    about_s = None if info.is_still else info.expected_frame_count / info.frame_rate or None
+    said_s = tuple(said_in(segments, infos, about_s))
+    passages = placed(segments, said_s, infos, voice_of, about_s)
+    if (end_s := max(passage.end_s for own in passages for passage in own)) > limits.max_duration_s:
+        raise LimitExceeded(f"A segment ends at {float(end_s):g} s; at most {limits.max_duration_s:.0f} s are accepted.")
+    return [put_together(own, tick) for own in passages], said_s
 
 
 def check_voices(options: RenderOptions, speakers: Sequence[str]) -> list[int]:

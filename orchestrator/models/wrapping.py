@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from orchestrator.errors import UnsuitableModel
-from orchestrator.models.batch import NotBatchable, fix_shapes, infer_shapes, make_batchable
+from orchestrator.models.batch import make_batchable
 from orchestrator.models.config import ModelConfig
 from orchestrator.models.graph import FLOAT, Graph, Value, names_read, replace_nodes
+from orchestrator.models.item_graph import NotBatchable, fix_shapes, infer_shapes
 from orchestrator.models.network import Network
 from orchestrator.models.opset import to_current_opset
 

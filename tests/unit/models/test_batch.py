@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from orchestrator.models.batch import NotBatchable, make_batchable
+from orchestrator.models.batch import make_batchable
+from orchestrator.models.item_graph import NotBatchable
 from tests.networks import Builder
 
 SHAPE = (1, 4, 6, 6)

@@ -33,6 +33,9 @@ READ_STALL_S = 120.0
 DRAIN_BYTES, DRAIN_S = 8 << 20, 1.0
 """How much of a refused body is read, and for how long."""
 
+COMPRESSIONS = frozenset({"br", "compress", "deflate", "gzip", "x-gzip", "zstd"})
+"""Content-Encodings of bodies that are refused; any other word there, as some clients write utf-8, says nothing."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -84,7 +87,7 @@ class Guard:
         try:
             try:
                 state["owner"] = self._admit(scope, headers)
-                self._check_length(headers)
+                self._check_body(headers)
                 await self._app(scope, exchange.receive, exchange.send)
             except Problem as exc:
                 if exchange.status is None:
@@ -142,7 +145,10 @@ class Guard:
             if name != host and name not in self._entrance.host_names:
                 raise Problem(403, "wrong_origin", "Requests from the pages of other sites are not accepted; send them from a program.")
 
-    def _check_length(self, headers: Headers) -> None:
+    def _check_body(self, headers: Headers) -> None:
+        """Refuse a body by what is said of it."""
+        if any(coding.strip().lower() in COMPRESSIONS for coding in headers.get("content-encoding", "").split(",")):
+            raise Problem(415, "unsupported_media_type", "The body is compressed; send it as it is, without Content-Encoding.")
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > self._limits.max_body_bytes:
             raise too_large(self._limits.max_body_bytes)

@@ -137,7 +137,8 @@ class JobService:
         if is_new:
             log.info("job accepted", extra={"job": job_id, "owner": spec.owner})
         if is_new and self._is_running:  # else the next start puts it in line
-            self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
+            with contextlib.suppress(StorageError):  # or the caretaker does: whoever were told of an error would send the job again
+                self._engine.enqueue(job_id, Next(RENDERS, 1, priority))
         return job_id
 
     def check_room(self) -> None:

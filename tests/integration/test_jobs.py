@@ -228,6 +228,21 @@ def test_job_says_that_the_disk_is_full_though_that_cannot_be_written_down(spec:
         assert service.get(job.id).error is None
 
 
+def test_job_that_cannot_be_put_in_line_at_once_is_accepted_all_the_same(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job_id: str, what: Next) -> None:
+        raise StorageFull("The disk is full.")
+
+    monkeypatch.setattr(caretaker_module, "ROUND_S", 0.2)
+    monkeypatch.setattr(caretaker_module, "SETTLED_S", 0.0)
+    with working(options(tmp_path / "data"), client) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(service._engine, "enqueue", fail)
+            job = service.submit(spec(0.2))
+        assert wait_for(service, job.id, is_over, 60).state == "completed"
+
+
 def test_deleting_a_job_frees_its_space_before_anything_is_written_down(
     spec: Callable[..., JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

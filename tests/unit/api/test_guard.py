@@ -106,6 +106,11 @@ def test_body_that_is_too_large_is_refused(declared: bool) -> None:
     assert ask(guard(), "POST", content=b"x" * 1000).json()["bytes"] == 1000
 
 
+def test_body_that_is_compressed_is_refused_as_such() -> None:
+    for encoding, status in (("gzip", 415), ("identity, GZIP", 415), ("zstd", 415), ("utf-8", 200), ("identity", 200)):
+        assert ask(guard(), "POST", content=b"x", headers={"content-encoding": encoding}).status_code == status
+
+
 def drive(app: Guard, receive: Callable[[], Any]) -> list[Message]:
     """Send a request whose body arrives as `receive` has it, and return what is sent back."""
     sent: list[Message] = []

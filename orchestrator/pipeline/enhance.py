@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.inference.crops import CropModel
+from orchestrator.pipeline.output_frames import Face, Shown
 from orchestrator.pipeline.patches import answered, put_patch
-from orchestrator.pipeline.shots import Face, Shown
 from orchestrator.pipeline.watch import Watch
 from preprocess.align import as_3x3, invert_affine, warp
 from preprocess.yuv import ColourMatrix, FaceCrop

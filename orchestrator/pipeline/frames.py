@@ -1,4 +1,4 @@
-"""The output's frames, rendered: from shots to pictures with their mouths in place."""
+"""The output's frames, rendered: from faces cut out to pictures with their mouths in place."""
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
@@ -14,10 +14,10 @@ from orchestrator.pipeline.analyse import Analysis
 from orchestrator.pipeline.concurrency import batched, in_flight, prefetch
 from orchestrator.pipeline.enhance import enhanced
 from orchestrator.pipeline.occlusion import unoccluded
+from orchestrator.pipeline.output_frames import CroppedFrame, Shown, crop_frames
 from orchestrator.pipeline.patches import ask_for_patches, put_patch
 from orchestrator.pipeline.prepare import Prepared
 from orchestrator.pipeline.seam import faded
-from orchestrator.pipeline.shots import Shot, Shown, cut_shots
 from orchestrator.pipeline.speech import Windows, speech_windows
 
 REQUESTS_IN_FLIGHT = 3
@@ -57,21 +57,21 @@ def _with_mouths(prepared: Prepared, analysis: Analysis, windows: Sequence[Windo
     colour, lip_model = stream_colour(info), models.lip_model
     with VideoReader(info, watch.tick) as reader:
         group_size = frames_in_group(info.frame_bytes, lip_model)
-        frames = cut_shots(reader, prepared, analysis, windows, places)
+        frames = crop_frames(reader, prepared, analysis, windows, places)
         if models.occluder is not None:
             frames = unoccluded(frames, models.occluder, lip_model.size_px, group_size, colour, watch)
-        batches = batched(frames, lambda shot: len(shot.speaking), group_size)
-        shots = prefetch(batches, 1, "render-decode", watch)
-        with closing(shots), closing(in_flight(lambda batch: _generate(lip_model, batch), shots, REQUESTS_IN_FLIGHT, watch)) as results:
+        batches = batched(frames, lambda cropped: len(cropped.speaking), group_size)
+        groups = prefetch(batches, 1, "render-decode", watch)
+        with closing(groups), closing(in_flight(lambda batch: _generate(lip_model, batch), groups, REQUESTS_IN_FLIGHT, watch)) as results:
             for batch, mouths in results:
                 patches = chain.from_iterable(mouths)
-                for shot in batch:
+                for cropped in batch:
                     changed = [
-                        put_patch(shot.frame.picture, one.face_crop, next(patches), one.face.mask, colour, shot.frame.index, one.face.visible)
-                        for one in shot.speaking
+                        put_patch(cropped.frame.picture, one.face_crop, next(patches), one.face.mask, colour, cropped.frame.index, one.face.visible)
+                        for one in cropped.speaking
                     ]
-                    faces = tuple(one.face for one in shot.speaking)
-                    yield Shown(shot.index, shot.frame.index, shot.frame.picture, any(changed), faces, shot.weight)
+                    faces = tuple(one.face for one in cropped.speaking)
+                    yield Shown(cropped.index, cropped.frame.index, cropped.frame.picture, any(changed), faces, cropped.weight)
 
 
 def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
@@ -80,9 +80,9 @@ def frames_in_group(frame_bytes: int, lip_model: LipModel) -> int:
     return max(1, min(lip_model.batch_size, budget // (GROUPS_UNDER_WAY * frame_bytes)))
 
 
-def _generate(lip_model: LipModel, batch: list[Shot]) -> Future[list[NDArray[np.uint8]]]:
+def _generate(lip_model: LipModel, batch: list[CroppedFrame]) -> Future[list[NDArray[np.uint8]]]:
     """Ask for the mouths of a batch's faces, in order."""
-    speaking = [one for shot in batch for one in shot.speaking]
+    speaking = [one for cropped in batch for one in cropped.speaking]
     return ask_for_patches(
         [(one.face_crop.image, one.speech_window) for one in speaking],
         lambda part: lip_model.generate([image for image, _ in part], [window for _, window in part]),

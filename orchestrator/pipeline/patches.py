@@ -13,7 +13,7 @@ from orchestrator.inference.crops import CropModel
 from orchestrator.inference.requests import Joined
 from orchestrator.media.reader import Picture, plane_views
 from orchestrator.pipeline.concurrency import batched, in_flight
-from orchestrator.pipeline.shots import Face
+from orchestrator.pipeline.output_frames import Face
 from orchestrator.pipeline.watch import Watch
 from postprocess.match import matched_patch
 from postprocess.paste import mouth_change, paste_back

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 
 from orchestrator.media.planes import sample_views
-from orchestrator.pipeline.shots import Shown
+from orchestrator.pipeline.output_frames import Shown
 
 
 def faded(shown: Generator[Shown]) -> Generator[Shown]:

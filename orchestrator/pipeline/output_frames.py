@@ -47,7 +47,7 @@ class Speaking:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class CroppedFrame:
     """One output frame on its way through the stages."""
 
     index: int
@@ -55,7 +55,7 @@ class Shot:
     frame: DecodedFrame
     speaking: tuple[Speaking, ...]
     weight: float | None
-    """Share with which it is faded in over the shot before, at the seam of a loop; None where it stands for itself."""
+    """Share with which it is faded in over the one before, at the seam of a loop; None where it stands for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,19 @@ class Shown:
     """Share with which it is faded in over the one before, at the seam of a loop; None where it stands for itself."""
 
 
-def cut_shots(reader: VideoReader, prepared: Prepared, analysis: Analysis, windows: Sequence[Windows], places: NDArray[np.int64]) -> Generator[Shot]:
+def crop_frames(
+    reader: VideoReader, prepared: Prepared, analysis: Analysis, windows: Sequence[Windows], places: NDArray[np.int64]
+) -> Generator[CroppedFrame]:
     """Decode the source frames of the output's frames at `places` in order and cut out the faces of those who speak.
 
-    Where a loop's end fades into its beginning, two shots make one frame. Both faces are rendered to the same speech before they are mixed, so
+    Where a loop's end fades into its beginning, two of them make one frame. Both faces are rendered to the same speech before they are mixed, so
     both mouths move alike.
     """
     shown, shares, lip_model = prepared.shown, prepared.shares, prepared.models.lip_model
     colour = stream_colour(prepared.plan.info)
     mask = paste_mask(lip_model.size_px, lip_model.paste_region)
 
-    def shot(index: int, frame: DecodedFrame, weight: float | None = None) -> Shot:
+    def cropped(index: int, frame: DecodedFrame, weight: float | None = None) -> CroppedFrame:
         faces = []
         analysis.wait_for(frame.index)
         for track in analysis.tracks:
@@ -92,7 +94,7 @@ def cut_shots(reader: VideoReader, prepared: Prepared, analysis: Analysis, windo
                 face = _face_of(track, frame.index, lip_model, mask, share)
                 face_crop = crop_face(plane_views(frame.picture, colour), face.frame_to_crop, lip_model.size_px)
                 faces.append(Speaking(face, face_crop, windows[track.speaker](shown.clock.time_s(index))))
-        return Shot(index, frame, tuple(faces), weight)
+        return CroppedFrame(index, frame, tuple(faces), weight)
 
     incoming = shown.incoming[places]
     # Each stretch is decoded from a key frame of its own: what lies between them is not wanted.
@@ -100,9 +102,9 @@ def cut_shots(reader: VideoReader, prepared: Prepared, analysis: Analysis, windo
     with closing(_decoded_beside(prepared, analysis, incoming[incoming >= 0])) as second:
         for stretch in stretches:
             for index, frame in zip(stretch.tolist(), reader.decode_order(analysis.index, shown.source[stretch]), strict=True):
-                yield shot(index, frame)
+                yield cropped(index, frame)
                 if shown.incoming[index] >= 0:
-                    yield shot(index, next(second), float(shown.incoming_weight[index]))
+                    yield cropped(index, next(second), float(shown.incoming_weight[index]))
 
 
 def _decoded_beside(prepared: Prepared, analysis: Analysis, order: NDArray[np.int64]) -> Generator[DecodedFrame]:

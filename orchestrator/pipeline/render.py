@@ -1,8 +1,8 @@
 """The whole of one render, from two files to one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from orchestrator.errors import MissingStream
 from orchestrator.files import placed_when_complete, scratch_folder
 from orchestrator.inference.client import TritonClient
-from orchestrator.inference.usage import model_use
+from orchestrator.inference.usage import ModelUse, model_use
 from orchestrator.media.assembly import assemble
 from orchestrator.media.gops import closed_gops
 from orchestrator.media.mix import Background, SoundPiece, channels_of_source
@@ -19,7 +19,7 @@ from orchestrator.media.sound import SpeechEncoder
 from orchestrator.media.tags import Tags
 from orchestrator.pipeline.analyse import Analysis, Extent, KnownFaces, analyse
 from orchestrator.pipeline.frames import render_frames
-from orchestrator.pipeline.models import DEFAULT_ROLES, open_models
+from orchestrator.pipeline.models import DEFAULT_ROLES, Models, open_models
 from orchestrator.pipeline.notes import render_notes
 from orchestrator.pipeline.parts import Part, copies_in
 from orchestrator.pipeline.plan import RenderPlan
@@ -63,63 +63,95 @@ def render(
     Raises:
         RenderError: see `orchestrator.errors`. Nothing is left at the output's path.
     """
-    watch, info, options, speech_s = watch or Watch(), plan.info, plan.options, plan.speech_s
-    choices = [voice.choice for voice in plan.voices]
-    is_by_point = any(isinstance(choice, FaceAt) for choice in choices)
+    watch, options = watch or Watch(), plan.options
+    is_by_point = any(isinstance(voice.choice, FaceAt) for voice in plan.voices)
     models = open_models(client, options, roles, knows_speaker=True if plan.portrait is not None else None if is_by_point else False)
     check_temperature(models.lip_model, options.temperature)
     use_before = {description.role: model_use(client, description.role) for description in models.descriptions}
-    recogniser = None if models.embedder is None else Recogniser.of(plan.portrait, models.detector, models.embedder)
     with nullcontext(segments) if segments else scratch_folder(plan.out) as path:
-        # One more than the limit shows that there are too many, however many there are.
-        extent = Extent(None if shows_whole_source(options.mode) else speech_s, plan.limits.max_frames + 1)
-        known = KnownFaces(info, models.detector, tracks, watch)
-        clock = StageClock("analyse", 0, None)
-        analysis, render_s = None, None
-        # Which groups of pictures can be copied, and who speaks where it has to be looked for, is known at the end of an analysis only.
-        may_overlap = choices == [LargestFace()] and recogniser is None and not options.smart and known.load(extent) is None
-        if may_overlap and (under_way := UnderWay.begin(info, models.detector, extent, known, watch)) is not None:
-            with under_way:
-                try:
-                    prepared = prepare(plan, under_way.foreseen, models, path, watch)
-                    begun = under_way.first_face(on_progress)
-                    analyse_s = clock.elapsed_s
-                    render_s = _render_prepared(prepared, begun, on_progress, lambda: under_way.faces_found)
-                    analysis = under_way.confirm()
-                except Unforeseen:
-                    analysis, render_s = under_way.whole(), None
-        if analysis is None:
-            analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
-        faces_found = analysis.faces_found
-        if render_s is None:
-            prepared = prepare(plan, analysis, models, path, watch)
-            analyse_s = clock.elapsed_s
-            render_s = _render_prepared(prepared, analysis, on_progress, lambda: faces_found)
-        shown, folder, frame_count = prepared.shown, prepared.folder, prepared.shown.frame_count
+        rendered = _render_faces(plan, models, path, on_progress, watch, tracks)
+        finish_s = _finish(rendered, on_progress, watch)
+    used = {role: model_use(client, role).since(before) for role, before in use_before.items()}
+    return _report(rendered, finish_s, used)
 
-        finish_clock = StageClock("finish", frame_count, on_progress, faces_found=lambda: faces_found)
-        with placed_when_complete(plan.out) as partial:
-            assemble([segment.file for segment in folder.finished], partial, info, shown.clock, plan.output, watch.tick, _tags(prepared, analysis))
-        finish_clock.advance(frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
-    because = reasons_of(folder.edited(), shown.source, prepared.shares > 0, analysis.tracks, is_cut_up=options.segments is not None)
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A render whose segments are all there."""
+
+    prepared: Prepared
+    analysis: Analysis
+    faces_found: int
+    analyse_s: float
+    render_s: float
+
+
+def _render_faces(plan: RenderPlan, models: Models, path: Path, on_progress: OnProgress | None, watch: Watch, tracks: TrackCache | None) -> _Rendered:
+    """Find the faces and render the segments in a folder: as the faces are found where that goes, else one after the other."""
+    info, options = plan.info, plan.options
+    choices = [voice.choice for voice in plan.voices]
+    recogniser = None if models.embedder is None else Recogniser.of(plan.portrait, models.detector, models.embedder)
+    # One more than the limit shows that there are too many, however many there are.
+    extent = Extent(None if shows_whole_source(options.mode) else plan.speech_s, plan.limits.max_frames + 1)
+    known = KnownFaces(info, models.detector, tracks, watch)
+    clock, analysis = StageClock("analyse", 0, None), None
+    # Which groups of pictures can be copied, and who speaks where it has to be looked for, is known at the end of an analysis only.
+    may_overlap = choices == [LargestFace()] and recogniser is None and not options.smart and known.load(extent) is None
+    if may_overlap and (under_way := UnderWay.begin(info, models.detector, extent, known, watch)) is not None:
+        with under_way:
+            try:
+                prepared = prepare(plan, under_way.foreseen, models, path, watch)
+                begun = under_way.first_face(on_progress)
+                analyse_s = clock.elapsed_s
+                render_s = _render_prepared(prepared, begun, on_progress, lambda: under_way.faces_found)
+                analysis = under_way.confirm()
+                return _Rendered(prepared, analysis, analysis.faces_found, analyse_s, render_s)
+            except Unforeseen:
+                analysis = under_way.whole()
+    if analysis is None:
+        analysis = analyse(info, models.detector, extent, on_progress, choices, recogniser=recogniser, watch=watch, known=known)
+    faces_found = analysis.faces_found
+    prepared = prepare(plan, analysis, models, path, watch)
+    analyse_s = clock.elapsed_s
+    render_s = _render_prepared(prepared, analysis, on_progress, lambda: faces_found)
+    return _Rendered(prepared, analysis, faces_found, analyse_s, render_s)
+
+
+def _finish(rendered: _Rendered, on_progress: OnProgress | None, watch: Watch) -> float:
+    """Put the segments together at the output's path; return how long that took, s."""
+    prepared, folder = rendered.prepared, rendered.prepared.folder
+    plan, shown = prepared.plan, prepared.shown
+    clock = StageClock("finish", shown.frame_count, on_progress, faces_found=lambda: rendered.faces_found)
+    with placed_when_complete(plan.out) as partial:
+        files = [segment.file for segment in folder.finished]
+        assemble(files, partial, plan.info, shown.clock, plan.output, watch.tick, _tags(prepared, rendered.analysis))
+    clock.advance(shown.frame_count, passed_through=folder.passed_through_count, segment_count=len(folder.finished))
+    return clock.elapsed_s
+
+
+def _report(rendered: _Rendered, finish_s: float, used: Mapping[str, ModelUse]) -> RenderReport:
+    """Return what was done."""
+    prepared, analysis, render_s = rendered.prepared, rendered.analysis, rendered.render_s
+    plan, shown, folder = prepared.plan, prepared.shown, prepared.folder
+    because = reasons_of(folder.edited(), shown.source, prepared.shares > 0, analysis.tracks, is_cut_up=plan.options.segments is not None)
     return RenderReport(
         output=str(plan.out),
-        frame_count=frame_count,
+        frame_count=shown.frame_count,
         frame_rate=str(shown.clock.frame_rate),
-        size_wh=info.shown_wh,
+        size_wh=plan.info.shown_wh,
         duration_s=float(shown.duration_s),
-        audio_duration_s=float(speech_s if options.segments is None else min(speech_s, shown.duration_s)),
+        audio_duration_s=float(plan.speech_s if plan.options.segments is None else min(plan.speech_s, shown.duration_s)),
         source_frame_count=len(analysis.index),
-        face_frame_count=faces_found,
+        face_frame_count=rendered.faces_found,
         passed_through=frame_ranges(~folder.edited()),
         copied=folder.copied(),
         passed_through_because=because,
         speakers=tuple(speaker_report(track) for track in analysis.tracks),
         cuts=analysis.cuts,
-        stage_s={"read": plan.read_s, "analyse": analyse_s, "render": render_s, "finish": finish_clock.elapsed_s},
-        frames_per_s=(frame_count - prepared.first) / render_s if frame_count > prepared.first else 0.0,
+        stage_s={"read": plan.read_s, "analyse": rendered.analyse_s, "render": render_s, "finish": finish_s},
+        frames_per_s=(shown.frame_count - prepared.first) / render_s if shown.frame_count > prepared.first else 0.0,
         encoding=plan.output.description,
-        models={role: model_use(client, role).since(before) for role, before in use_before.items()},
+        models=used,
         speech_s=_spoken_s(plan.voices, prepared.spans),
         notes=render_notes(prepared, analysis, because),
     )

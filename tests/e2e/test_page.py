@@ -259,6 +259,17 @@ def test_error_is_shown_as_a_sentence(browser: Browser, service: Service, clip: 
     page.wait_for_selector("#error", state="visible")
     assert "cannot be read" in page.inner_text("#error")
     assert page.is_enabled("#send")
+    page.route("**/v2/generate", lambda route: route.abort(), times=1)
+    page.click("#send")
+    expect(page.locator("#error")).to_contain_text("The upload broke off")
+    page.route("**/v2/generate", lambda route: route.fulfill(status=429, json={"message": "As many jobs wait."}), times=1)
+    page.route("**/v2/generate", lambda route: route.abort(), times=1)  # the last one comes first
+    page.click("#send")
+    expect(page.locator("#error")).to_have_text("As many jobs wait.")
+    page.route("**/v2/models", lambda route: route.abort(), times=1)
+    page.click("#send")
+    expect(page.locator("#error")).to_contain_text("does not answer")
+    assert page.is_enabled("#send")
     page.close()
 
 

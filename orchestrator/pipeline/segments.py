@@ -1,4 +1,7 @@
-"""The output on its way: finished segments in a folder, which a render that begins again goes on from."""
+"""The output on its way: finished segments in a folder, which a render that begins again goes on from.
+
+The segments of `options.segments`, parts of the video in which somebody speaks, are others: see `pipeline.passages`.
+"""
 
 import json
 import os

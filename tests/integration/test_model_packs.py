@@ -121,8 +121,7 @@ def served_chain(folder: Path, face: NDArray[np.uint8], audio: NDArray[np.float3
 
 def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speech: Path, tmp_path: Path) -> None:
     """Four stand-in networks of the published shapes: the ensemble answers what the chain of the untouched files does."""
-    (tmp_path / "files").mkdir()
-    folder = save_musetalk(tmp_path / "files")
+    folder = save_musetalk(tmp_path)
     repository = tmp_path / "models"
     install(repository, "centerface")
     install(repository, "musetalk", folder)
@@ -145,8 +144,7 @@ def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speec
 
 
 def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: Path) -> None:
-    (tmp_path / "files").mkdir()
-    folder = save_dinet(tmp_path / "files")
+    folder = save_dinet(tmp_path)
     repository = tmp_path / "models"
     install(repository, "centerface")
     install(repository, "dinet", folder)
@@ -170,8 +168,7 @@ def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: P
 
 def test_long_track_is_encoded_in_overlapping_segments_as_in_one(tmp_path: Path) -> None:
     """10 s of speech in segments of 3.2 s: every feature that has its context is that of the whole track's filter banks."""
-    (tmp_path / "files").mkdir()
-    folder = save_dinet(tmp_path / "files")
+    folder = save_dinet(tmp_path)
     install(tmp_path / "models", "dinet", folder)
     waveform = speech_like(10.0)
     with serving(tmp_path / "models") as client:
@@ -205,8 +202,7 @@ def test_pack_of_several_models_is_chosen_again_with_all_of_them(tmp_path: Path)
 
 
 def test_lip_model_without_its_encoder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "files").mkdir()
-    install(tmp_path / "models", "dinet", save_dinet(tmp_path / "files"))
+    install(tmp_path / "models", "dinet", save_dinet(tmp_path))
     remove_role(tmp_path / "models", "audio_encoder")
     with serving(tmp_path / "models") as client, pytest.raises(ContractMismatch, match="there is none"):
         LipModel(client)

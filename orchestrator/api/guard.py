@@ -30,8 +30,8 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 READ_STALL_S = 120.0
 """A client that takes no data of an answer for this long is dropped, s."""
 
-DRAIN_BYTES, DRAIN_S = 8 << 20, 1.0
-"""How much of a refused body is read, and for how long."""
+DRAIN_S = 5.0
+"""How long the rest of a refused body is read, s."""
 
 COMPRESSIONS = frozenset({"br", "compress", "deflate", "gzip", "x-gzip", "zstd"})
 """Content-Encodings of bodies that are refused; any other word there, as some clients write utf-8, says nothing."""
@@ -206,8 +206,6 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self.status >= 400 and self._may_drain:
-                await self._drain()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -219,6 +217,13 @@ class _Exchange:
                 headers["Connection"] = "close"  # the rest of the body is not read
         else:
             self.sent += len(message.get("body", b""))
+            if not message.get("more_body", False) and not self._has_all and self._may_drain:
+                await self._pass_on({**message, "more_body": True})
+                await self._drain()
+                message = {"type": "http.response.body"}
+        await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         try:
             async with asyncio.timeout(self._limits.read_stall_s):
                 await self._send(message)
@@ -226,13 +231,12 @@ class _Exchange:
             raise Aborted from None
 
     async def _drain(self) -> None:
-        """Read the rest of a small body that is refused, or the client finds its connection reset before it has seen the answer."""
+        """Read the rest of a body that is refused, so that the client has read the answer when the connection is reset at its end."""
+        deadline = time.monotonic() + DRAIN_S
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                drained = 0
-                while not self._has_all and drained < DRAIN_BYTES:
+                while not self._has_all and time.monotonic() < deadline:  # data that is there already is never waited for
                     message = await self._receive()
-                    drained += len(message.get("body", b""))
                     self._has_all = message["type"] != "http.request" or not message.get("more_body", False)
 
     def _too_slow(self) -> Problem:

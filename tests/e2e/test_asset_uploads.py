@@ -219,7 +219,7 @@ def test_asset_is_renamed_and_nothing_else_of_it(service: Service, speech: bytes
     assert (renamed["name"], renamed["size"], renamed["createdAt"]) == ("voice", asset["size"], asset["createdAt"])
     assert renamed["updatedAt"] > asset["updatedAt"]
     assert service.http.get(path).json()["name"] == "voice"
-    for body, part in (({"size": 1}, "size"), ({"name": ""}, "name"), ([], "valid dictionary")):
+    for body, part in (({"size": 1}, "size"), ({"name": ""}, "name"), ([], "an object")):
         refused = service.http.patch(path, json=body)
         assert refused.status_code == 400 and part in refused.json()["message"]
     assert httpx.patch(f"{service.url}{path}", json={"name": "mine"}, headers={"x-api-key": OTHER_KEY}).status_code == 404

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from orchestrator.api import guard as guard_module
 from orchestrator.api.guard import Entrance, Guard, Limits
 from orchestrator.api.keys import ApiKeys, LinkSigner
 
@@ -61,7 +62,9 @@ def test_without_the_key_nothing_but_the_open_paths_is_reached(headers: dict[str
     assert ask(app, "POST", "/easy/submit", headers=headers).json()["code"] == 10002
 
 
-def test_refused_upload_is_not_read() -> None:
+def test_refused_upload_is_not_read_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "DRAIN_S", 0.1)
+
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b"x" * 100

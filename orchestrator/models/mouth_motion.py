@@ -1,7 +1,13 @@
-"""Read from a mel window, inside an ONNX graph, how far the mouth opens and how wide it gets."""
+"""Read from a mel window, inside an ONNX graph, how far the mouth opens and how wide it gets.
+
+How far lips are apart and how wide for the sound that is heard, a small convolutional network tells, which `tests/motion` trains on synthetic
+speech; how far they open follows above all how loud the speech is, as viewers expect.
+"""
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +25,32 @@ hold it (S = 12.5 * feature - 50). The caller adds one constant gain to all S of
 the 95th percentile of its columns' levels becomes `LOUD_LEVEL_DBFS`.
 """
 
+WEIGHTS = Path(__file__).with_suffix(".npz")
+"""The network's weights, float16; `python -m tests.motion` makes them."""
+
 _DB_PER_FEATURE = 12.5
 _DB_OFFSET = -50.0
 
 _LEVEL_RANGE_DB = (-34.0, 1.0)
 """Levels, dB relative to loud speech, at which the mouth begins to open and at which it is fully open."""
 
-_ENVELOPE_COLUMNS = 6.0
-"""Half the width of the window in which power is averaged, columns of 12.5 ms: long enough to bridge the pitch of a voice."""
-
-_VOWEL_BAND_HZ = (550.0, 3200.0)
-"""Where the formants of open vowels lie."""
-
-_VOWEL_SHARE_DB = (-20.0, -6.0)
-"""Level of that band relative to the whole sound, dB, at which the lips are closed and at which loudness alone says how far they open: lips that
-meet, as for m, b and p, or nearly, as for oo and w, leave little in it, however loud the voice is below; ee lies between."""
-
-_SMOOTHING_COLUMNS = 4.0
-"""Half the width of the window in which the opening is then smoothed, columns: it takes out flutter without blurring syllables."""
-
-_FRAME_COLUMN = 9.5
+FRAME_COLUMN = 9.5
 """Column the motion is centred on: 19 ms after the frame's time, since a picture stays for a frame's length."""
+
+_LEVEL_COLUMNS = 8.0
+"""Half the width of the window in which power is averaged, columns of 12.5 ms: it bridges the pitch of a voice and the silence of a stop."""
 
 _EARLY_SHARE = 0.2
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
-_BAND_TILT_DB = (-10.0, 8.0)
-"""Usual balance of the bands that tell spread from rounded vowels in speech, and how far it swings, dB."""
+_LIPS_MEET = (0.05, 0.2)
+"""What the network says of lips that meet and of lips that do not: it has learned the mean of what may be meant, so it hardly says 0."""
+
+_LIPS_PART = (0.1, 0.6)
+"""What it says of the narrowest sounds and of the widest."""
+
+_NARROWEST = 0.6
+"""How far the narrowest sounds open the mouth, of the widest that are as loud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +69,35 @@ def mouth_motion(audio: Value) -> MouthMotion:
     power = graph.op("Exp", (audio.reshape(0, 80, 16) * _DB_PER_FEATURE + _DB_OFFSET) * (math.log(10.0) / 10.0))
     columns = np.arange(16.0)
     whole = _level_weights()[None, :] @ power
-    envelope = np.stack([_hann(columns - c, _ENVELOPE_COLUMNS) for c in columns], 1)
-    loudness = (_decibels(whole @ envelope) - LOUD_LEVEL_DBFS).ramp(*_LEVEL_RANGE_DB)
-    loudness = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
-    # Against no less than what opens the mouth, so that it stays closed until a sound begins and closes in the silence of a p.
-    least = LOUD_LEVEL_DBFS + _LEVEL_RANGE_DB[0]
-    vowels = _decibels(_band(*_VOWEL_BAND_HZ)[None, :] @ power) - graph.op("Max", _decibels(whole), least)
-    apart = vowels.ramp(*_VOWEL_SHARE_DB)
-    opening = (loudness * apart) @ _hann(columns - _FRAME_COLUMN, _SMOOTHING_COLUMNS)[:, None]
-    # The same in all 16 columns: ONNX Runtime takes logarithms eight at a time, and what is left over by a rounding of its own, so that a lone
+    # The same in all 16 columns: ONNX Runtime takes logarithms several at a time, and what is left over by a rounding of its own, so that a lone
     # value an item would depend on how many items are in its batch.
-    slow = np.repeat(_hann(columns - _FRAME_COLUMN, 8.0)[:, None], 16, 1)
-    low, high = (_decibels((_band(a, b)[None, :] @ power) @ slow).slice(2, 0, 1) for a, b in ((200.0, 900.0), (1600.0, 3600.0)))
-    centre, swing = _BAND_TILT_DB
-    spread = graph.op("Tanh", (high - low - centre) * (1.0 / swing)) * opening.smoothstep(0.0, 0.5)
+    around_frame = np.repeat(_hann(columns - FRAME_COLUMN, _LEVEL_COLUMNS)[:, None], 16, 1)
+    loudness = (_decibels(whole @ around_frame).slice(2, 0, 1) - LOUD_LEVEL_DBFS).ramp(*_LEVEL_RANGE_DB)
+    loudness = loudness * (1.0 + _EARLY_SHARE - loudness * _EARLY_SHARE)
+    apart, spread = _articulation(audio)
+    opening = loudness * apart.ramp(*_LIPS_MEET) * (_NARROWEST + (1.0 - _NARROWEST) * apart.ramp(*_LIPS_PART))
+    spread = spread * loudness.smoothstep(0.0, 0.3)
     return MouthMotion(graph.label(opening, "mouth_opening"), graph.label(spread, "mouth_spread"))
+
+
+@cache
+def _layers() -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return the network's convolutions, weights (out, in, 1, columns) and offsets (out,) each; the last one gives opening and spread."""
+    with np.load(WEIGHTS) as file:
+        return [(file[f"weights_{layer}"].astype(np.float32), file[f"offsets_{layer}"].astype(np.float32)) for layer in range(len(file) // 2)]
+
+
+def _articulation(audio: Value) -> tuple[Value, Value]:
+    """Return what the lips do for the sound that is heard: opening 0..1 and spread -1..1, each [N,1,1]."""
+    graph = audio.graph
+    *hidden, (weights, offsets) = _layers()
+    heard = audio.reshape(0, 80, 1, 16) * (1 / 4)
+    for layer in hidden:
+        heard = graph.op("Relu", graph.op("Conv", heard, *layer))
+    # Each output 16 times, for the reason above.
+    heard = graph.op("Tanh", graph.op("Conv", heard, np.repeat(weights, 16, 0), np.repeat(offsets, 16))).reshape(0, 2, 16)
+    opening, spread = (heard.cut((1, 2), (output, 0), (output + 1, 1)) for output in range(2))
+    return opening * 0.5 + 0.5, spread
 
 
 def _decibels(power: Value) -> Value:
@@ -101,10 +120,4 @@ def _level_weights() -> NDArray[np.float64]:
     """Return weights (80,) that undo the pre-emphasis of 0.97, so that vowels move the jaw and hiss does not."""
     turns = np.exp(-2j * np.pi * _band_centres_hz() / 16_000)
     weights = 1.0 / abs(1.0 - 0.97 * turns) ** 2
-    return np.asarray(weights / weights.sum())
-
-
-def _band(low_hz: float, high_hz: float) -> NDArray[np.float64]:
-    centres = _band_centres_hz()
-    weights = ((centres >= low_hz) & (centres < high_hz)).astype(np.float64)
     return np.asarray(weights / weights.sum())

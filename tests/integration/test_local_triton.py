@@ -297,12 +297,18 @@ def test_tensors_travel_through_system_shared_memory(server: LocalTriton, client
         wanted.set_shared_memory("rows", rows.nbytes * 4, offset=rows.nbytes)
         client.infer("affine", [given], outputs=[wanted])
         np.testing.assert_array_equal(shm.get_contents_as_numpy(region, np.float32, [8, 4], offset=rows.nbytes), rows.astype(np.float32) * 2 + 1)
-        with suppress(InferenceServerException):  # it may answer before it is through with the memory: then it lets go of it by itself
-            client.unregister_system_shared_memory("rows")
-        wait_until(lambda: not client.get_system_shared_memory_status(as_json=True).get("regions"), "Triton lets go of the memory")
+        wait_until(lambda: lets_go(client, "rows"), "Triton, which answers before it is through with the memory, lets go of it")
+        assert "rows" not in client.get_system_shared_memory_status(as_json=True).get("regions", {})
     finally:
         shm.destroy_shared_memory_region(region)
     assert not (Path("/dev/shm") / name).exists()
+
+
+def lets_go(client: grpcclient.InferenceServerClient, region: str) -> bool:
+    with suppress(InferenceServerException):
+        client.unregister_system_shared_memory(region)
+        return True
+    return False
 
 
 def test_server_names_its_models_and_its_addresses(server: LocalTriton, client: grpcclient.InferenceServerClient) -> None:

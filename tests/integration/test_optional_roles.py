@@ -246,4 +246,4 @@ def test_lips_hear_the_voice_and_the_result_keeps_the_music(full: TritonClient, 
             sound[track, is_separated] = [bytes(packet) for packet in container.demux(audio=0)]
     assert sound["mixed", None] == sound["mixed", False] != sound["alone", False]
     apart = abs(shown["mixed", None] - shown["alone", False]).mean()
-    assert apart < 0.2 * abs(shown["mixed", False] - shown["alone", False]).mean()
+    assert apart < 0.5 * abs(shown["mixed", False] - shown["alone", False]).mean()

@@ -19,9 +19,12 @@ SHARED_MEMORY_MINIMUM_BYTES = 64 << 20
 """Docker's default /dev/shm. Batches of 16 crops of 256 px and of 8 images of 640 px, with four clients, took 44 MiB."""
 
 
-INSTANCE_MEMORY_BYTES = 8 << 20
-"""Shared memory each model instance begins with; Triton's default is 1 MiB. It grows by itself, but a stub was once seen to crash at the edge of
-a region that had just grown, and what the models that come with the project need is below this."""
+INSTANCE_MEMORY_BYTES, ROOMY_INSTANCE_MEMORY_BYTES = 8 << 20, 16 << 20
+"""Shared memory each model instance begins with, the second where /dev/shm has `ROOMY_BYTES`; Triton's default is 1 MiB. It grows by itself, but a
+stub was twice seen to crash at the edge of a region that had just grown. The first holds what the models that come with the project need on a
+CPU, the second a batch of 32 crops of 256 px."""
+
+ROOMY_BYTES = 512 << 20
 
 GPU_METRICS_MS = 500
 """How often Triton reads the GPUs' utilisation; at its default, 2 s, a self-test would be over before it shows."""
@@ -76,13 +79,14 @@ def make_command(
 
     Completing configurations is switched off: ours are complete, and it would start an extra process per model, 1.3 s together.
     """
+    is_roomy = shutil.disk_usage(guard.REGIONS).free >= ROOMY_BYTES
     return [
         str(triton.tritonserver),
         f"--id={prefix}",
         f"--model-repository={model_repository.absolute()}",
         f"--backend-directory={triton.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
-        f"--backend-config=python,shm-default-byte-size={INSTANCE_MEMORY_BYTES}",
+        f"--backend-config=python,shm-default-byte-size={ROOMY_INSTANCE_MEMORY_BYTES if is_roomy else INSTANCE_MEMORY_BYTES}",
         "--disable-auto-complete-config",
         f"--metrics-interval-ms={GPU_METRICS_MS}",
         *(["--model-load-thread-count=1"] if config_name == "tensorrt" else []),  # engines built side by side crash ONNX Runtime (#20089)

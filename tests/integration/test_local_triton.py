@@ -478,7 +478,9 @@ def test_triton_that_loads_for_long_is_left_alone(
     monkeypatch.setattr(progress, "LOOK_S", 0.1)
     monkeypatch.setattr(progress, "STILL_S", 0.5)
     folder = write_slow(tmp_path)
-    warm_up = 'model_warmup [{ name: "long" batch_size: 1 count: 60 inputs: { key: "x" value: { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]'
+    warm_up = (
+        'model_warmup [{ name: "long" batch_size: 1 count: 120 inputs: { key: "x" value: { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]'
+    )
     (folder / "config.pbtxt").write_text((folder / "config.pbtxt").read_text() + warm_up)
     began = time.monotonic()
     with LocalTriton.start(home, tmp_path):

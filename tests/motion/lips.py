@@ -118,3 +118,8 @@ def lip_motion(phones: Sequence[Phone], times_s: NDArray[np.float64]) -> LipMoti
         return np.asarray((weight * target).sum(0) / (weight.sum(0) + 1e-9))
 
     return LipMotion(shared(opening, opening_weight), shared(spread, spread_weight), known)
+
+
+def correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Return how what lips do, (n,), goes along with what they should: Pearson's coefficient."""
+    return float(np.corrcoef(one, other)[0, 1])

@@ -33,7 +33,7 @@ class Utterance:
 def espeak(text: str, voice: str, words_per_minute: int = 175, pitch: int = 50) -> Utterance:
     """Let espeak-ng say `text` with a voice, see `deploy.demo.speech.speak`."""
     speech = speak(text, voice, words_per_minute, pitch)
-    waveform = _at_16_khz(np.frombuffer(speech.samples, np.int16) / 32768, speech.rate_hz)
+    waveform = at_16_khz(np.frombuffer(speech.samples, np.int16) / 32768, speech.rate_hz)
     starts = [0.0, *(start for start, _ in speech.phones), len(waveform) / SAMPLE_RATE_HZ]
     sounds = ["", *(ipa for _, ipa in speech.phones)]
     return Utterance(f"espeak {voice}", waveform, _phones(starts, sounds))
@@ -48,7 +48,7 @@ def flite(text: str, voice: str, stretch: float = 1.0) -> Utterance:
         waveform, rate_hz = soundfile.read(path)
     phones = [phone.split(":") for phone in said]
     return Utterance(
-        f"flite {voice}", _at_16_khz(waveform, rate_hz), _phones([0.0, *(float(end) for _, end in phones)], [_ARPABET[p] for p, _ in phones])
+        f"flite {voice}", at_16_khz(waveform, rate_hz), _phones([0.0, *(float(end) for _, end in phones)], [_ARPABET[p] for p, _ in phones])
     )
 
 
@@ -56,7 +56,8 @@ def _phones(times_s: list[float], sounds: list[str]) -> list[Phone]:
     return [Phone(start, end, ipa) for start, end, ipa in zip(times_s, times_s[1:], sounds, strict=False) if end > start]
 
 
-def _at_16_khz(waveform: NDArray[np.float64], rate_hz: int) -> Floats:
+def at_16_khz(waveform: NDArray[np.float64], rate_hz: int) -> Floats:
+    """Return a waveform (n,) at the sample rate of the features."""
     common = gcd(rate_hz, SAMPLE_RATE_HZ)
     return np.asarray(resample_poly(waveform, SAMPLE_RATE_HZ // common, rate_hz // common), np.float32)
 
@@ -73,7 +74,7 @@ _ARPABET = {
 def features(waveform: Floats) -> Floats:
     """Return what a render makes of speech, 16 kHz: (80, T) mel features at the level that mouth-warp asks for."""
     stream = MelStream()
-    mel = np.concatenate([*stream.push(waveform), stream.finish()], axis=1)
+    mel = np.concatenate([*stream.push(waveform), stream.finish()], axis=1)  # levelled before it is clipped, as in a render
     return with_level(mel, loud_gain_db(levels_db(mel), LOUD_LEVEL_DBFS))
 
 
@@ -82,9 +83,9 @@ def frame_times(columns: int) -> NDArray[np.float64]:
     return (np.arange(columns) + FRAME_COLUMN - WINDOW_COLUMNS // 2) / COLUMNS_PER_S
 
 
-FLITE_VOICES = ("awb", "kal16", "rms", "slt")
+_FLITE_VOICES = ("awb", "kal16", "rms", "slt")
 
-ESPEAK_LANGUAGES = {
+_ESPEAK_LANGUAGES = {
     **{"en-us": "en_US", "en": "en_US", "de": "de_DE", "fr": "fr_FR", "es": "es_ES", "it": "it_IT", "pt-br": "pt_BR", "nl": "nl_NL", "da": "da_DK"},
     **{"cs": "cs_CZ", "pl": "pl_PL", "ru": "ru_RU", "mk": "mk_MK", "el": "el_GR", "ar": "ar_AA", "cmn": "zh_CN", "ja": "ja_JP", "vi": "vi_VN"},
     **{"la": "la", "fi": "la", "hu": "la", "sv": "la", "tr": "la"},
@@ -103,7 +104,7 @@ def conversation(seed: int) -> Iterator[Utterance]:
 
     choose = random.Random(seed)
     Faker.seed(seed)
-    for voice in FLITE_VOICES:
+    for voice in _FLITE_VOICES:
         yield flite(Faker("en_US").sentence(9), voice, choose.uniform(0.8, 1.25))
-    for language, locale in ESPEAK_LANGUAGES.items():
+    for language, locale in _ESPEAK_LANGUAGES.items():
         yield espeak(Faker(locale).sentence(8), language + choose.choice(_VARIANTS), choose.randint(110, 230), choose.randint(20, 80))

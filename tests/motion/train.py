@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from orchestrator.models.mouth_motion import WEIGHTS
-from preprocess.mel import COLUMNS_PER_S, MAX_ABS, N_MELS, SAMPLE_RATE_HZ, WINDOW_COLUMNS
-from tests.motion.lips import Phone, lip_motion
+from preprocess.mel import COLUMNS_PER_S, MAX_ABS, N_MELS, SAMPLE_RATE_HZ, UNITS_PER_DB, WINDOW_COLUMNS
+from tests.motion.lips import Phone, correlation, lip_motion
 from tests.motion.speakers import Floats, Utterance, conversation, features, frame_times
 
 _CHANNELS = 48
@@ -127,7 +127,7 @@ def _through_a_microphone(mel: Tensor) -> Tensor:
     return torch.logaddexp(mel * _POWER, hiss * _POWER).div(_POWER).clamp(-MAX_ABS, MAX_ABS)
 
 
-_POWER = 12.5 * np.log(10) / 10
+_POWER = np.log(10) / 10 / UNITS_PER_DB
 """Natural logarithm of the power that one unit of a feature stands for."""
 
 
@@ -151,12 +151,8 @@ def scores(model: nn.Sequential, utterances: Iterable[Utterance]) -> dict[str, t
     for speaker, parts in by_speaker.items():
         both = np.concatenate(parts, axis=1)
         apart = both[2] > 0.1
-        result[speaker] = (_correlation(both[0], both[2]), _correlation(both[1, apart], both[3, apart]))
+        result[speaker] = (correlation(both[0], both[2]), correlation(both[1, apart], both[3, apart]))
     return result
-
-
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(one, other)[0, 1])
 
 
 def save(model: nn.Sequential, path: Path) -> None:

@@ -7,14 +7,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import soundfile
-from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from orchestrator.models.graph import FLOAT, Graph
 from orchestrator.models.mouth_motion import mouth_motion
-from preprocess.mel import MAX_ABS, SAMPLE_RATE_HZ, WINDOW_COLUMNS
-from tests.motion.lips import Phone, lip_motion
-from tests.motion.speakers import Floats, Utterance, espeak, features, frame_times
+from preprocess.mel import MAX_ABS, WINDOW_COLUMNS
+from tests.motion.lips import Phone, correlation, lip_motion
+from tests.motion.speakers import Floats, Utterance, at_16_khz, espeak, features, frame_times
 
 Motion = tuple[Floats, Floats]
 Hear = Callable[[Floats], Motion]
@@ -51,7 +49,7 @@ def hear() -> Hear:
 
 def recording() -> Utterance:
     stereo, rate_hz = soundfile.read(RECORDING)
-    waveform = np.asarray(resample_poly(stereo.mean(1), SAMPLE_RATE_HZ, rate_hz), np.float32)
+    waveform = at_16_khz(stereo.mean(1), rate_hz)
     words = RECORDED.split()
     ends = [float(end) for end in words[1::2]]
     phones = [Phone(start, end, ipa.strip("_")) for start, end, ipa in zip([0.0, *ends], ends, words[::2], strict=False)]
@@ -77,10 +75,6 @@ def test_lips_open_and_spread_as_the_sounds_ask(hear: Hear, said: Callable[[], U
     apart = asked.known & (asked.opening > 0.1)
     assert correlation(opening[asked.known], asked.opening[asked.known]) > least_opening
     assert correlation(spread[apart], asked.spread[apart]) > least_spread
-
-
-def correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    return float(np.corrcoef(one, other)[0, 1])
 
 
 @pytest.mark.parametrize("voice", ["en-us+m1", "en-us+f3", "es+m5"])

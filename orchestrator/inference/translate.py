@@ -14,6 +14,10 @@ _QUEUE_MESSAGES = ("Exceeds maximum queue size", "Request timeout expired")
 _STUB_MESSAGE = ("Stub process", "not healthy")
 """What Triton's Python backend says of a model instance whose process died, or is too busy to tell in time that it lives."""
 
+_UNLOADED = "has no available versions"
+"""What Triton says, with status NOT_FOUND, of a model that is in its repository and not loaded: for seconds of each of them, when it was told to end
+and lets go of one after the other. A model that it has never had "is not found"."""
+
 _OTHERS_ANSWER = "shared memory size specified with the request for output"
 """What Triton says where an output has more rows than the request asked for. The region is made to the model's own measures, so it is the answer to
 another request, see `client.DISTRUST_S`."""
@@ -58,12 +62,18 @@ def translated(error: InferenceServerException, address: str, *, is_embedded: bo
     status, message = str(error.status() or ""), str(error.message() or "")
     if status == "StatusCode.DEADLINE_EXCEEDED":
         return InferenceTimeout(f"Triton at {address} did not answer in time; check its load with `nvidia-smi` or its metrics, then try again.")
+    if status == "StatusCode.CANCELLED":  # nobody here waits for what he cancels himself, so it is a Triton that ends
+        return away(address, is_embedded=is_embedded)
     if status == "StatusCode.UNAVAILABLE":
         if any(text in message for text in _QUEUE_MESSAGES):
             return InferenceOverloaded(f"Triton at {address} has a full queue; try again when fewer renders run.")
         return away(address, is_embedded=is_embedded)
     if is_held_up(message):
         return held_up(address)
+    if _UNLOADED in message:
+        return InferenceUnavailable(
+            f"Triton at {address} has let go of a model, or could not load it ({message}); try again, and look at Triton's log if that goes on."
+        )
     if failure := _GPU_FAILURE.search(message):
         return InferenceUnavailable(
             f"The GPU of Triton at {address} failed ({failure[0].strip()}); try again; if it goes on, look at `nvidia-smi` and start Triton again."

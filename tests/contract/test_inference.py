@@ -1,6 +1,8 @@
 """The client against the real Triton, and its error map against everything gRPC can say."""
 
+import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.detector import FaceDetector
 from orchestrator.inference.golden import LANDMARKS5, POINT_TOLERANCE, golden_inputs
 from orchestrator.inference.lip_model import LipModel
-from orchestrator.inference.selftest import self_test
+from orchestrator.inference.selftest import check_ready, self_test
 from orchestrator.inference.translate import translate_errors
 from orchestrator.settings import Settings
 from preprocess.orientation import UPRIGHT
+from tests.programs import descendants, wait_until
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,8 @@ from preprocess.orientation import UPRIGHT
         ("StatusCode.UNAVAILABLE", "Exceeds maximum queue size", errors.InferenceOverloaded),
         ("StatusCode.UNAVAILABLE", "Request timeout expired", errors.InferenceOverloaded),
         ("StatusCode.NOT_FOUND", "Request for unknown model: 'x' is not found", errors.ContractMismatch),
+        ("StatusCode.NOT_FOUND", "Request for unknown model: 'x' has no available versions", errors.InferenceUnavailable),
+        ("StatusCode.CANCELLED", "CANCELLED", errors.InferenceUnavailable),
         ("StatusCode.INVALID_ARGUMENT", "unexpected shape for input", errors.InferenceRejected),
         ("StatusCode.INTERNAL", "onnx runtime error", errors.InferenceRejected),
         (None, "unable to parse", errors.InferenceRejected),
@@ -138,6 +143,35 @@ def test_triton_that_dies_fails_the_request_and_hangs_nobody() -> None:
         assert all(outcome is None or isinstance(outcome, errors.InferenceError) for outcome in outcomes)
         with pytest.raises(errors.InferenceUnavailable):
             detector.detect(np.zeros((1, 384, 384, 3), np.uint8)).result(timeout=30)
+
+
+def test_triton_that_is_told_to_end_refuses_nothing_for_good() -> None:
+    """It lets go of its models before it stops to answer, which was taken for a Triton without them: no job tries that again."""
+    settings = Settings(device="cpu")
+    met: list[errors.RenderError] = []
+    others = descendants(os.getpid(), "tritonserver")
+    with LocalTriton.start(settings.triton_home, settings.model_repository) as server, TritonClient(server.grpc_address) as client:
+        detector, images = FaceDetector(client), np.zeros((1, 384, 384, 3), np.uint8)
+        [triton] = [process for process in descendants(os.getpid(), "tritonserver") if process not in others]
+        is_gone = threading.Event()
+
+        def ask(question: Callable[[], object]) -> None:
+            while not is_gone.is_set():
+                try:
+                    question()
+                except errors.RenderError as exc:
+                    met.append(exc)
+
+        questions = (lambda: detector.detect(images).result(), lambda: FaceDetector(client), lambda: check_ready(client))
+        threads = [threading.Thread(target=ask, args=(question,)) for question in 2 * questions]
+        for thread in threads:
+            thread.start()
+        triton.terminate()
+        wait_until(lambda: server.poll() is not None, "Triton has ended")
+        is_gone.set()
+        for thread in threads:
+            thread.join()
+    assert {type(error) for error in met} == {errors.InferenceUnavailable}
 
 
 def test_requests_under_way_when_the_client_goes_to_another_triton_end_by_themselves(triton: LocalTriton) -> None:

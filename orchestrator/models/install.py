@@ -165,9 +165,9 @@ def is_outdated(version: Version, repository: Path) -> bool:
 
 @cache
 def builder_digest() -> str:
-    """Return a digest of the code that builds models and their configurations."""
+    """Return a digest of the code that builds models and their configurations, and of the weights that it puts into them."""
     digest = sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(path for path in Path(__file__).parent.iterdir() if path.is_file()):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 

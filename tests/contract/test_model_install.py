@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from typer.testing import CliRunner
 from orchestrator import errors
 from orchestrator.cli import app
 from orchestrator.cli_doctor import outdated_models
+from orchestrator.models import install as install_module
 from orchestrator.models.config import CONFIG_FILES
-from orchestrator.models.install import install_pack, is_outdated, use_installed, verify_version
+from orchestrator.models.install import builder_digest, install_pack, is_outdated, use_installed, verify_version
 from orchestrator.models.options import PackOptions
 from orchestrator.models.packs import find_pack
 from orchestrator.models.repository import Version, find_version, read_versions, served_version, use_version
@@ -412,6 +414,18 @@ def test_model_that_other_code_makes_the_same_stays_the_version_it_is(repository
     assert not served_is_outdated(repository)
     assert [(other.number, other.is_served) for other in read_versions(repository, "lip_sync")] == [(1, True)]
     assert (version.folder / "model.onnx").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("changed", ["mouth_warp.py", "mouth_motion.npz"])
+def test_builder_is_another_one_where_code_or_weights_changed(changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = Path(shutil.copytree(Path(install_module.__file__).parent, tmp_path / "models"))
+    monkeypatch.setattr(install_module, "__file__", str(code / "install.py"))
+    digest = builder_digest.__wrapped__
+    before = digest()
+    assert digest() == before
+    with (code / changed).open("ab") as file:
+        file.write(b"#")
+    assert digest() != before
 
 
 def test_operators_own_model_is_never_outdated(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 The published files and people lie beside the checkout in `../shared`; they are not part of it.
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -68,6 +69,14 @@ def serving(repository: Path) -> Iterator[TritonClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def centerface(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a detector alone, to be copied."""
+    repository = tmp_path_factory.mktemp("centerface") / "models"
+    install(repository, "centerface")
+    return repository
+
+
 def letterboxed(video: str, size_px: int, count: int = 4) -> tuple[NDArray[np.uint8], Letterbox]:
     """Return (count, S, S, 3) RGB pictures spread over a presenter's video, and how they sit in their squares."""
     frames = [frame.to_ndarray(format="rgb24") for frame in frames_of(MEDIA / video)]
@@ -81,10 +90,11 @@ def letterboxed(video: str, size_px: int, count: int = 4) -> tuple[NDArray[np.ui
     [(96, WAV2LIP_NAMES, True, 1.0), (256, FACEFUSION_NAMES, False, 0.2)],
     ids=["96 px, batch fixed at 1, full size", "256 px"],
 )
-def test_wav2lip_renders(size_px: int, names: tuple[str, str, str], fixed_batch: bool, width: float, clip: Path, tmp_path: Path) -> None:
+def test_wav2lip_renders(
+    size_px: int, names: tuple[str, str, str], fixed_batch: bool, width: float, centerface: Path, clip: Path, tmp_path: Path
+) -> None:
     """36 M parameters at 96 px, random weights: the mouth is noise, everything else has to be right."""
-    repository = tmp_path / "models"
-    install(repository, "centerface")
+    repository = shutil.copytree(centerface, tmp_path / "models")
     install(repository, "wav2lip", save_wav2lip(tmp_path / "wav2lip.onnx", size_px, names, fixed_batch, width))
     with serving(repository) as client:
         self_test(client)
@@ -119,11 +129,10 @@ def served_chain(folder: Path, face: NDArray[np.uint8], audio: NDArray[np.float3
     return np.asarray(np.rint((mouth[0] / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speech: Path, tmp_path: Path) -> None:
+def test_musetalk_renders_as_an_ensemble_with_whisper_features(centerface: Path, clip: Path, speech: Path, tmp_path: Path) -> None:
     """Four stand-in networks of the published shapes: the ensemble answers what the chain of the untouched files does."""
     folder = save_musetalk(tmp_path)
-    repository = tmp_path / "models"
-    install(repository, "centerface")
+    repository = shutil.copytree(centerface, tmp_path / "models")
     install(repository, "musetalk", folder)
     with serving(repository) as client:
         self_test(client)
@@ -143,10 +152,9 @@ def test_musetalk_renders_as_an_ensemble_with_whisper_features(clip: Path, speec
     assert report.models["lip_sync"].inference_count == report.frame_count == 62
 
 
-def test_dinet_renders_with_wenet_features(clip: Path, speech: Path, tmp_path: Path) -> None:
+def test_dinet_renders_with_wenet_features(centerface: Path, clip: Path, speech: Path, tmp_path: Path) -> None:
     folder = save_dinet(tmp_path)
-    repository = tmp_path / "models"
-    install(repository, "centerface")
+    repository = shutil.copytree(centerface, tmp_path / "models")
     install(repository, "dinet", folder)
     with serving(repository) as client:
         self_test(client)
@@ -210,11 +218,18 @@ def test_lip_model_without_its_encoder_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with every published model; YuNet is served as the detector, the face mesh as the landmark model."""
+    """A repository with every published detector and landmark model; YuNet and the face mesh are served."""
     repository = tmp_path_factory.mktemp("published") / "models"
-    install(repository, "mouth-warp")
     for name in ("ultraface", "pfld98", "facemesh468", "yunet"):
         install(repository, name, MODELS / FILES[name])
+    return repository
+
+
+def serve_instead(everything: Path, repository: Path, *packs: str) -> Path:
+    """Copy the repository with everything into `repository`, where these packs are served."""
+    shutil.copytree(everything, repository)
+    for name in packs:
+        use_installed(repository, find_version(repository, name))
     return repository
 
 
@@ -236,14 +251,10 @@ def test_published_file_fits_its_own_pack_and_no_other(file: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("landmarks", ["pfld98", "facemesh468"])
-def test_detector_without_landmarks_gets_its_points_from_the_landmark_role(landmarks: str, tmp_path: Path) -> None:
+def test_detector_without_landmarks_gets_its_points_from_the_landmark_role(landmarks: str, everything: Path, tmp_path: Path) -> None:
     """UltraFace and either landmark network find the five points that YuNet finds by itself."""
-    repository = tmp_path / "models"
-    for name in ("ultraface", landmarks):
-        install(repository, name, MODELS / FILES[name])
-    other = tmp_path / "other"
-    install(other, "yunet", MODELS / FILES["yunet"])
-    with serving(repository) as client, serving(other) as yunet_client:
+    repository = serve_instead(everything, tmp_path / "models", "ultraface", landmarks)
+    with serving(repository) as client, serving(everything) as yunet_client:
         detector, yunet = FaceDetector(client), FaceDetector(yunet_client)
         assert [description.role for description in detector.descriptions] == ["face_detector", "face_landmarks"]
         for video in PRESENTERS:
@@ -258,19 +269,18 @@ def test_detector_without_landmarks_gets_its_points_from_the_landmark_role(landm
 
 
 @needs_shared
-def test_detector_without_landmarks_alone_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    install(tmp_path / "models", "ultraface", MODELS / FILES["ultraface"])
-    with serving(tmp_path / "models") as client, pytest.raises(ContractMismatch, match="install one"):
+def test_detector_without_landmarks_alone_is_refused_with_what_to_do(everything: Path, tmp_path: Path) -> None:
+    repository = serve_instead(everything, tmp_path / "models", "ultraface")
+    remove_role(repository, "face_landmarks")
+    with serving(repository) as client, pytest.raises(ContractMismatch, match="install one"):
         FaceDetector(client)
 
 
 @needs_shared
 def test_published_landmarks_agree_on_real_people(everything: Path, tmp_path: Path) -> None:
     """PFLD and the face mesh put eyes, nose and mouth where YuNet does."""
-    mesh_only, pfld_only = tmp_path / "mesh", tmp_path / "pfld"
-    for repository, name in ((mesh_only, "facemesh468"), (pfld_only, "pfld98")):
-        install(repository, name, MODELS / FILES[name])
-    with serving(everything) as client, serving(pfld_only) as pfld_client:
+    pfld = serve_instead(everything, tmp_path / "models", "pfld98")
+    with serving(everything) as client, serving(pfld) as pfld_client:
         detector, models = FaceDetector(client), (LandmarkModel(client), LandmarkModel(pfld_client))
         assert [model.scheme for model in models] == ["468", "98"]
         for video in PRESENTERS:
@@ -287,11 +297,9 @@ def test_published_landmarks_agree_on_real_people(everything: Path, tmp_path: Pa
 
 @needs_shared
 @pytest.mark.parametrize("detector", ["yunet", "ultraface"])
-def test_presenter_renders_with_other_detectors(detector: str, tmp_path: Path) -> None:
-    repository = tmp_path / "models"
+def test_presenter_renders_with_other_detectors(detector: str, everything: Path, tmp_path: Path) -> None:
+    repository = serve_instead(everything, tmp_path / "models", "pfld98", detector)
     install(repository, "mouth-warp")
-    install(repository, "pfld98", MODELS / FILES["pfld98"])
-    install(repository, detector, MODELS / FILES[detector])
     with serving(repository) as client:
         speech = write_speech(tmp_path / "speech.wav", 1.5)
         report = render(plan_render(MEDIA / PRESENTERS[0], speech, tmp_path / "out.mp4", RenderOptions(face_landmarks=False)), client)

@@ -43,7 +43,7 @@ _LEVEL_COLUMNS = 8.0
 _EARLY_SHARE = 0.2
 """How much faster than in proportion to the level (dB) the lips part: a slit is seen less than a change between open and wide."""
 
-_LIPS_MEET = (0.05, 0.2)
+_LIPS_MEET = (0.05, 0.17)
 """What the network says of lips that meet and of lips that do not: it has learned the mean of what may be meant, so it hardly says 0."""
 
 _LIPS_PART = (0.1, 0.6)

@@ -1,4 +1,4 @@
-"""Speakers whose sounds are known when they speak: espeak-ng in many languages, and flite's English voices, which were made from recordings."""
+"""Speakers whose sounds are known when they speak: espeak-ng in many languages; flite's and Festival's voices, which were made from recordings."""
 
 import random
 import subprocess
@@ -52,6 +52,21 @@ def flite(text: str, voice: str, stretch: float = 1.0) -> Utterance:
     )
 
 
+def festival(text: str, voice: "FestivalVoice", stretch: float = 1.0) -> Utterance:
+    """Let a voice of Festival say `text`, `stretch` times as long as usual where its sounds have lengths of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        script, segments, speech = (Path(folder) / name for name in ("say.scm", "segments", "speech.wav"))
+        script.write_bytes(
+            f'''(voice_{voice.name}) (Parameter.set 'Duration_Stretch {stretch}) (set! said (utt.synth (Utterance Text "{text}")))
+            (utt.save.segs said "{segments}") (utt.save.wave said "{speech}" 'riff)'''.encode(voice.encoding)
+        )
+        subprocess.run(["festival", "--batch", str(script)], check=True, capture_output=True)
+        lines = [line.split() for line in segments.read_text().splitlines()[1:]]
+        waveform, rate_hz = soundfile.read(speech)
+    sounds = [voice.ipa.get(name.rstrip(":1"), name.rstrip(":1")) for _, _, name in lines]
+    return Utterance(f"festival {voice.name}", at_16_khz(waveform, rate_hz), _phones([0.0, *(float(end) for end, _, _ in lines)], sounds))
+
+
 def _phones(times_s: list[float], sounds: list[str]) -> list[Phone]:
     return [Phone(start, end, ipa) for start, end, ipa in zip(times_s, times_s[1:], sounds, strict=False) if end > start]
 
@@ -68,7 +83,49 @@ _ARPABET = {
     **{"hh": "h", "jh": "dʒ", "k": "k", "l": "l", "m": "m", "n": "n", "ng": "ŋ", "p": "p", "r": "ɹ", "s": "s", "sh": "ʃ", "t": "t", "th": "θ"},
     **{"v": "v", "w": "w", "y": "j", "z": "z", "zh": "ʒ", "pau": ""},
 }
-"""IPA of the names that flite prints."""
+"""IPA of the names that flite prints, and Festival for its American voices."""
+
+_ROMANCE = {"E": "ɛ", "O": "ɔ", "ax": "ə", "S": "ʃ", "Z": "ʒ", "tS": "tʃ", "dZ": "dʒ", "J": "ɲ", "L": "ʎ", "ng": "ŋ", "nf": "m", "#": "", "pau": ""}
+_CZECH = {
+    **{"c": "ts", "c~": "tʃ", "ch": "x", "d~": "ɟ", "dz~": "dʒ", "h": "ɦ", "n*": "ŋ", "n~": "ɲ", "r~": "ʒ", "r~*": "ʃ", "s~": "ʃ", "t~": "c"},
+    **{"z~": "ʒ", "#": "", "_": ""},
+}
+_FINNISH = {"a": "ɑ", "@": "æ", "7": "ø", "S": "ʃ", "N": "ŋ", "v": "ʋ", "#": "", "##": ""}
+_RUSSIAN = {
+    **{"aa": "a", "a": "ɐ", "ae": "ə", "ay": "ə", "ee": "ɛ", "e": "ɪ", "ii": "i", "i": "ɪ", "oo": "o", "uu": "u", "u": "ʊ", "ur": "ʊ", "yy": "ɨ"},
+    **{"y": "ɨ", "c": "ts", "ch": "tɕ", "sh": "ʂ", "sch": "ɕ", "zh": "ʐ", "h": "x", "hh": "x", "pau": ""},
+    **{soft * 2: soft for soft in "pbtdkgfvszmnlr"},
+}
+_HINDI = {
+    **{"a": "ə", "aa": "ɑ", "ih": "ɪ", "iy": "i", "uh": "ʊ", "uw": "u", "eh": "e", "ee": "e", "ay": "ɛ", "oh": "o", "oo": "o", "aw": "ɔ", "y": "j"},
+    **{"T": "ʈ", "tth": "ʈ", "D": "ɖ", "ddh": "ɖ", "N": "ɳ", "th": "t", "td": "t", "dh": "d", "kh": "k", "gh": "g", "ch": "tʃ", "j": "dʒ", "sh": "ʃ"},
+    **{"bh": "b", "v": "ʋ", "L": "ɭ", "R": "ɾ", "zh": "ʒ", "ksh": "kʃ", "sri": "ʃɾi", "@": "ə", "pau": ""},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FestivalVoice:
+    """A voice of Festival, and how it names sounds."""
+
+    name: str
+    locale: str
+    """Faker's, whose words it says; where Faker has none of its language, those of another one in the same letters."""
+    ipa: dict[str, str]
+    encoding: str = "utf-8"
+
+
+FESTIVAL_VOICES = (
+    FestivalVoice("cmu_us_slt_arctic_hts", "en_US", _ARPABET),
+    FestivalVoice("ked_diphone", "en_US", _ARPABET),
+    FestivalVoice("upc_ca_ona_hts", "es_ES", _ROMANCE, "latin-1"),
+    FestivalVoice("lp_diphone", "it_IT", _ROMANCE, "latin-1"),
+    FestivalVoice("pc_diphone", "it_IT", _ROMANCE, "latin-1"),
+    *(FestivalVoice(f"czech_{name}", "cs_CZ", _CZECH, "iso8859-2") for name in ("dita", "krb", "machac", "ph")),
+    FestivalVoice("hy_fi_mv_diphone", "la", _FINNISH, "latin-1"),
+    FestivalVoice("suo_fi_lj_diphone", "la", _FINNISH, "latin-1"),
+    FestivalVoice("msu_ru_nsh_clunits", "ru_RU", _RUSSIAN),
+    FestivalVoice("hindi_NSK_diphone", "", _HINDI),
+)
 
 
 def features(waveform: Floats) -> Floats:
@@ -106,5 +163,14 @@ def conversation(seed: int) -> Iterator[Utterance]:
     Faker.seed(seed)
     for voice in _FLITE_VOICES:
         yield flite(Faker("en_US").sentence(9), voice, choose.uniform(0.8, 1.25))
+    for speaker in FESTIVAL_VOICES:
+        sentence = Faker(speaker.locale).sentence(8) if speaker.locale else _devanagari(choose)
+        yield festival(sentence, speaker, choose.uniform(0.8, 1.25))
     for language, locale in _ESPEAK_LANGUAGES.items():
         yield espeak(Faker(locale).sentence(8), language + choose.choice(_VARIANTS), choose.randint(110, 230), choose.randint(20, 80))
+
+
+def _devanagari(choose: random.Random) -> str:
+    """Return eight words of random syllables."""
+    consonants, vowels = "कखगघचछजझटठडढणतथदधनपफबभमयरलवशषसह", ["", *"ािीुूेैोौ"]
+    return " ".join("".join(choose.choice(consonants) + choose.choice(vowels) for _ in range(choose.randint(1, 4))) for _ in range(8))

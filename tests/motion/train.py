@@ -30,6 +30,9 @@ _RATE = 2e-3
 _SPREAD_WEIGHT = 0.5
 """Weight of the spread's error, of the opening's."""
 
+_STRETCH = 0.12
+"""How much larger a head may be than the speaker's, as a share."""
+
 _CLOSED_WEIGHT = 2.0
 """How much more an error counts where lips meet: they are seen to."""
 
@@ -97,7 +100,7 @@ def train(mel: Tensor, lips: Tensor) -> nn.Sequential:
         total = 0.0
         order = torch.randperm(len(mel))[: len(mel) // _BATCH * _BATCH].view(-1, _BATCH)
         for batch in order:
-            heard = torch.tanh(model(_through_a_microphone(mel[batch].float()) / MAX_ABS))
+            heard = torch.tanh(model(_through_a_microphone(_from_another_head(mel[batch].float())) / MAX_ABS))
             opening, spread, known = lips[batch].unbind(1)
             weight = known * (1 + _CLOSED_WEIGHT * (opening < 0.12))
             error = (weight * ((heard[:, 0] + 1) / 2 - opening) ** 2).sum() / weight.sum()
@@ -110,6 +113,17 @@ def train(mel: Tensor, lips: Tensor) -> nn.Sequential:
             total += loss.item()
         print(f"epoch {epoch + 1} of {_EPOCHS}: loss {total / len(order):.4f}", flush=True)
     return model.eval()
+
+
+def _from_another_head(mel: Tensor) -> Tensor:
+    """Return features (n, 80, T), most of them as from a vocal tract shorter or longer by up to `_STRETCH`, which speaks as fast."""
+    count = len(mel)
+    stretch = 1 + (torch.rand(count, 1) * 2 - 1) * _STRETCH * (torch.rand(count, 1) < 0.7)
+    position = (torch.arange(N_MELS)[None] * stretch).clamp(0, N_MELS - 1.001)
+    below = position.long()
+    share = (position - below)[:, :, None]
+    lower, upper = (mel.gather(1, band[:, :, None].expand(-1, -1, mel.shape[2])) for band in (below, below + 1))
+    return lower * (1 - share) + upper * share
 
 
 def _through_a_microphone(mel: Tensor) -> Tensor:

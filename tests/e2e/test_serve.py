@@ -17,8 +17,11 @@ import psutil
 import pytest
 
 from deploy.local.server import LocalTriton
+from orchestrator.errors import InvalidOption, RenderError, StorageError
 from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
+from orchestrator.main import open_listener
+from orchestrator.settings import Settings
 from tests.clips import write_speech
 from tests.e2e.service import Service, frame_count, serving
 from tests.programs import lipsync, wait_until, wait_until_idle
@@ -272,42 +275,41 @@ def serve_refused(*arguments: str, **environment: str) -> "subprocess.CompletedP
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "part"),
+    ("arguments", "environment", "beginning"),
     [
-        (("--host", "0.0.0.0"), {}, "without API keys"),
-        ((), {"LIPSYNC_FETCH_NETWORKS": "everything"}, "not a network"),
-        (("--host", "192.0.2.1"), {"LIPSYNC_API_KEYS": "anna:0123456789abcdef"}, "cannot listen"),
-        ((), {"LIPSYNC_DATABASE_URL": "postgresql://user:secret@host:port/jobs"}, "LIPSYNC_DATABASE_URL"),
-        ((), {"LIPSYNC_API_KEYS": ","}, "LIPSYNC_API_KEYS"),
-        (("--host", "http://127.0.0.1"), {}, "LIPSYNC_HOST"),
-        ((), {"LIPSYNC_FETCH_HOSTS": "https://example.org"}, "LIPSYNC_FETCH_HOSTS"),
+        (("--host", "0.0.0.0"), {}, "invalid_option: The service does not listen on 0.0.0.0 without API keys"),
+        ((), {"LIPSYNC_DATA": "/proc/nothing"}, "storage_failed: The data folder /proc/nothing cannot be used"),
+        ((), {"LIPSYNC_DECODER": "nvdec", "CUDA_VISIBLE_DEVICES": ""}, "gpu_unavailable: NVDEC cannot be used"),
     ],
 )
-def test_service_that_would_not_be_safe_does_not_start(arguments: tuple[str, ...], environment: dict[str, str], part: str, tmp_path: Path) -> None:
-    done = serve_refused(*arguments, LIPSYNC_DATA=str(tmp_path), **environment)
-    assert done.returncode == 1
-    assert done.stderr.startswith("invalid_option: ") and part in done.stderr
+def test_what_cannot_be_used_is_said_before_triton_is_asked_for(
+    arguments: tuple[str, ...], environment: dict[str, str], beginning: str, tmp_path: Path
+) -> None:
+    done = serve_refused(*arguments, **{"LIPSYNC_DATA": str(tmp_path), **environment})
+    assert (done.returncode, done.stderr.startswith(beginning), done.stderr.count("\n")) == (1, True, 1), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("environment", "beginning"),
+    ("given", "error", "part"),
     [
-        ({"LIPSYNC_DATA": "/proc/nothing"}, "storage_failed: The data folder /proc/nothing cannot be used"),
-        ({"LIPSYNC_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/jobs"}, "storage_failed: The jobs' database cannot be opened"),
-        ({"LIPSYNC_DECODER": "nvdec", "CUDA_VISIBLE_DEVICES": ""}, "gpu_unavailable: NVDEC cannot be used"),
+        ({"fetch_networks": "everything"}, InvalidOption, "not a network"),
+        ({"host": "192.0.2.1", "api_keys": "anna:0123456789abcdef"}, InvalidOption, "cannot listen"),
+        ({"database_url": "postgresql://user:secret@host:port/jobs"}, InvalidOption, "LIPSYNC_DATABASE_URL"),
+        ({"api_keys": ","}, InvalidOption, "LIPSYNC_API_KEYS"),
+        ({"fetch_hosts": "https://example.org"}, InvalidOption, "LIPSYNC_FETCH_HOSTS"),
+        ({"database_url": "postgresql://nobody@127.0.0.1:1/jobs"}, StorageError, "The jobs' database cannot be opened"),
     ],
 )
-def test_what_cannot_be_used_is_said_before_triton_is_asked_for(environment: dict[str, str], beginning: str, tmp_path: Path) -> None:
-    done = serve_refused(**{"LIPSYNC_DATA": str(tmp_path), **environment})
-    assert (done.returncode, done.stderr.startswith(beginning), done.stderr.count("\n")) == (1, True, 1), done.stderr
+def test_service_that_would_not_be_safe_does_not_start(given: dict[str, str], error: type[RenderError], part: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=part):
+        open_listener(Settings.model_validate({"data": tmp_path, "port": 0, **given}))
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing/below"])
 def test_folder_that_heygems_videos_cannot_be_put_into_is_said_at_the_start(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = serve_refused(LIPSYNC_DATA=str(tmp_path / "data"), LIPSYNC_EASY_DATA=str(tmp_path / place))
-    assert done.returncode == 1
-    assert done.stderr.startswith("storage_failed: ") and "LIPSYNC_EASY_DATA" in done.stderr
+    with pytest.raises(StorageError, match="LIPSYNC_EASY_DATA"):
+        open_listener(Settings(data=tmp_path / "data", port=0, easy_data=tmp_path / place))
 
 
 def test_second_service_on_the_same_data_is_refused_with_a_sentence(service: Service) -> None:

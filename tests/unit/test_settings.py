@@ -46,6 +46,7 @@ def test_address_of_metrics_without_its_triton_is_said_to_be_left_out(monkeypatc
         ("PUBLIC_URL", "https://example.org/?site=1"),
         ("PUBLIC_URL", "https://example.org/#site"),
         ("DATABASE_URL", "sqlite:///jobs"),
+        ("DATABASE_URL", "mysql://host/jobs"),
         ("HOST", "  "),
         ("HOST", " 127.0.0.1"),
         ("HOST", "127.0.0.1:8383"),

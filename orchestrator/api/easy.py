@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -240,8 +241,62 @@ def _deliver_again(view: JobView, context: Context) -> StorageError | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a submission asks for, to tell it when repeated from another one with the same code."""
+
+    video_url: str
+    audio_url: str
+    pn: int
+    chaofen: int
+
+
 def _submit(body: Any, context: Context, owner: str) -> None:
-    """Check a submission and hand it over."""
+    """Check a submission and hand it over.
+
+    Raises:
+        Refused: it cannot be accepted.
+        RenderError: an input cannot be used, or the service has no room.
+    """
+    code, asked = _read(body, context)
+    _refuse_anothers(code, context, owner)
+    before = find_task(code, context, owner if context.entrance.keys else None)
+    is_same = before is not None and before.spec.request == asdict(asked)
+    if before is not None and before.state not in FINAL_STATES:
+        if not is_same:
+            raise Refused("code正被其他任务使用。 Another task under this code is under way; use a new one, or wait for its end.")
+        return
+    done = before if before is not None and is_same and before.state == "completed" and before.has_result else None
+    check_shared_folder(context.easy_data)
+    try:
+        named = _named(asked.video_url, "video_url", context), _named(asked.audio_url, "audio_url", context)
+    except Refused:
+        if done is not None:
+            return  # asked once more, after the client has removed what it had made for the task
+        raise
+    if done is None:
+        context.service.check_room()
+    check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
+    with context.holds.holding() as hold:
+        spec = _spec(code, asked, named, context, owner, hold)
+        if done is not None and (spec.video, spec.audio) == (done.spec.video, done.spec.audio):
+            return  # inputs lie by their content, so these files are what they were
+        # As with HeyGem, a code is free again once its task has ended: clients use a name of the avatar's for all its videos.
+        key = f"easy:{code}" if before is None else f"easy:{code}:{before.id}"
+        view = context.service.submit(spec, idempotency_key=key)
+    try:
+        _refuse_anothers(code, context, owner, before=view.created_at)
+    except Refused:  # both came at the same time
+        context.service.delete(view.id)
+        raise
+
+
+def _read(body: Any, context: Context) -> tuple[str, _Asked]:
+    """Return a submission's code and what it asks for.
+
+    Raises:
+        Refused: it is none, or asks for what is not here.
+    """
     if not isinstance(body, dict):
         raise Refused("请求体必须是 JSON 对象。 The body must be a JSON object.")
     for name in ("audio_url", "video_url", "code"):
@@ -257,50 +312,29 @@ def _submit(body: Any, context: Context, owner: str) -> None:
     chaofen = _switch(body, "chaofen", 0)
     if chaofen and not context.service.has_model(FACE_ENHANCER):
         raise Refused(NO_ENHANCER)
-    # What was asked for, to tell a repeated submission from another one with the same code.
-    video_url, audio_url, pn = str(body["video_url"]), str(body["audio_url"]), _switch(body, "pn", 1)
-    asked = {"video_url": video_url, "audio_url": audio_url, "pn": pn, "chaofen": chaofen}
-    _refuse_anothers(code, context, owner)
-    before = find_task(code, context, owner if context.entrance.keys else None)
-    if before is not None and before.state not in FINAL_STATES:
-        if before.spec.request != asked:
-            raise Refused("code正被其他任务使用。 Another task under this code is under way; use a new one, or wait for its end.")
-        return
-    done = before if before is not None and before.state == "completed" and before.has_result and before.spec.request == asked else None
-    check_shared_folder(context.easy_data)
-    try:
-        named = _named(video_url, "video_url", context), _named(audio_url, "audio_url", context)
-    except Refused:
-        if done is not None:
-            return  # asked once more, after the client has removed what it had made for the task
-        raise
-    if done is None:
-        context.service.check_room()
-    check_local(named[0], named[1:], context.media_limits)  # gigabytes that are no video are not copied first
-    with context.holds.holding() as hold:
-        video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
-        lengths = check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
-        options = RenderOptions(sync_mode="bounce" if pn else "loop", face_enhancer=True if chaofen else None)
-        spec = JobSpec(
-            video=str(video),
-            audio=str(audio),
-            options=options,
-            interface="easy",
-            client_code=code,
-            owner=owner,
-            request=asked,
-            expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
-        )
-        if done is not None and (spec.video, spec.audio) == (done.spec.video, done.spec.audio):
-            return  # inputs lie by their content, so these files are what they were
-        # As with HeyGem, a code is free again once its task has ended: clients use a name of the avatar's for all its videos.
-        key = f"easy:{code}" if before is None else f"easy:{code}:{before.id}"
-        view = context.service.submit(spec, idempotency_key=key)
-    try:
-        _refuse_anothers(code, context, owner, before=view.created_at)
-    except Refused:  # both came at the same time
-        context.service.delete(view.id)
-        raise
+    return code, _Asked(str(body["video_url"]), str(body["audio_url"]), _switch(body, "pn", 1), chaofen)
+
+
+def _spec(code: str, asked: _Asked, named: tuple[str | Path, str | Path], context: Context, owner: str, hold: Hold) -> JobSpec:
+    """Copy a submission's inputs, and return its job.
+
+    Raises:
+        Refused: a file cannot be read.
+        RenderError: an input cannot be used.
+    """
+    video, audio = (_copied(source, name, context, hold) for source, name in zip(named, ("video_url", "audio_url"), strict=True))
+    lengths = check_local(video, [audio], context.media_limits)  # its owner may have changed a file meanwhile
+    options = RenderOptions(sync_mode="bounce" if asked.pn else "loop", face_enhancer=True if asked.chaofen else None)
+    return JobSpec(
+        video=str(video),
+        audio=str(audio),
+        options=options,
+        interface="easy",
+        client_code=code,
+        owner=owner,
+        request=asdict(asked),
+        expected_frame_count=None if lengths is None else expected_frame_count(options, lengths),
+    )
 
 
 def _refuse_anothers(code: str, context: Context, owner: str, before: datetime | None = None) -> None:

@@ -42,6 +42,8 @@ class RangedFile(FileResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
+        if not Headers(scope=scope).get("range", "bytes=").lower().startswith("bytes="):  # another unit, which RFC 9110 has a server ignore
+            scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
         refusal: Response | None = None
 
         async def send_unless_refused(message: Message) -> None:

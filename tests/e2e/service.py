@@ -103,6 +103,12 @@ class Receiver:
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
 
+def secured_paths(service: Service) -> set[str]:
+    """Return the paths for which the service's OpenAPI document asks for a key."""
+    paths = service.http.get("/openapi.json").json()["paths"]
+    return {path for path, operations in paths.items() for operation in operations.values() if "security" in operation}
+
+
 def frame_count(data: bytes) -> int:
     """Decode a video and count its pictures."""
     with av.open(io.BytesIO(data), "r") as container:

@@ -23,7 +23,7 @@ from orchestrator.inference.usage import model_use
 from orchestrator.main import open_listener
 from orchestrator.settings import Settings
 from tests.clips import write_speech
-from tests.e2e.service import Service, frame_count, serving
+from tests.e2e.service import Service, frame_count, secured_paths, serving
 from tests.programs import lipsync, wait_until, wait_until_idle
 
 
@@ -47,6 +47,10 @@ def jobs_left(service: Service) -> list[Path]:
 def test_head_is_answered_as_get_is_without_the_body(path: str, service: Service) -> None:
     whole, head = service.http.get(path), service.http.head(path)
     assert (head.status_code, head.content, head.headers["content-type"]) == (200, b"", whole.headers["content-type"])
+
+
+def test_document_of_a_service_without_keys_asks_for_none(service: Service) -> None:
+    assert not secured_paths(service)
 
 
 def test_ready_means_that_every_role_passed_its_self_test(service: Service) -> None:

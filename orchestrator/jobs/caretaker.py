@@ -48,6 +48,8 @@ class Caretaker:
         self._hooks = hooks
         self._retention_s = retention_s
         self._history_s = history_s
+        self._doubtful: set[str] = set()
+        """Workflows that looked dropped in the last round."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._go_rounds, name="jobs-caretaker", daemon=True)
 
@@ -64,35 +66,39 @@ class Caretaker:
             self._thread.join()
 
     def reconcile(self, *, is_starting: bool = False) -> None:
-        """Put every active job in line that has no workflow, or one that has ended without settling it; the same for webhooks."""
+        """Put every active job in line that has no workflow, or one that has ended without settling it; the same for webhooks.
+
+        A workflow looks dropped for a moment between leaving its queue and its begin, too, however long its job has waited before. So it has to look
+        so in two rounds, except at the start, when nothing has left a queue yet.
+        """
         before = time.time() - (0.0 if is_starting else SETTLED_S)
         active = list(self._ledger.active())
         self._engine.begin_overdue([workflow_id(row["id"], RENDERS, row["run"]) for row in active], MAX_BACK_OFF_S)
         active = [row for row in active if row["changed_at"] <= before]
-        known = self._engine.known([workflow_id(row["id"], RENDERS, row["run"]) for row in active], is_starting=is_starting)
-        for row in active:
-            run, priority = row["run"], row["priority"]
-            is_alive = known.get(workflow_id(row["id"], RENDERS, run))
-            if is_alive is False:
-                log.warning("put in line again: what came of its last attempt was not written down", extra={"job": row["id"]})
-                self._engine.cancel(row["id"], RENDERS, run)
-                if not self._ledger.change(row["id"], queued_again(row), states=ACTIVE_STATES, run=run):
-                    continue
-                run, priority = run + 1, FIRST_IN_LINE
-            if not is_alive:
-                self._engine.enqueue(row["id"], Next(RENDERS, run, priority))
+        renders = self._engine.known([workflow_id(row["id"], RENDERS, row["run"]) for row in active], is_starting=is_starting)
         waiting = self._ledger.undelivered()
         self._engine.begin_overdue([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting], max(RETRY_DELAYS_S))
         waiting = [row for row in waiting if row["changed_at"] <= before]
-        known = self._engine.known([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting], is_starting=is_starting)
+        deliveries = self._engine.known([workflow_id(row["id"], DELIVERIES, row["webhook_try"]) for row in waiting], is_starting=is_starting)
+        doubtful = {workflow for workflow, is_alive in (*renders.items(), *deliveries.items()) if not is_alive}
+        dropped, self._doubtful = doubtful if is_starting else doubtful & self._doubtful, doubtful
+        for row in active:
+            run, priority, workflow = row["run"], row["priority"], workflow_id(row["id"], RENDERS, row["run"])
+            if workflow in dropped:
+                self._engine.cancel(row["id"], RENDERS, run)
+                if not self._ledger.change(row["id"], queued_again(row), states=ACTIVE_STATES, run=run):
+                    continue
+                log.warning("put in line again: what came of its last attempt was not written down", extra={"job": row["id"]})
+                run, priority = run + 1, FIRST_IN_LINE
+            if workflow in dropped or workflow not in renders:
+                self._engine.enqueue(row["id"], Next(RENDERS, run, priority))
         for row in waiting:
-            number = row["webhook_try"]
-            is_alive = known.get(workflow_id(row["id"], DELIVERIES, number))
-            if is_alive is False:
+            number, workflow = row["webhook_try"], workflow_id(row["id"], DELIVERIES, row["webhook_try"])
+            if workflow in dropped:
                 self._engine.cancel(row["id"], DELIVERIES, number)
                 number += 1
                 self._ledger.change(row["id"], {"webhook_try": number})
-            if not is_alive:
+            if workflow in dropped or workflow not in deliveries:
                 self._engine.enqueue(row["id"], Next(DELIVERIES, number))
 
     def take_over(self) -> None:

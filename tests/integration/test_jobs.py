@@ -37,7 +37,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.usage import model_use
 from orchestrator.jobs import caretaker as caretaker_module
 from orchestrator.jobs import webhooks as webhooks_module
-from orchestrator.jobs.engine import RENDERS, Next, workflow_id
+from orchestrator.jobs.engine import DELIVERIES, RENDERS, Next, workflow_id
 from orchestrator.jobs.hooks import Hooks
 from orchestrator.jobs.model import JobSpec, JobView
 from orchestrator.jobs.runner import queued_again
@@ -241,6 +241,34 @@ def test_job_that_cannot_be_put_in_line_at_once_is_accepted_all_the_same(
             patch.setattr(service._engine, "enqueue", fail)
             job = service.submit(spec(0.2))
         assert wait_for(service, job.id, is_over, 60).state == "completed"
+
+
+def test_work_that_is_looked_at_as_it_leaves_its_queue_is_not_begun_twice(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left the queue by then and nobody is at it yet, as if the database had not taken what came of it."""
+    posted: list[bytes] = []
+
+    def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        posted.append(body)
+        return 204
+
+    monkeypatch.setattr(caretaker_module, "SETTLED_S", 0.0)
+    with working(options(tmp_path / "data"), client, Hooks(post=post)) as service:
+        begin, rounds = service._engine._noted, list[str]()
+
+        @contextmanager
+        def looked_at_before(workflow: str) -> Iterator[None]:
+            service._caretaker.reconcile()
+            rounds.append(workflow)
+            with begin(workflow):
+                yield
+
+        monkeypatch.setattr(service._engine, "_noted", looked_at_before)
+        job = wait_for(service, service.submit(spec(0.2, webhook_url="https://example.org/hook")).id, is_over)
+        wait_until(lambda: service._ledger.row(job.id)["webhook_try"] is None, "its webhook is called")  # type: ignore[index]
+        assert (job.state, job.attempts, len(posted)) == ("completed", 1, 1)
+        assert rounds == [workflow_id(job.id, RENDERS, 1), workflow_id(job.id, DELIVERIES, 1)]
 
 
 def test_deleting_a_job_frees_its_space_before_anything_is_written_down(

@@ -128,7 +128,7 @@ def test_disk_that_fills_up_fails_the_job_cleanly_and_the_service_recovers(
         service.resume()
         failed = wait_for(service.view, only_job(service).id, is_over)
         assert (failed.state, failed.error_code, failed.attempts) == ("failed", "storage_full", 2), (failed, service.log())
-        assert not service.view.storage.job_folder(failed.id).exists()
+        wait_until(lambda: not service.view.storage.job_folder(failed.id).exists(), "nothing is left of it")
         limits.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         service.pause_at(1)
         retried = service.view.submit(large)

@@ -39,6 +39,9 @@ REPEATED_S = 60.0
 SUBSEC_SINCE = (3, 42)
 """SQLite from which `unixepoch('subsec')`, which DBOS has its tables take in a Python from 3.12, is the time. Before, as in Debian 12, it is NULL."""
 
+_CANCELLED = (" was cancelled", " was cancelled during execution. Waiting for the recorded outcome")
+"""How DBOS's lines and errors about workflows end that were cancelled."""
+
 _FORGOTTEN_AT_ONCE = 500
 
 _WAITING, _UNDER_WAY = ("ENQUEUED", "DELAYED"), "PENDING"
@@ -217,20 +220,26 @@ def log_as_the_service_does() -> None:
 class _News(logging.Filter):
     """Tells which lines of DBOS's go into the log, without the SQL in them.
 
-    That a workflow was cancelled in the moment it began is an error to DBOS alone, and a queue on a full disk one at each look.
+    That a workflow was cancelled in the moment it began is an error to DBOS alone, and a full disk, or a database that is away, one at each look and
+    for each workflow, which the caretaker puts in line again.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._told_s: dict[str, float] = {}
-        """When what of the queues was told last."""
+        """When what of the database was told last."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage().partition("\n")[0]
-        record.msg, record.args = message, ()
-        if message.startswith("Error executing workflow ") and message.endswith(" was cancelled"):
+        error = record.exc_info[1] if record.exc_info else None
+        cause = str(error or "").partition("\n")[0]
+        if message.endswith(_CANCELLED) or cause.endswith(_CANCELLED):
             return False
-        if not message.startswith("Exception encountered in queue thread "):
+        if isinstance(error, StorageError | sa.exc.DBAPIError):
+            record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+            message = f"{message} {cause}"
+        record.msg, record.args = message, ()
+        if not message.startswith("Exception ") or record.exc_info:
             return True
         now = time.monotonic()
         if now - self._told_s.get(message, -math.inf) < REPEATED_S:

@@ -318,7 +318,7 @@ class Runner:
         self._ledger.change(row["id"], values, states=("running",), run=row["run"])
 
     def _fetch(self, url: str, watch: Watch, hold: Callable[[Path], None]) -> None:
-        with self._storage.incoming("download", self._settings.max_upload_bytes) as sink:
+        with self._storage.incoming("download", self._settings.max_upload_bytes, is_accepted=True) as sink:
 
             def write(data: bytes) -> None:
                 sink.write(data)

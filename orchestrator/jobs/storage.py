@@ -76,9 +76,19 @@ class Storage:
         """Whether so little space is left that renders under way have to end."""
         return self.free_bytes() <= self._floor_bytes // RESERVED_SHARE
 
-    def incoming(self, name: str, max_bytes: int) -> "Incoming":
-        """Open a file to be written piece by piece; nothing is kept of it unless it is committed."""
-        self.check_space()
+    def incoming(self, name: str, max_bytes: int, *, is_accepted: bool = False) -> "Incoming":
+        """Open a file to be written piece by piece; nothing is kept of it unless it is committed.
+
+        Args:
+            name: to keep it under.
+            max_bytes: of it.
+            is_accepted: whether it belongs to a job that was accepted, and is no new work.
+
+        Raises:
+            StorageFull: new work, and less than the floor is left.
+        """
+        if not is_accepted:
+            self.check_space()
         return Incoming(self.root, name, max_bytes)
 
     def holds(self, path: Path) -> bool:

@@ -308,6 +308,25 @@ def test_full_disk_is_waited_for_and_uses_up_no_attempts(
         assert service.result(job.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
 
 
+def test_disk_that_is_too_full_for_new_work_still_takes_what_an_accepted_job_fetches(
+    spec: Callable[..., JobSpec], small_clip: Path, client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(url: str, write: Callable[[bytes], object], is_cancelled: Callable[[], bool]) -> str:
+        write(small_clip.read_bytes())
+        return "clip.mp4"
+
+    space, floor = [1 << 40], 1 << 30
+    monkeypatch.setattr(Storage, "free_bytes", lambda _: space[0])
+    with closing_unstarted(options(tmp_path / "data", free_space_floor_bytes=floor)) as service:
+        job = service.submit(spec(0.2, video="https://example.org/clip.mp4"))
+    space[0] = floor // 2
+    with working(options(tmp_path / "data", free_space_floor_bytes=floor, max_attempts=1), client, Hooks(fetch=fetch)) as service:
+        with pytest.raises(StorageFull):
+            service.submit(spec(0.2))
+        done = wait_for(service, job.id, is_over)
+        assert (done.state, done.attempts) == ("completed", 1), done.error
+
+
 def test_job_fails_where_the_disk_stays_full(
     spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

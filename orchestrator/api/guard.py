@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.keys import ApiKeys, LinkSigner
 from orchestrator.api.page.docs import DOCS_PATHS
-from orchestrator.api.problems import Problem, problem
+from orchestrator.api.problems import SHUTS_DOWN, Problem, problem
+from orchestrator.errors import RenderInterrupted
 from orchestrator.logs import request_id as logged_request_id
 
 access_log = logging.getLogger("lipsync.access")
@@ -94,6 +95,9 @@ class Guard:
                     await problem(scope, exc.status, exc.code, str(exc))(scope, receive, exchange.send)
             except Aborted:
                 pass  # the server closes the connection of an answer that is not complete
+            except asyncio.CancelledError:  # it shuts down, and has waited for this request for a while
+                if exchange.status is None:
+                    await problem(scope, 503, RenderInterrupted.code, SHUTS_DOWN)(scope, receive, exchange.send_at_once)
         finally:
             route, code, job = getattr(scope.get("route"), "path", "-"), state.get("code"), state.get("job")
             access_log.log(
@@ -202,6 +206,10 @@ class _Exchange:
             finally:
                 self._waited_s += min(half_s, time.monotonic() - started)
         raise self._too_slow()
+
+    async def send_at_once(self, message: Message) -> None:
+        self._may_drain = False
+        await self.send(message)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

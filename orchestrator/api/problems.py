@@ -68,6 +68,9 @@ REFUSALS: Mapping[str, tuple[int, str]] = MappingProxyType(
 )
 """What the HTTP layer itself turns away, besides what has an error class: HTTP status and meaning by code."""
 
+SHUTS_DOWN = "The service shuts down; send the request again in a minute."
+"""What is said to whom a service that shuts down leaves without what was asked for."""
+
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 

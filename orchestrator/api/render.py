@@ -15,7 +15,7 @@ from orchestrator.api.answers import PLAYABLE, next_change
 from orchestrator.api.context import Context
 from orchestrator.api.guard import Aborted
 from orchestrator.api.health import Readiness
-from orchestrator.api.problems import Problem, ProblemDetails, error_kinds, error_responses, status_of, validation_sentence
+from orchestrator.api.problems import SHUTS_DOWN, Problem, ProblemDetails, error_kinds, error_responses, status_of, validation_sentence
 from orchestrator.api.uploads import Form, form_body
 from orchestrator.api.v2 import API_KEY
 from orchestrator.jobs.model import FINAL_STATES, JobSpeaker, JobSpec, JobView, Segment
@@ -200,7 +200,7 @@ class _LiveVideo:
         context, view = self._context, self._view
         if view.state not in FINAL_STATES:
             if context.stopping.is_set():
-                raise Problem(503, errors.RenderInterrupted.code, "The service shuts down; send the request again in a minute.")
+                raise Problem(503, errors.RenderInterrupted.code, SHUTS_DOWN)
             self._revision, self._view = await next_change(context, view.id, self._revision)
         if self._view.state == "completed" or self._view.segments_done > self._next_index:
             found = await context.run(context.service.segments, view.id)

@@ -260,6 +260,21 @@ def test_service_leaves_no_file_open_and_no_child(service: Service, clip: Path, 
     assert not process.children()
 
 
+def test_who_sends_more_than_a_service_waits_for_when_it_stops_is_told_so(tmp_path: Path) -> None:
+    """He was sent a 500, and the log had an error with a trace."""
+    with serving("127.0.0.1:1", tmp_path, key="") as service:
+        head = "POST /v2/assets HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000000\r\nContent-Type: multipart/form-data; boundary=B\r\n\r\n"
+        part = '--B\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", service.http.base_url.port or 0), 60) as connection:
+            connection.sendall(head.encode() + part.encode() + bytes(1 << 20))
+            wait_until(lambda: any((service.data / "incoming").iterdir()), "the upload arrives")
+            service.process.terminate()
+            answer = b"".join(iter(partial(connection.recv, 1 << 16), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ") and b'"interrupted"' in answer
+        assert service.process.wait(60) == 0
+        assert not any((service.data / "incoming").iterdir())
+
+
 def test_service_without_triton_is_alive_but_not_ready(clip: Path, speech: Path, tmp_path: Path) -> None:
     with serving("127.0.0.1:1", tmp_path, key="") as service:
         for answer in (service.http.get("/readyz"), post(service, clip, speech)):

@@ -142,19 +142,8 @@ class Runner:
             if not row["attempts"]:
                 self.took.append(Took(time.monotonic() - began_s, report["frame_count"]))
             return {"kind": "completed", "report": report}
-        except RenderCancelled:
-            return {"kind": "gone"}
-        except RenderInterrupted:
-            log.info("attempt interrupted, to go on from its last finished segment", extra={"job": job_id})
-            return {"kind": "interrupted"}
-        except RenderError as exc:
-            return self._failure(job_id, exc)
-        except OSError as exc:
-            advice = "check the disk, its free space and the files' owner"
-            return self._failure(job_id, storage_error(exc, "A file of the job cannot be read or written", advice))
-        except Exception:  # the job's edge: a mistake in the program ends the job, not the service
-            log.exception("attempt ended with a mistake in the program", extra={"job": job_id})
-            return self._failure(job_id, RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
+        except Exception as exc:  # noqa: BLE001 (the job's edge: a mistake in the program ends the job, not the service)
+            return self._came_of(job_id, watch.stopped_by or exc)
         finally:
             with self._lock:
                 del self._running[job_id, run]
@@ -379,6 +368,21 @@ class Runner:
         since_s = values["finished_at"] - row["created_at"]
         log.info("job %s: %s, %.1f s after it was accepted", state, came_to, since_s, extra={"job": row["id"]})
         return [Next(DELIVERIES, 1)] if has_webhook else []
+
+    def _came_of(self, job_id: str, error: Exception) -> dict[str, Any]:
+        """Return the outcome of an attempt that ended with an error."""
+        if isinstance(error, RenderCancelled):
+            return {"kind": "gone"}
+        if isinstance(error, RenderInterrupted):
+            log.info("attempt interrupted, to go on from its last finished segment", extra={"job": job_id})
+            return {"kind": "interrupted"}
+        if isinstance(error, RenderError):
+            return self._failure(job_id, error)
+        if isinstance(error, OSError):
+            advice = "check the disk, its free space and the files' owner"
+            return self._failure(job_id, storage_error(error, "A file of the job cannot be read or written", advice))
+        log.error("attempt ended with a mistake in the program", exc_info=error, extra={"job": job_id})
+        return self._failure(job_id, RenderError("The render failed because of a mistake in the service; its log says more under the job's id."))
 
     def _failure(self, job_id: str, error: RenderError) -> dict[str, Any]:
         """Return a failed attempt's outcome. Clients read its message, and need not know where the data folder lies."""

@@ -41,6 +41,11 @@ class Watch:
         return self._stopped is not None
 
     @property
+    def stopped_by(self) -> RenderError | None:
+        """What `stop` was given; whatever the render runs into afterwards may come of that."""
+        return self._stopped
+
+    @property
     def is_leaving(self) -> bool:
         """Whether the render was asked to end at its next checkpoint."""
         return self._leave.is_set()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import av
 import psutil
@@ -44,6 +45,7 @@ from orchestrator.jobs.runner import queued_again
 from orchestrator.jobs.service import JobService
 from orchestrator.jobs.storage import Storage
 from orchestrator.jobs.webhooks import sign
+from orchestrator.pipeline.segments import SegmentFolder
 from orchestrator.settings import Settings
 from tests.jobs import busy_threads, expected, is_over, options, wait_for, working
 from tests.programs import wait_until, wait_until_idle
@@ -306,6 +308,27 @@ def test_full_disk_is_waited_for_and_uses_up_no_attempts(
         space[0] = 1 << 40
         assert wait_for(service, job.id, is_over).state == "completed"
         assert service.result(job.id).read_bytes() == expected(wanted, client, tmp_path / "expected.mp4")
+
+
+def test_what_a_job_that_is_deleted_still_runs_into_is_no_trouble_of_the_disk(
+    spec: Callable[..., JobSpec], client: TritonClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its folder went while a segment was to be put into it, and the log said that somebody should look at the free space."""
+    add, deleted = SegmentFolder.add, threading.Event()
+
+    with working(options(tmp_path / "data"), client) as service:
+
+        def delete_before(self: SegmentFolder, *arguments: Any, **named: Any) -> None:
+            service.delete(job.id)
+            deleted.set()
+            add(self, *arguments, **named)
+
+        monkeypatch.setattr(SegmentFolder, "add", delete_before)
+        job = service.submit(spec(2.4))
+        assert deleted.wait(60)
+        wait_until(lambda: not service._runner.running_count, "the attempt is over")
+        assert not service.storage.job_folder(job.id).exists() and not service.find()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_disk_that_is_too_full_for_new_work_still_takes_what_an_accepted_job_fetches(

@@ -51,8 +51,8 @@ def away(address: str, *, is_embedded: bool) -> InferenceUnavailable:
     """Return the error of a Triton that does not answer; for `is_embedded` see `translate_errors`."""
     if is_embedded:
         return InferenceUnavailable(
-            "The embedded Triton does not answer, or is not ready; it is started again by itself, and jobs go on then. Send other requests again in "
-            "a few seconds."
+            "The embedded Triton does not answer, or is not ready; it is started again by itself, and jobs that wait for it go on then. Send again "
+            "in a few seconds what was refused, or has failed."
         )
     return InferenceUnavailable(f"No Triton answers at {address}, or it is not ready; start it, or check the address and port (gRPC, usually 8001).")
 

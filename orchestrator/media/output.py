@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from orchestrator.errors import InvalidOption
 from orchestrator.media.encoders import nvenc_problem
@@ -20,6 +21,9 @@ from orchestrator.media.formats import (
 )
 from orchestrator.media.light import CARRIERS
 from orchestrator.media.probe import VideoInfo
+
+NEARLY_SQUARE = Fraction(1, 100)
+"""How far from 1 the shape of a pixel, its width by its height, may be to be shown as 1: scaling to whole pixels leaves less from 200 px on."""
 
 SEGMENT_SUFFIXES = {"mp4": ".mp4", "webm": ".webm", "matroska": ".mkv"}
 """Ends of segments' file names, by FFmpeg's names of their formats."""
@@ -80,7 +84,7 @@ def choose_output(encoding: Encoding, info: VideoInfo) -> Output:
     pix_fmt = _choose_pix_fmt(encoding, encoder, source)
     if encoding.smart:
         _refuse_unlike(encoding, info, pix_fmt)
-    _refuse_pixel_shape(encoding, info)
+    notes += _lost_pixel_shape(encoding, info)
     # Fixed here, since a container's quota may change while it renders, and the number of threads shapes the bitstream.
     encoding = replace(encoding, thread_count=encoding.resolved_thread_count)
     if info.has_alpha and not keeps:
@@ -136,22 +140,22 @@ def _differences(codec: VideoCodec, encoder: Encoder, info: VideoInfo, source: s
         yield "H.264 with 10 bits plays in few players; give codec hevc, which most play with 10 bits, or leave codec out."
 
 
-def _refuse_pixel_shape(encoding: Encoding, info: VideoInfo) -> None:
-    """Refuse a source whose pixels are not square where the file cannot say so.
+def _lost_pixel_shape(encoding: Encoding, info: VideoInfo) -> list[str]:
+    """Say where pixels will be shown square that are not quite, as those of many scaled videos, since the file cannot tell their shape.
 
     Raises:
-        InvalidOption: it cannot.
+        InvalidOption: they are far from it.
     """
-    codec, container = encoding.video_codec, encoding.container_name
-    if info.sample_aspect_ratio == 1 or container not in ("webm", "mkv") or codec.stores_pixel_shape:
-        return
+    codec, container, shape = encoding.video_codec, encoding.container_name, info.sample_aspect_ratio
+    if shape == 1 or container not in ("webm", "mkv") or codec.stores_pixel_shape:
+        return []
+    cannot = f"which {codec.label} in {container} cannot say here"
+    if abs(shape - 1) <= NEARLY_SQUARE:
+        return [f"The source's pixels are not quite square ({shape}), {cannot}; they are shown square."]
     remedies = [f"{name} as the container" for name in codec.containers if name not in ("webm", "mkv")]
     if container == "mkv":  # WebM takes neither
         remedies.append("codec h264 or hevc")
-    raise InvalidOption(
-        f"The source's pixels are not square ({info.sample_aspect_ratio}), which {codec.label} in {container} cannot say here; "
-        f"give {' or '.join(remedies)}."
-    )
+    raise InvalidOption(f"The source's pixels are not square ({shape}), {cannot}; give {' or '.join(remedies)}.")
 
 
 def _refuse_unlike(encoding: Encoding, info: VideoInfo, pix_fmt: str) -> None:

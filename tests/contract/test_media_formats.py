@@ -305,6 +305,14 @@ def test_what_the_source_does_not_allow_is_refused_with_what_it_does() -> None:
         choose_output(Encoding(codec="vp9", container="mkv"), wide)
 
 
+def test_pixels_that_are_not_quite_square_are_shown_square_where_the_file_cannot_tell_them() -> None:
+    """A video of 720x974 that FFmpeg scaled to a width of 320 has them."""
+    scaled = info_of(sample_aspect_ratio=Fraction(486, 487))
+    [note] = choose_output(Encoding(codec="vp9"), scaled).notes
+    assert "not quite square (486/487)" in note and "shown square" in note
+    assert not choose_output(Encoding(codec="h264"), scaled).notes
+
+
 def test_nvenc_is_tried_and_software_taken_only_where_that_was_asked_for() -> None:
     found = choose_output(Encoding(encoder="auto"), info_of())
     if found.encoder.name == "h264_nvenc":

@@ -59,7 +59,8 @@ def test_file_that_is_sent_in_three_steps_becomes_an_asset(service: Service, cli
     assert (answer.status_code, answer.json()["name"], answer.json()["type"], answer.json()["width"]) == (201, "me speaking.mp4", "VIDEO", 640)
     named = register(service, voice, name="voice").json()
     assert (named["name"], named["size"], named["durationSeconds"]) == ("voice", len(speech), pytest.approx(1.5))
-    assert register(service, voice).json() == named, "a client that did not see the answer asks again"
+    again = register(service, voice).json()
+    assert again | {"url": ""} == named | {"url": ""}, "a client that did not see the answer asks again, and has a link of that second"
     assert service.http.get(named["url"]).content == speech
     assert {asset["id"] for asset in service.http.get("/v2/assets").json()["items"]} >= {answer.json()["id"], named["id"]}
     given = [{"type": "video", "assetId": answer.json()["id"]}, {"type": "audio", "url": named["url"]}]

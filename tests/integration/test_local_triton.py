@@ -479,7 +479,7 @@ def test_triton_that_loads_for_long_is_left_alone(
     monkeypatch.setattr(progress, "STILL_S", 0.5)
     folder = write_slow(tmp_path)
     warm_up = (
-        'model_warmup [{ name: "long" batch_size: 1 count: 120 inputs: { key: "x" value: { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]'
+        'model_warmup [{ name: "long" batch_size: 1 count: 300 inputs: { key: "x" value: { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]'
     )
     (folder / "config.pbtxt").write_text((folder / "config.pbtxt").read_text() + warm_up)
     began = time.monotonic()

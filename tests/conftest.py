@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from deploy.demo.clip import make_clip
 from deploy.local.server import LocalTriton
-from orchestrator.embedded import start_embedded
+from orchestrator.embedded import Serving, SupervisedTriton
 from orchestrator.inference.client import TritonClient
+from orchestrator.inference.selftest import await_ready
 from orchestrator.settings import Settings
 from tests.clips import frames_of, write_speech, write_video
+from tests.programs import free_port
 
 # A machine that other work keeps busy makes no property false.
 hypothesis_settings.register_profile("busy machine", deadline=None)
@@ -58,14 +60,25 @@ def leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def triton() -> Iterator[LocalTriton]:
-    with start_embedded(Settings(device="cpu")) as server:
-        yield server
+    """The Triton of many tests. One that dies fails the test that meets it, and is back at the same addresses for those behind it."""
+    started: list[LocalTriton] = []
+    supervised = SupervisedTriton(Settings(device="cpu"), Serving("127.0.0.1", *(free_port() for _ in range(3))), on_start=started.append)
+    try:
+        yield started[0]
+    finally:
+        supervised.close()
 
 
 @pytest.fixture(scope="session")
 def client(triton: LocalTriton) -> Iterator[TritonClient]:
     with TritonClient(triton.grpc_address) as connection:
         yield connection
+
+
+@pytest.fixture(autouse=True)
+def triton_is_back(request: pytest.FixtureRequest) -> None:
+    if {"triton", "client"} <= set(request.fixturenames):
+        await_ready(request.getfixturevalue("client"), 60)
 
 
 @pytest.fixture(scope="session")

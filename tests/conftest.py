@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -21,7 +21,7 @@ from orchestrator.inference.client import TritonClient
 from orchestrator.inference.selftest import await_ready
 from orchestrator.settings import Settings
 from tests.clips import frames_of, write_speech, write_video
-from tests.programs import free_port
+from tests.programs import descendants, free_port
 
 # A machine that other work keeps busy makes no property false.
 hypothesis_settings.register_profile("busy machine", deadline=None)
@@ -73,6 +73,13 @@ def triton() -> Iterator[LocalTriton]:
 def client(triton: LocalTriton) -> Iterator[TritonClient]:
     with TritonClient(triton.grpc_address) as connection:
         yield connection
+
+
+@pytest.fixture
+def own_tritonservers() -> Callable[[], list[psutil.Process]]:
+    """Return what finds the Tritons that the test itself has started in this process, which may have one for other tests."""
+    others = descendants(os.getpid(), "tritonserver")
+    return lambda: [server for server in descendants(os.getpid(), "tritonserver") if server not in others]
 
 
 @pytest.fixture(autouse=True)

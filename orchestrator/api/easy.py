@@ -241,7 +241,7 @@ def _deliver_again(view: JobView, context: Context) -> StorageError | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """What a submission asks for, to tell it when repeated from another one with the same code."""
 

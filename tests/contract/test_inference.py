@@ -1,6 +1,5 @@
 """The client against the real Triton, and its error map against everything gRPC can say."""
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,6 +10,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import helper
 from tritonclient.utils import InferenceServerException
@@ -27,7 +27,7 @@ from orchestrator.inference.selftest import check_ready, self_test
 from orchestrator.inference.translate import translate_errors
 from orchestrator.settings import Settings
 from preprocess.orientation import UPRIGHT
-from tests.programs import descendants, wait_until
+from tests.programs import wait_until
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,13 @@ def test_triton_that_dies_fails_the_request_and_hangs_nobody() -> None:
             detector.detect(np.zeros((1, 384, 384, 3), np.uint8)).result(timeout=30)
 
 
-def test_triton_that_is_told_to_end_refuses_nothing_for_good() -> None:
+def test_triton_that_is_told_to_end_refuses_nothing_for_good(own_tritonservers: Callable[[], list[psutil.Process]]) -> None:
     """It lets go of its models before it stops to answer, which was taken for a Triton without them: no job tries that again."""
     settings = Settings(device="cpu")
     met: list[errors.RenderError] = []
-    others = descendants(os.getpid(), "tritonserver")
     with LocalTriton.start(settings.triton_home, settings.model_repository) as server, TritonClient(server.grpc_address) as client:
         detector, images = FaceDetector(client), np.zeros((1, 384, 384, 3), np.uint8)
-        [triton] = [process for process in descendants(os.getpid(), "tritonserver") if process not in others]
+        [triton] = own_tritonservers()
         is_gone = threading.Event()
 
         def ask(question: Callable[[], object]) -> None:

@@ -1,6 +1,5 @@
 """`lipsync triton` as a program."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -71,13 +70,6 @@ def triton_command() -> Iterator[Told]:
 
 def tritonserver(process_id: int) -> psutil.Process:
     return descendants(process_id, "tritonserver")[0]
-
-
-@pytest.fixture
-def own_tritonservers() -> Callable[[], list[psutil.Process]]:
-    """Return what finds the Tritons that the test itself has started in this process, which may have one for other tests."""
-    others = descendants(os.getpid(), "tritonserver")
-    return lambda: [server for server in descendants(os.getpid(), "tritonserver") if server not in others]
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def festival(text: str, voice: "FestivalVoice", stretch: float = 1.0) -> Utteran
         subprocess.run(["festival", "--batch", str(script)], check=True, capture_output=True)
         lines = [line.split() for line in segments.read_text().splitlines()[1:]]
         waveform, rate_hz = soundfile.read(speech)
-    sounds = [voice.ipa.get(name.rstrip(":1"), name.rstrip(":1")) for _, _, name in lines]
+    names = [name.rstrip(":1") for _, _, name in lines]  # without length and stress
+    sounds = [voice.ipa.get(name, name) for name in names]
     return Utterance(f"festival {voice.name}", at_16_khz(waveform, rate_hz), _phones([0.0, *(float(end) for end, _, _ in lines)], sounds))
 
 
@@ -114,7 +115,7 @@ class FestivalVoice:
     encoding: str = "utf-8"
 
 
-FESTIVAL_VOICES = (
+_FESTIVAL_VOICES = (
     FestivalVoice("cmu_us_slt_arctic_hts", "en_US", _ARPABET),
     FestivalVoice("ked_diphone", "en_US", _ARPABET),
     FestivalVoice("upc_ca_ona_hts", "es_ES", _ROMANCE, "latin-1"),
@@ -163,7 +164,7 @@ def conversation(seed: int) -> Iterator[Utterance]:
     Faker.seed(seed)
     for voice in _FLITE_VOICES:
         yield flite(Faker("en_US").sentence(9), voice, choose.uniform(0.8, 1.25))
-    for speaker in FESTIVAL_VOICES:
+    for speaker in _FESTIVAL_VOICES:
         sentence = Faker(speaker.locale).sentence(8) if speaker.locale else _devanagari(choose)
         yield festival(sentence, speaker, choose.uniform(0.8, 1.25))
     for language, locale in _ESPEAK_LANGUAGES.items():
